@@ -1,0 +1,36 @@
+/* backend.h - what a backend must provide: a const table of functions, none of them NULL.
+ *
+ * ops.h checks shapes, allocates the result and counts FLOPs once for all backends; a backend function only computes. */
+#ifndef LT_BACKEND_H
+#define LT_BACKEND_H
+
+#include "kernels/ops.h"
+
+typedef struct lt_backend {
+    const char *name;     /* "ref", "cpu", "cuda" */
+    int numeric_epoch;    /* raised when a kernel's results change; part of cache keys */
+
+    /* Open state for device `index`; set *numeric_class (text, at most class_bytes) to what results depend on: backend, instruction set or GPU model, library versions. */
+    lt_status (*open)(void **device, int index, int threads, char *numeric_class, size_t class_bytes, lt_err *err);
+    void (*close)(void *device);
+
+    /* Temporary workspace bytes an operator takes beside its result are taken from and released to the context's workspace, also when dry, so that plans are exact. */
+    lt_status (*conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, const lt_conv_params *params, const lt_tensor *residual, lt_tensor *y);
+    lt_status (*linear)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act, const lt_tensor *residual, lt_tensor *y);
+    lt_status (*group_norm)(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, int groups, double eps, lt_activation act, lt_tensor *y);
+    lt_status (*attention)(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v, const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
+    lt_status (*upsample_nearest)(lt_context *c, const lt_tensor *x, int ft, int fh, int fw, lt_tensor *y);
+    lt_status (*add_scaled)(lt_context *c, const lt_tensor *x, const lt_tensor *y, double a, lt_tensor *out);
+    lt_status (*affine)(lt_context *c, const lt_tensor *x, double a, double b, lt_activation act, lt_tensor *out);
+    lt_status (*slice_channels)(lt_context *c, const lt_tensor *x, int64_t start, lt_tensor *out);
+    lt_status (*convert)(lt_context *c, const lt_tensor *x, lt_tensor *out);
+    lt_status (*pixels_to_values)(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
+    lt_status (*values_to_pixels)(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
+
+    void (*release_weight)(lt_context *c, lt_weight *weight);
+} lt_backend;
+
+/* The table by name, or NULL. */
+const lt_backend *lt_backend_find(const char *name);
+
+#endif
