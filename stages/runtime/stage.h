@@ -1,0 +1,145 @@
+/* stage.h - what a stage process is: one const descriptor handed to lt_stage_main.
+ *
+ *     int main(int argc, char **argv) { return lt_stage_main(&my_stage, argc, argv); }
+ *
+ * A stage turns units of its inputs into units of its outputs, a unit being a chunk of frames or a window. It never learns where it was
+ * launched: the runtime speaks with the orchestrator and the neighbours, asks the inputs for what `need` names, calls `process` and hands the result on.
+ *
+ *   source  no inputs;  process(unit) makes it, from wherever it has to seek
+ *   filter  inputs and outputs; process(unit) must depend on nothing but the unit's inputs and the configuration, since any replica may make it, in any order, twice
+ *   sink    no outputs; the runtime calls process for first_unit .. n_units-1 in order; finish_clip ends it
+ *
+ * Threads: `need` is called on the runtime's own thread, beside `process`; it may only read what open_clip made (and the cache). Every other function is called
+ * on one thread, the main one. */
+#ifndef LT_STAGE_H
+#define LT_STAGE_H
+
+#include "core/core.h"
+#include "proto/longtake.pb-c.h"
+
+/* ---- ports and streams ------------------------------------------------------------------------------------- */
+
+typedef struct lt_port {
+    const char *name;  /* "frames" */
+    unsigned kinds;    /* accepted (input) or given (output): bits 1u << LT__WIRE__PORT_KIND__PORT_FRAMES ... */
+    const char *help;
+} lt_port;
+
+enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };
+
+/* A stream's description is the wire's own message, borrowed; copy with lt_stream_copy (proto/wire.h). */
+typedef Lt__Wire__Stream lt_stream;
+
+/* ---- what a stage is told ------------------------------------------------------------------------------------ */
+
+/* Everything a stage may depend on, valid as long as the stage. */
+typedef struct lt_setup {
+    const void *config;       /* the struct of the option table, filled */
+    const char *base_folder;  /* paths in config have already been made absolute from it */
+    const char *run_folder;   /* for files of the run; empty when planning */
+    const char *cache;        /* folder of the latent cache; empty: none */
+    const char *stage;        /* name in the graph */
+    int replica;
+    int threads;
+} lt_setup;
+
+/* One clip on its way through this stage. */
+typedef struct lt_clip {
+    uint32_t index;                          /* in the run */
+    const lt_stream *inputs[LT_MAX_PORTS];   /* by input port */
+    lt_stream *output;                       /* filter and source: to be filled by open_clip; strings and arrays in `arena` */
+    lt_arena *arena;                         /* lives as long as the clip */
+    uint64_t first_unit, n_units;            /* sink: units that are still to be consumed; set by open_clip */
+    void *state;                             /* the stage's own; freed by finish_clip */
+} lt_clip;
+
+/* Input units first .. first+count-1 that a unit is made of. */
+typedef struct lt_need {
+    uint64_t first, count;
+} lt_need;
+
+typedef struct lt_span {
+    uint64_t first, count;   /* absolute frames */
+    Lt__Wire__Dtype dtype;
+    void *data;
+    size_t bytes;
+} lt_span;
+
+/* The payload of one unit: at most LT_MAX_SPANS runs of frames, one after the other (each at a multiple of 64 bytes). */
+typedef struct lt_payload {
+    uint64_t unit;
+    void *data;          /* capacity bytes; spans lie inside */
+    size_t capacity;     /* the stream's unit_bytes, rounded up to 64 */
+    size_t bytes;        /* used */
+    int n_spans;
+    lt_span spans[LT_MAX_SPANS];
+} lt_payload;
+
+/* Append a run of frames to a payload that is being made: sets data (64-byte aligned) and updates bytes. E_INTERNAL when it does not fit. */
+lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt__Wire__Dtype dtype, size_t bytes, lt_span **span, lt_err *err);
+
+/* ---- planning ---------------------------------------------------------------------------------------------------- */
+
+/* Filled by `plan`. Text and arrays in `arena`. */
+typedef struct lt_plan {
+    lt_arena *arena;
+    lt_stream *output;              /* filter and source: to be filled (initialised already), as by open_clip */
+    uint32_t in_flight[LT_MAX_PORTS]; /* by input port: units needed at once for one unit of output, plus those being fetched beside it */
+    uint64_t peak_bytes;            /* anonymous memory of one replica at its peak, everything counted but slabs; within 10 % of the truth */
+    uint64_t disk_bytes;
+    double flops, work_factor;
+    bool live;
+    int n_resolved, n_notes;
+    struct { const char *name, *text; } resolved[16];
+    const char *notes[16];
+} lt_plan;
+
+/* Say that option `name`, which was "auto", shall be `text` from now on; add a line for `orchestrator plan`. */
+void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void lt_plan_note(lt_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- the descriptor ---------------------------------------------------------------------------------------------- */
+
+typedef struct lt_stage {
+    const char *kind;               /* "vae_encode": what a graph calls it */
+    const char *help;               /* what it does, in a sentence or two, for --help and the reference */
+    const lt_port *inputs, *outputs;
+    int n_inputs, n_outputs;        /* at most one output today */
+    const lt_option *options;
+    int n_options;
+    size_t config_bytes;
+    bool replicable;                /* more than one replica makes sense: process is a pure function */
+
+    /* Geometry, memory and work of one clip from the geometry of the inputs (NULL streams for a source). Loads no weights it does not need; touches no device. */
+    lt_status (*plan)(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err);
+
+    /* Load models, open devices and caches. *numeric_class (static or owned by state) is what the bytes of results depend on; "" where nothing does. */
+    lt_status (*create)(void **state, const lt_setup *setup, const char **numeric_class, lt_err *err);
+    void (*destroy)(void *state);
+
+    /* Source: describe clip `clip->index` in clip->output, or LT_END after the last. Filter: the same from clip->inputs. Sink: set first_unit and n_units. */
+    lt_status (*open_clip)(void *state, lt_clip *clip, lt_err *err);
+
+    /* Which input units output unit `unit` needs now: needs[port]. Count 0: none of that port (the cache holds the result). NULL for sources. */
+    lt_status (*need)(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err);
+
+    /* Make (or, for a sink, consume) one unit. inputs[port][i] is input unit needs[port].first + i. An input's memory is borrowed for the call. */
+    lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs, lt_payload *output, lt_err *err);
+
+    /* The clip ended (or, complete = false, is given up or stopped): sinks make the result durable. *result: path of what was made, or NULL. */
+    lt_status (*finish_clip)(void *state, lt_clip *clip, bool complete, const char **result, lt_err *err);
+} lt_stage;
+
+/* Whole main function: --help, --version, --describe, --plan, and run (under an orchestrator). Returns the exit code. */
+int lt_stage_main(const lt_stage *stage, int argc, char **argv);
+
+/* ---- called from process ------------------------------------------------------------------------------------- */
+
+/* Sinks: units below `unit` of this clip are durable and will never be asked for again. */
+void lt_stage_safe(const lt_clip *clip, uint64_t unit);
+/* Filters: this unit came from the cache (for the report). */
+void lt_stage_cached(const lt_clip *clip);
+/* Sinks: true once the run was asked to stop after what is being written; process then finishes its segment and returns LT_END. */
+bool lt_stage_stopping(void);
+
+#endif
