@@ -19,6 +19,20 @@ const char *lt_option_type_name(lt_option_type type)
     return names[type];
 }
 
+/* What a value of the type looks like, for the sentence that refuses another. */
+static const char *expected(lt_option_type type)
+{
+    switch (type) {
+    case LT_OPT_INT: return "an integer";
+    case LT_OPT_FLOAT: return "a number";
+    case LT_OPT_BOOL: return "true or false";
+    case LT_OPT_BYTES: return "a number of bytes such as 4096, 512M or 1.5G";
+    case LT_OPT_SECONDS: return "seconds such as 12.5 or 01:02:03.5";
+    case LT_OPT_SIZE: return "WIDTHxHEIGHT such as 1024x576";
+    default: return "text";
+    }
+}
+
 /* Edit distance with insertions, deletions, substitutions and swaps of neighbours, of words shorter than 64
  * characters. */
 static int edit_distance(const char *a, const char *b)
