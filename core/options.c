@@ -192,8 +192,8 @@ static lt_status set_value(const lt_option *option, void *config, const char *te
         if (option->type == LT_OPT_ENUM)
             return lt_fail(err, LT_E_INVALID, "%s = \"%s\": must be one of %s", option->name, text,
                            option->choices);
-        return lt_fail(err, LT_E_INVALID, "%s = \"%s\": is not a %s", option->name, text,
-                       lt_option_type_name(option->type));
+        return lt_fail(err, LT_E_INVALID, "%s = \"%s\": must be %s", option->name, text,
+                       expected(option->type));
     }
     if (!in_range(option, place))
         return lt_fail(err, LT_E_INVALID, "%s = %s: must lie between %g and %g%s%s", option->name, text,

@@ -26,6 +26,7 @@ typedef struct lt_tensor {
 
 size_t lt_dtype_bytes(lt_dtype dtype);
 const char *lt_dtype_name(lt_dtype dtype);                 /* "f32", "bf16", ... */
+bool lt_dtype_is_float(lt_dtype dtype);
 bool lt_dtype_parse(const char *name, lt_dtype *dtype);     /* accepts safetensors' upper case too */
 int64_t lt_n_elements(const lt_tensor *tensor);             /* shape is trusted to have been checked */
 size_t lt_tensor_bytes(const lt_tensor *tensor);
@@ -59,6 +60,8 @@ typedef struct lt_context {
     lt_dtype dtype;           /* of activations: F32, BF16, F16; the ref backend computes F64 */
     bool dry;                 /* plan only: shapes, peak and FLOPs; no data is read or written */
     double flops;             /* counted by every operator, 2 per multiply-add */
+    size_t packed_bytes;      /* of weights in the backend's form, outside the workspace; counted when dry too */
+    char numeric_class[128];  /* what bytes depend on: "cpu/avx512_core_bf16/onednn-2.6.3/f32" */
     lt_err err;               /* first error; status LT_OK while there is none */
 } lt_context;
 
@@ -69,6 +72,10 @@ void lt_context_destroy(lt_context *context);
 
 /* The context's first error, moved to err; clears it. LT_OK when there was none. */
 lt_status lt_context_status(lt_context *context, lt_err *err);
+
+/* Keep an error as the context's first one, unless there is one already. Returns the status that is kept. */
+lt_status lt_context_fail(lt_context *context, lt_status status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* A new, uninitialised tensor in the workspace. On failure sets the context's error and returns LT_NONE. */
 lt_tensor lt_new(lt_context *context, lt_dtype dtype, int rank, const int64_t *shape);
