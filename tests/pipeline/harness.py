@@ -1,0 +1,207 @@
+"""Runs of the real orchestrator with the real stages, for the tests in pipeline/ and faults/.
+
+Python's standard library only. Programs are taken from $LT_BIN (build/bin); every run works in a folder of its own.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BIN = pathlib.Path(os.environ.get("LT_BIN", ROOT / "build" / "bin"))
+MODEL = ROOT / "examples" / "tiny-svd-vae"
+SKIPPED = 77
+
+
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(SKIPPED)
+
+
+def need_model():
+    if not (MODEL / "diffusion_pytorch_model.safetensors").exists():
+        skip("examples/tiny-svd-vae has no weights: nothing of this test ran")
+
+
+def sha256(path):
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def stage_pids(orchestrator_pid):
+    """{pid: stage executable} of the stages of one orchestrator that are alive."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry}/stat") as stat:
+                after_name = stat.read().rsplit(")", 1)[1].split()
+            with open(f"/proc/{entry}/cmdline", "rb") as cmdline:
+                program = os.path.basename(cmdline.read().split(b"\0")[0]).decode()
+        except (FileNotFoundError, ProcessLookupError, IndexError):
+            continue
+        if int(after_name[1]) == orchestrator_pid and after_name[0] != "Z" and program.startswith("stage-"):
+            found[int(entry)] = program
+    return found
+
+
+def memory_bytes(pid):
+    """RssAnon + RssShmem: pages of mapped files are not ours."""
+    total = 0
+    try:
+        for line in open(f"/proc/{pid}/status"):
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                total += int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return total
+
+
+class Folder:
+    """A folder for one test, removed when the test succeeded."""
+
+    def __init__(self, name):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"longtake-{name}-"))
+
+    def __enter__(self):
+        return self.path
+
+    def __exit__(self, kind, value, traceback):
+        if kind is None:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            print(f"left for a look: {self.path}")
+
+
+def write_graph(path, source, output, cache=None, transport="auto", replicas=1, read="", encode="", decode="", write="",
+                graph=""):
+    """A round-trip graph; the keyword texts are further lines of a table."""
+    cache_line = f'cache = "{cache}"' if cache else ""
+    pathlib.Path(path).write_text(f"""
+[graph]
+transport = "{transport}"
+{cache_line}
+{graph}
+
+[stage.read]
+kind = "decode"
+input = "{source}"
+{read}
+
+[stage.vae_encode]
+kind = "vae_encode"
+from = "read"
+model = "{MODEL}"
+replicas = {replicas}
+{encode}
+
+[stage.vae_decode]
+kind = "vae_decode"
+from = "vae_encode"
+model = "{MODEL}"
+replicas = {replicas}
+{decode}
+
+[stage.write]
+kind = "mux"
+from = "vae_decode"
+output = "{output}"
+{write}
+""")
+    return path
+
+
+class Run:
+    """`orchestrator run`, in the background."""
+
+    def __init__(self, graph, *arguments, log=None):
+        self.log = open(log or f"{graph}.log", "ab")
+        self.process = subprocess.Popen([BIN / "orchestrator", "run", str(graph), *map(str, arguments)], stdin=subprocess.DEVNULL,
+                                        stdout=self.log, stderr=self.log, start_new_session=True)
+        self.peaks = {}
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def running(self):
+        return self.process.poll() is None
+
+    def stages(self):
+        return stage_pids(self.pid)
+
+    def watch_memory(self, interval=0.05):
+        """Until the end, keep the highest memory of each stage; returns the exit code."""
+        while self.running():
+            for pid, program in self.stages().items():
+                self.peaks[program] = max(self.peaks.get(program, 0), memory_bytes(pid))
+            time.sleep(interval)
+        return self.process.wait()
+
+    def kill_stage(self, rng, only=None):
+        """kill -9 of one stage chosen by rng; its program, or None when there was none."""
+        candidates = sorted((program, pid) for pid, program in self.stages().items() if only is None or program == only)
+        if not candidates:
+            return None
+        program, pid = rng.choice(candidates)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return None
+        return program
+
+    def wait(self, timeout=120):
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait()
+            raise AssertionError(f"still running after {timeout} s; log: {self.log.name}")
+
+    def text(self):
+        self.log.flush()
+        return pathlib.Path(self.log.name).read_text(errors="replace")
+
+
+def run(graph, *arguments, timeout=120, expect=0):
+    """Run to the end; the text it printed. Fails when the exit code is another than `expect`."""
+    finished = subprocess.run([BIN / "orchestrator", "run", str(graph), *map(str, arguments)], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+    text = finished.stdout.decode(errors="replace")
+    assert finished.returncode == expect, f"exit code {finished.returncode}, expected {expect}:\n{text}"
+    return text
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def main(tests):
+    """Run each function with a folder of its own; the closing line says what passed."""
+    names = sys.argv[1:]
+    failed = 0
+    chosen = [test for test in tests if not names or test.__name__ in names]
+    for test in chosen:
+        started = time.monotonic()
+        try:
+            with Folder(test.__name__) as folder:
+                test(folder)
+            print(f"ok      {test.__name__} ({time.monotonic() - started:.1f} s)", flush=True)
+        except AssertionError as error:
+            failed += 1
+            print(f"FAILED  {test.__name__}: {error}", flush=True)
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    sys.exit(1 if failed or not chosen else 0)
