@@ -1,0 +1,149 @@
+"""The round trip through every process: what stays the same, and what must not be lost.
+
+    tests/pipeline/roundtrip.py [NAME...]
+"""
+
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from harness import BIN, MODEL, Run, main, need_model, run, sha256, write_graph  # noqa: E402
+
+SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=3"
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)], check=True)
+
+
+def probe(path, entries, stream="v:0"):
+    text = subprocess.run(["ffprobe", "-loglevel", "error", "-select_streams", stream, "-show_entries", entries, "-of", "json", path],
+                          stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(text)
+
+
+def timestamps(path):
+    frames = probe(path, "frame=pts_time")["frames"]
+    return [float(frame["pts_time"]) for frame in frames]
+
+
+def psnr(a, b, *arguments):
+    text = subprocess.run([BIN / "compare", a, b, "--json", *map(str, arguments)], stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(text.decode().splitlines()[-1])
+
+
+def plan_of(graph, *arguments):
+    finished = subprocess.run([BIN / "orchestrator", "plan", graph, "--json", *map(str, arguments)], stdout=subprocess.PIPE, check=True)
+    return json.loads(finished.stdout.decode().splitlines()[-1])
+
+
+def same_bytes_however_it_is_run(folder):
+    """Transport, replicas, threads and cache decide where the work is done, never what comes out."""
+    hashes = {}
+    for name, options in {
+        "memory": {},
+        "tcp": {"transport": "tcp"},
+        "replicas": {"replicas": 3},
+        "cache": {"cache": folder / "cache"},
+        "tcp-replicas-cache": {"transport": "tcp", "replicas": 2, "cache": folder / "cache2"},
+        "one-thread": {"graph": "threads = 1"},
+    }.items():
+        output = folder / f"{name}.mp4"
+        run(write_graph(folder / f"{name}.toml", SOURCE, output, decode="window = 8\nstride = 6", **options))
+        hashes[name] = sha256(output)
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def the_picture_survives(folder):
+    """The decoded file shows what went in: wrong colours, order or orientation would cost far more than 24 dB leave."""
+    source = folder / "in.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=192x128:rate=24:duration=2", "-vf", "gblur=sigma=2", "-c:v", "libx264", "-crf", "10", source)
+    output = folder / "out.mp4"
+    run(write_graph(folder / "g.toml", source, output))
+    got = psnr(source, output)
+    assert got["psnr"] > 22, got
+    assert len(timestamps(output)) == 48
+
+
+def a_cache_is_used_again(folder):
+    cache = folder / "cache"
+    run(write_graph(folder / "a.toml", SOURCE, folder / "a.mp4", cache=cache))
+    before = json.loads(subprocess.run([BIN / "latents", "stat", cache, "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    run(write_graph(folder / "b.toml", SOURCE, folder / "b.mp4", cache=cache))
+    after = json.loads(subprocess.run([BIN / "latents", "stat", cache, "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    assert before["last_transaction"] == after["last_transaction"], "a chunk that was cached was written again"
+    assert sha256(folder / "a.mp4") == sha256(folder / "b.mp4")
+    subprocess.run([BIN / "latents", "verify", cache], check=True, stdout=subprocess.DEVNULL)
+
+
+def python_reads_a_value(folder):
+    """With the packages lmdb and safetensors alone; the part that needs them says when it was skipped."""
+    cache = folder / "cache"
+    run(write_graph(folder / "a.toml", SOURCE, folder / "a.mp4", cache=cache))
+    try:
+        import lmdb
+        import safetensors.numpy
+    except ImportError:
+        print("skipped: python packages lmdb and safetensors are not installed: 1 case")
+        return
+    with lmdb.open(str(cache), readonly=True) as environment, environment.begin() as transaction:
+        frames = 0
+        for key, value in transaction.cursor():
+            if key.startswith(b"latent/"):
+                latent = safetensors.numpy.load(value)["latent"]
+                assert latent.ndim == 4 and latent.shape[1:] == (4, 8, 12), latent.shape
+                frames += latent.shape[0]
+    assert frames == 72, frames
+
+
+def odd_sizes_come_back(folder):
+    source = folder / "odd.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=86x70:rate=24:duration=1", "-c:v", "libx264", source)
+    run(write_graph(folder / "g.toml", source, folder / "out.mp4"))
+    stream = probe(folder / "out.mp4", "stream=width,height")["streams"][0]
+    assert (stream["width"], stream["height"]) == (86, 70), stream
+
+
+def one_frame(folder):
+    run(write_graph(folder / "g.toml", "lavfi:testsrc=size=64x64:rate=24", folder / "out.mp4", read="frames = 1"))
+    assert len(timestamps(folder / "out.mp4")) == 1
+
+
+def audio_and_variable_rate_survive(folder):
+    source = folder / "vfr.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64:rate=24:duration=3", "-f", "lavfi", "-i", "sine=duration=3",
+           "-vf", "select='not(eq(mod(n,5),3))'", "-fps_mode", "vfr", "-c:v", "libx264", "-c:a", "aac", source)
+    run(write_graph(folder / "g.toml", source, folder / "out.mp4"))
+    there, here = timestamps(source), timestamps(folder / "out.mp4")
+    assert len(there) == len(here), (len(there), len(here))
+    worst = max(abs((a - there[0]) - (b - here[0])) for a, b in zip(there, here))
+    assert worst < 0.0006, f"timestamps moved by {worst} s"
+    assert probe(folder / "out.mp4", "stream=codec_name", "a:0")["streams"], "the audio is gone"
+
+
+def memory_does_not_grow_with_length(folder):
+    """300 and 6,000 frames: peaks within 5 % of each other, and under what the plan said."""
+    peaks, planned = {}, {}
+    for frames in (300, 6000):
+        graph = write_graph(folder / f"{frames}.toml", f"lavfi:testsrc2=size=64x64:rate=24:duration={frames / 24}",
+                            folder / f"{frames}.mp4")
+        going = Run(graph)
+        code = going.watch_memory()
+        assert code == 0, going.text()
+        peaks[frames] = going.peaks
+        planned = {"stage-" + stage["kind"]: stage["peak_bytes"] + stage["slab_bytes"] for stage in plan_of(graph)["stages"]}
+    for program, long_peak in sorted(peaks[6000].items()):
+        short_peak = peaks[300][program]
+        mib = 1 << 20
+        print(f"  {program}: {short_peak / mib:.1f} MiB for 300 frames, {long_peak / mib:.1f} for 6000, {planned[program] / mib:.1f} planned")
+        assert long_peak <= 1.05 * short_peak, f"{program} grew from {short_peak} to {long_peak} bytes"
+        assert long_peak <= planned[program], f"{program} used {long_peak} bytes, {planned[program]} planned"
+
+
+if __name__ == "__main__":
+    need_model()
+    main([same_bytes_however_it_is_run, the_picture_survives, a_cache_is_used_again, python_reads_a_value, odd_sizes_come_back, one_frame,
+          audio_and_variable_rate_survive, memory_does_not_grow_with_length])
