@@ -8,30 +8,36 @@
 
 /* A convolution's sizes, worked out and checked. Strides are at least 1. */
 typedef struct lt_conv_dims {
-    int64_t n, t, h, w, i;     /* x */
-    int64_t to, ho, wo, o;     /* result */
-    int64_t kt, kh, kw;        /* kernel */
-    int64_t st, sh, sw;        /* strides */
+    int64_t n, t, h, w, i;                         /* x */
+    int64_t to, ho, wo, o;                         /* result */
+    int64_t kt, kh, kw;                            /* kernel */
+    int64_t st, sh, sw;                            /* strides */
     int64_t front, back, top, bottom, left, right; /* zeros around x */
 } lt_conv_dims;
 
 typedef struct lt_backend {
-    const char *name;     /* "ref", "cpu", "cuda" */
-    int numeric_epoch;    /* raised when a kernel's results change; part of cache keys */
-    bool any_float;       /* inputs may be of any float dtype; otherwise they have the context's */
+    const char *name;  /* "ref", "cpu", "cuda" */
+    int numeric_epoch; /* raised when a kernel's results change; part of cache keys */
+    bool any_float;    /* inputs may be of any float dtype; otherwise they have the context's */
 
     /* Open state for device `index`; set *numeric_class (text, at most class_bytes) to what results depend on: backend, instruction set or GPU model, library versions. */
-    lt_status (*open)(void **device, int index, lt_dtype dtype, int threads, char *numeric_class, size_t class_bytes, lt_err *err);
+    lt_status (*open)(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
+                      size_t class_bytes, lt_err *err);
     void (*close)(void *device);
 
     /* Temporary workspace bytes an operator takes beside its result are taken from and released to the context's workspace, also when dry, so that plans are exact. */
-    lt_status (*conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, const lt_conv_dims *dims, const lt_tensor *residual, lt_tensor *y);
-    lt_status (*linear)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act, const lt_tensor *residual, lt_tensor *y);
-    lt_status (*group_norm)(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, int groups, double eps, lt_activation act, lt_tensor *y);
-    lt_status (*attention)(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v, const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
+    lt_status (*conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                      const lt_conv_dims *dims, const lt_tensor *residual, lt_tensor *y);
+    lt_status (*linear)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                        lt_activation act, const lt_tensor *residual, lt_tensor *y);
+    lt_status (*group_norm)(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, int groups,
+                            double eps, lt_activation act, lt_tensor *y);
+    lt_status (*attention)(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
+                           const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
     lt_status (*upsample_nearest)(lt_context *c, const lt_tensor *x, int ft, int fh, int fw, lt_tensor *y);
     lt_status (*add_scaled)(lt_context *c, const lt_tensor *x, const lt_tensor *y, double a, lt_tensor *out);
-    lt_status (*affine)(lt_context *c, const lt_tensor *x, double a, double b, lt_activation act, lt_tensor *out);
+    lt_status (*affine)(lt_context *c, const lt_tensor *x, double a, double b, lt_activation act,
+                        lt_tensor *out);
     lt_status (*slice_channels)(lt_context *c, const lt_tensor *x, int64_t start, lt_tensor *out);
     lt_status (*convert)(lt_context *c, const lt_tensor *x, lt_tensor *out);
     lt_status (*pixels_to_values)(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);

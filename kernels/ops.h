@@ -19,18 +19,22 @@ typedef struct lt_conv_params {
     int stride_t, stride_h, stride_w; /* 0 means 1 */
     int pad_front, pad_back, pad_top, pad_bottom, pad_left, pad_right;
 } lt_conv_params;
-lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_conv_params params, lt_tensor residual);
+lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_conv_params params,
+                  lt_tensor residual);
 
 /* y = act(x W^T + b) + residual. x [...,K]; weight [O,K] (or [O,K,1,1]); bias [O] or left out; residual [...,O] or LT_NONE. */
-lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act, lt_tensor residual);
+lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act,
+                    lt_tensor residual);
 
 /* Group normalisation with an activation after it. x [N,...,C]: statistics (biased variance) over everything of sample n in a group of C/groups
  * channels; so frames folded in N give per-frame statistics, frames in T those of the clip. gamma, beta [C]. */
-lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, int groups, double eps, lt_activation act);
+lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, int groups, double eps,
+                        lt_activation act);
 
 /* softmax(scale * q k^T + mask) v. q [B,L,heads,D], k, v [B,S,heads,D]; mask additive [B or 1, heads or 1, L or 1, S] f32 or LT_NONE. Returns [B,L,heads,D].
  * Never holds an L x S matrix whole: memory is O(L). */
-lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale, bool causal);
+lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale,
+                       bool causal);
 
 /* Nearest-neighbour upsampling by whole factors. x [N,T,H,W,C] -> [N,T*ft,H*fh,W*fw,C]. */
 lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw);

@@ -10,7 +10,8 @@ typedef struct lt_safetensors lt_safetensors;
 
 lt_status lt_safetensors_open(lt_safetensors **file, const char *path, lt_err *err);
 /* The same over memory that stays the caller's and must outlive the object. `name` stands in error sentences. */
-lt_status lt_safetensors_open_memory(lt_safetensors **file, const void *bytes, size_t n_bytes, const char *name, lt_err *err);
+lt_status lt_safetensors_open_memory(lt_safetensors **file, const void *bytes, size_t n_bytes,
+                                     const char *name, lt_err *err);
 void lt_safetensors_close(lt_safetensors *file);
 
 int lt_safetensors_count(const lt_safetensors *file);
@@ -32,10 +33,10 @@ typedef struct lt_metadata {
 
 /* A complete file in memory (malloc'd, *n_bytes long, owned by the caller): header padded with spaces so that data starts at a multiple of 16
  * plus `data_offset` modulo 16 stays aligned for a reader. */
-lt_status lt_safetensors_pack(void **bytes, size_t *n_bytes, const lt_named_tensor *tensors, int n_tensors, const lt_metadata *metadata,
-                              int n_metadata, lt_err *err);
+lt_status lt_safetensors_pack(void **bytes, size_t *n_bytes, const lt_named_tensor *tensors, int n_tensors,
+                              const lt_metadata *metadata, int n_metadata, lt_err *err);
 /* The same to a file: written beside it, fsynced, renamed into place. */
-lt_status lt_safetensors_write(const char *path, const lt_named_tensor *tensors, int n_tensors, const lt_metadata *metadata,
-                               int n_metadata, lt_err *err);
+lt_status lt_safetensors_write(const char *path, const lt_named_tensor *tensors, int n_tensors,
+                               const lt_metadata *metadata, int n_metadata, lt_err *err);
 
 #endif

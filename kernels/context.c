@@ -1,0 +1,170 @@
+/* context.c - contexts, tensors in their workspace, views, weights. */
+#include "kernels/backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const lt_backend *const backends[] = {&lt_backend_cpu, &lt_backend_ref};
+
+const lt_backend *lt_backend_find(const char *name)
+{
+    for (size_t i = 0; i < LT_COUNT(backends); i++) {
+        if (strcmp(backends[i]->name, name) == 0) return backends[i];
+    }
+    return NULL;
+}
+
+/* "cuda:1" -> "cuda", 1; "cpu" -> "cpu", 0. False when malformed. */
+static bool split_device(const char *device, char *name, size_t name_bytes, int *index)
+{
+    const char *colon = strchr(device, ':');
+    size_t length = colon ? (size_t)(colon - device) : strlen(device);
+    if (length == 0 || length >= name_bytes) return false;
+    memcpy(name, device, length);
+    name[length] = 0;
+    *index = 0;
+    if (!colon) return true;
+    char *end;
+    long number = strtol(colon + 1, &end, 10);
+    if (end == colon + 1 || *end || number < 0 || number > 1023) return false;
+    *index = (int)number;
+    return true;
+}
+
+lt_status lt_context_create(lt_context **context, const char *device, lt_dtype dtype, size_t workspace_bytes,
+                            int threads, lt_err *err)
+{
+    lt_status status;
+    *context = NULL;
+    lt_context *c = calloc(1, sizeof(*c));
+    if (!c) return lt_fail(err, LT_E_NO_MEMORY, "cannot create a context: out of memory");
+    char name[32];
+    int index;
+    if (!split_device(device, name, sizeof(name), &index) || !(c->backend = lt_backend_find(name))) {
+        status = lt_fail(err, LT_E_NOT_FOUND, "no device '%s': use cpu, or ref for checks", device);
+        goto fail;
+    }
+    if (!lt_dtype_is_float(dtype)) {
+        status =
+            lt_fail(err, LT_E_INVALID, "activations cannot be %s: use f32 or bf16", lt_dtype_name(dtype));
+        goto fail;
+    }
+    c->dtype = dtype;
+    c->dry = workspace_bytes == 0;
+    LT_TRY(
+        c->backend->open(&c->device, index, dtype, threads, c->numeric_class, sizeof(c->numeric_class), err));
+    LT_TRY(lt_workspace_create(&c->workspace, workspace_bytes, err));
+    *context = c;
+    return LT_OK;
+fail:
+    lt_context_destroy(c);
+    return status;
+}
+
+void lt_context_destroy(lt_context *c)
+{
+    if (!c) return;
+    if (c->device) c->backend->close(c->device);
+    lt_workspace_destroy(c->workspace);
+    free(c);
+}
+
+lt_status lt_context_status(lt_context *c, lt_err *err)
+{
+    lt_status status = c->err.status;
+    if (status != LT_OK && err) *err = c->err;
+    c->err.status = LT_OK;
+    c->err.text[0] = 0;
+    return status;
+}
+
+lt_status lt_context_fail(lt_context *c, lt_status status, const char *format, ...)
+{
+    if (c->err.status != LT_OK) return c->err.status;
+    va_list arguments;
+    va_start(arguments, format);
+    c->err.status = status;
+    vsnprintf(c->err.text, sizeof(c->err.text), format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+void *lt_scratch(lt_context *c, size_t bytes)
+{
+    void *memory = lt_workspace_alloc(c->workspace, bytes);
+    if (!memory) {
+        lt_context_fail(
+            c, LT_E_NO_MEMORY,
+            "the workspace is full: %.1f MiB asked for with %.1f MiB in use; give it more memory or "
+            "use smaller tiles",
+            (double)bytes / (1 << 20), (double)lt_workspace_in_use(c->workspace) / (1 << 20));
+    }
+    return memory;
+}
+
+lt_tensor lt_new(lt_context *c, lt_dtype dtype, int rank, const int64_t *shape)
+{
+    if (c->err.status != LT_OK) return LT_NONE;
+    int64_t n;
+    size_t bytes;
+    if (rank < 0 || rank > LT_MAX_RANK) {
+        lt_context_fail(c, LT_E_INVALID, "a tensor of rank %d: at most %d are supported", rank, LT_MAX_RANK);
+        return LT_NONE;
+    }
+    if (!lt_product_i64(shape, rank, &n) || !lt_mul_size((size_t)n, lt_dtype_bytes(dtype), &bytes)) {
+        lt_context_fail(c, LT_E_INVALID, "a tensor's shape is negative or too large");
+        return LT_NONE;
+    }
+    lt_tensor t = {.dtype = dtype, .rank = rank};
+    for (int i = 0; i < rank; i++) t.shape[i] = shape[i];
+    t.data = lt_scratch(c, bytes);
+    return t.data ? t : LT_NONE;
+}
+
+void lt_drop(lt_context *c, lt_tensor *tensor)
+{
+    if (tensor->data) lt_workspace_release(c->workspace, tensor->data);
+    *tensor = LT_NONE;
+}
+
+lt_tensor lt_view(lt_context *c, lt_tensor tensor, int rank, const int64_t *shape)
+{
+    if (c->err.status != LT_OK || !tensor.data) return LT_NONE;
+    int64_t n = -1;
+    char text[128];
+    if (rank < 0 || rank > LT_MAX_RANK || !lt_product_i64(shape, rank, &n) || n != lt_n_elements(&tensor)) {
+        lt_context_fail(c, LT_E_INVALID, "view: %s cannot be seen as a tensor of rank %d with %lld elements",
+                        lt_tensor_describe(&tensor, text, sizeof(text)), rank, (long long)n);
+        return LT_NONE;
+    }
+    lt_tensor view = {.data = tensor.data, .dtype = tensor.dtype, .rank = rank, .id = tensor.id};
+    for (int i = 0; i < rank; i++) view.shape[i] = shape[i];
+    return view;
+}
+
+lt_tensor lt_rows(lt_context *c, lt_tensor tensor, int64_t first, int64_t count)
+{
+    if (c->err.status != LT_OK || !tensor.data) return LT_NONE;
+    char text[128];
+    if (tensor.rank < 1 || first < 0 || count < 0 || first > tensor.shape[0] - count) {
+        lt_context_fail(c, LT_E_INVALID, "rows: %s has no rows %lld to %lld",
+                        lt_tensor_describe(&tensor, text, sizeof(text)), (long long)first,
+                        (long long)(first + count - 1));
+        return LT_NONE;
+    }
+    size_t row_bytes = tensor.shape[0] ? lt_tensor_bytes(&tensor) / (size_t)tensor.shape[0] : 0;
+    tensor.data = (void *)((uintptr_t)tensor.data + (size_t)first * row_bytes);
+    tensor.shape[0] = count;
+    return tensor;
+}
+
+void lt_weight_finish(lt_context *c, lt_weight *weight)
+{
+    if (weight->packed && c) {
+        c->packed_bytes -= LT_MIN(c->packed_bytes, weight->packed_bytes);
+        c->backend->release_weight(c, weight);
+    }
+    weight->packed = NULL;
+    weight->packed_bytes = 0;
+}

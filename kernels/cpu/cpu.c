@@ -1,0 +1,84 @@
+/* cpu.c - the CPU backend's table, and its device. */
+#include "kernels/cpu/cpu.h"
+
+#include <omp.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One choice for both oneDNN and our own kernels, so that one name tells the numeric class. */
+static const cpu_simd *choose_simd(const char *isa)
+{
+    bool v3 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (v4 && strncmp(isa, "avx512_core", 11) == 0) return &cpu_simd_avx512;
+    if (v3 && strncmp(isa, "avx", 3) == 0 && strcmp(isa, "avx") != 0) return &cpu_simd_avx2;
+    return &cpu_simd_base;
+}
+
+/* Cores this process may run on. Not omp_get_max_threads, which a caller's own setting would change. */
+static int n_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    return omp_get_num_procs();
+}
+
+static void close_cpu(void *device)
+{
+    cpu_device *d = device;
+    if (!d) return;
+    cpu_onednn_close(d->onednn);
+    free(d);
+}
+
+static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
+                          size_t class_bytes, lt_err *err)
+{
+    *device = NULL;
+    if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'cpu', not 'cpu:%d'", index);
+    if (dtype != LT_F32 && dtype != LT_BF16) {
+        return lt_fail(err, LT_E_UNSUPPORTED,
+                       "the cpu computes in f32 or bf16, not in %s (weights in f16 are fine)",
+                       lt_dtype_name(dtype));
+    }
+    if (threads < 0 || threads > 4096) return lt_fail(err, LT_E_INVALID, "%d threads", threads);
+    cpu_device *d = calloc(1, sizeof(*d));
+    if (!d) return lt_fail(err, LT_E_NO_MEMORY, "cannot open the cpu: out of memory");
+    const char *isa;
+    char version[32];
+    lt_status status = cpu_onednn_open(&d->onednn, dtype, &isa, version, sizeof(version), err);
+    if (status != LT_OK) {
+        close_cpu(d);
+        return status;
+    }
+    d->threads = threads ? threads : n_cores();
+    d->simd = choose_simd(isa);
+    snprintf(numeric_class, class_bytes, "cpu/%s+%s/onednn-%s/epoch-%d/%s", isa, d->simd->name, version,
+             lt_backend_cpu.numeric_epoch, lt_dtype_name(dtype));
+    *device = d;
+    return LT_OK;
+}
+
+const lt_backend lt_backend_cpu = {
+    .name = "cpu",
+    .numeric_epoch = 1,
+    .any_float = false,
+    .open = open_cpu,
+    .close = close_cpu,
+    .conv = conv_cpu,
+    .linear = linear_cpu,
+    .group_norm = group_norm_cpu,
+    .attention = attention_cpu,
+    .upsample_nearest = upsample_nearest_cpu,
+    .add_scaled = add_scaled_cpu,
+    .affine = affine_cpu,
+    .slice_channels = slice_channels_cpu,
+    .convert = convert_cpu,
+    .pixels_to_values = pixels_to_values_cpu,
+    .values_to_pixels = values_to_pixels_cpu,
+    .release_weight = release_weight_cpu,
+};

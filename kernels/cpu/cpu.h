@@ -1,0 +1,91 @@
+/* cpu.h - shared by the files of the CPU backend: its device, packed weights, and its operators.
+ *
+ * Parallelism: an operator cuts its work into pieces by sizes that do not depend on the number of threads, each piece is
+ * computed by one thread in a fixed order, and partial sums are added in the order of the pieces. */
+#ifndef LT_CPU_H
+#define LT_CPU_H
+
+#include "kernels/backend.h"
+#include "kernels/cpu/simd.h"
+
+#include <omp.h>
+
+typedef struct cpu_device {
+    int threads;
+    const cpu_simd *simd;
+    struct cpu_onednn *onednn;
+} cpu_device;
+
+/* Number of the calling thread within its parallel region. */
+static inline int cpu_thread(void)
+{
+    return omp_get_thread_num();
+}
+
+static inline const cpu_device *cpu_of(const lt_context *c)
+{
+    return c->device;
+}
+
+/* ---- weights.c --------------------------------------------------------------------------------------- */
+
+enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN, CPU_FORM_TAPS };
+
+/* One form of a weight; a weight has a list of them, since a layout may depend on the dtype and on the shape it meets. */
+typedef struct cpu_packed {
+    struct cpu_packed *next;
+    int form;
+    lt_dtype dtype;
+    size_t bytes;
+    void *data;
+    unsigned char layout[]; /* of oneDNN */
+} cpu_packed;
+
+/* Add room for one more form, its data uninitialised and 64-byte aligned. NULL with the context's error set when memory
+ * is out, or when dry: then it is only counted. */
+cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
+                           const void *layout, size_t layout_bytes);
+
+/* The weight's values in f32, PyTorch's layout. *owned is to be freed (NULL when the mapped file could be used as it is).
+ * NULL with the context's error set when memory is out. */
+const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owned);
+
+/* A vector in f32, padded with zeros to a multiple of 64 values; NULL when it was left out, when dry, or after an error
+ * (which is in the context). */
+const float *cpu_weight_vector(lt_context *c, lt_weight *weight);
+
+/* A matrix [O,K] as panels for cpu_simd.gemm: [O/tile_columns][K][tile_columns], padded with zeros, in the context's
+ * dtype. NULL when dry or after an error. */
+const void *cpu_weight_panels(lt_context *c, lt_weight *weight);
+
+void release_weight_cpu(lt_context *c, lt_weight *weight);
+
+/* ---- onednn.c ---------------------------------------------------------------------------------------- */
+
+/* *isa: name of the instruction set oneDNN uses on this machine, which the rest of the backend follows. */
+lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char **isa, char *version,
+                          size_t version_bytes, lt_err *err);
+void cpu_onednn_close(struct cpu_onednn *onednn);
+lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                          const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+
+/* ---- operators --------------------------------------------------------------------------------------- */
+
+lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                   const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+lt_status linear_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act,
+                     const lt_tensor *residual, lt_tensor *y);
+lt_status group_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, int groups,
+                         double eps, lt_activation act, lt_tensor *y);
+lt_status attention_cpu(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
+                        const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
+lt_status upsample_nearest_cpu(lt_context *c, const lt_tensor *x, int ft, int fh, int fw, lt_tensor *y);
+lt_status add_scaled_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, double a, lt_tensor *out);
+lt_status affine_cpu(lt_context *c, const lt_tensor *x, double a, double b, lt_activation act,
+                     lt_tensor *out);
+lt_status slice_channels_cpu(lt_context *c, const lt_tensor *x, int64_t start, lt_tensor *out);
+lt_status convert_cpu(lt_context *c, const lt_tensor *x, lt_tensor *out);
+lt_status pixels_to_values_cpu(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
+lt_status values_to_pixels_cpu(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
+
+#endif

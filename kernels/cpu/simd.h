@@ -1,0 +1,75 @@
+/* simd.h - the table of vector kernels. The files simd_*.c are compiled once for each instruction set (base: any
+ * x86-64, avx2: with FMA, avx512: x86-64-v4) and fill one table each; cpu.c picks one when a context is opened.
+ *
+ * All work on one thread and on pieces that the caller chose; no result depends on where a piece starts or ends. "T"
+ * is f32 or, with bf16 = true, bf16. Pointers need the alignment of their element only. */
+#ifndef LT_CPU_SIMD_H
+#define LT_CPU_SIMD_H
+
+#include "kernels/ops.h"
+
+/* The matrix product works on blocks of BLOCK_ROWS rows and BLOCK_K inner elements; rows of the left operand and of
+ * the result are ROW_STRIDE floats apart where they lie in a block (33 cache lines: rows do not fall on one set). */
+enum { BLOCK_ROWS = 96, BLOCK_K = 512, ROW_STRIDE = BLOCK_K + 16 };
+
+typedef struct cpu_epilogue {
+    const float *bias; /* [n] or NULL */
+    lt_activation act;
+    const void *residual; /* T, rows of `stride`, or NULL */
+    void *y;              /* T, rows of `stride` */
+    int64_t stride;
+} cpu_epilogue;
+
+typedef struct cpu_softmax {
+    float *scores; /* [rows][ROW_STRIDE]: q k^T in, exp(s - max) out; zero from `n` up to a multiple of 32 */
+    int64_t rows, n;
+    float scale;
+    const float *mask; /* of the first row and key, or NULL; added after scaling */
+    int64_t mask_stride;
+    bool causal;
+    int64_t first_row,
+        first_key;    /* for causal: key first_key + j is seen by row first_row + i when it is not later */
+    float *max, *sum; /* [rows], running */
+    float *rescale;   /* [rows] out: what earlier sums and results are to be multiplied by */
+} cpu_softmax;
+
+typedef struct cpu_simd {
+    const char *name;
+    int tile_rows, tile_columns; /* of the matrix kernel: rows and columns are padded to multiples of these */
+
+    /* dst (f32) <- src (T), n elements, and back with rounding to nearest even. */
+    void (*load)(float *dst, const void *src, bool bf16, int64_t n);
+    void (*store)(void *dst, const float *src, bool bf16, int64_t n);
+
+    /* out = act(a * x + b) over n elements; out = x + a * y. */
+    void (*affine)(void *out, const void *x, bool bf16, float a, float b, lt_activation act, int64_t n);
+    void (*add_scaled)(void *out, const void *x, const void *y, bool bf16, float a, int64_t n);
+
+    /* Pixels (u8, or u16 when wide) -> x * a - 1 (T), and back: clamp((x + 1) * half, 0, max) rounded or truncated. */
+    void (*from_pixels)(void *out, bool bf16, const void *pixels, bool wide, float half, int64_t n);
+    void (*to_pixels)(void *pixels, bool wide, const void *x, bool bf16, float max, bool truncate, int64_t n);
+
+    /* Sums and sums of squares of x - shift, in f64, added over `rows` rows to sum[channels], square[channels]. */
+    void (*norm_sums)(const void *x, bool bf16, int64_t rows, int64_t channels, const float *shift,
+                      double *sum, double *square);
+    /* y = act((x - mean) * factor + offset), a value of each per channel. */
+    void (*norm_apply)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels, const float *mean,
+                       const float *factor, const float *offset, lt_activation act);
+
+    /* c [rows][c_stride] (+)= a [rows][ROW_STRIDE] b. b lies in panels of tile_columns columns, [k][tile_columns],
+     * panel_stride elements apart, f32 or bf16. rows, columns are multiples of the tile, k <= BLOCK_K. */
+    void (*gemm)(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t panel_stride,
+                 int64_t rows, int64_t columns, int64_t k, bool accumulate);
+    /* y = act(c + bias) + residual, rounded to T. */
+    void (*epilogue)(const cpu_epilogue *e, bool bf16, const float *c, int64_t c_stride, int64_t rows,
+                     int64_t columns);
+
+    void (*softmax)(const cpu_softmax *s);
+    /* Rows of c times factor[row]; the reciprocals when `invert` (0 stays 0: a row that saw no key). */
+    void (*scale_rows)(float *c, int64_t c_stride, int64_t rows, int64_t columns, const float *factor,
+                       bool invert);
+} cpu_simd;
+
+extern const cpu_simd cpu_simd_base, cpu_simd_avx2, cpu_simd_avx512;
+
+#endif

@@ -1,0 +1,172 @@
+/* simd_math.h - vectors of the instruction set this file is compiled for, as GCC and clang spell them without
+ * intrinsics, and the functions networks need on them.
+ *
+ * -ffp-contract=fast is set for the files that include this: a * b + c is one fma where the machine has it. Tails are
+ * computed by the same vector code on a padded copy, so an element's value never depends on its place. */
+#ifndef LT_CPU_SIMD_MATH_H
+#define LT_CPU_SIMD_MATH_H
+
+#include "kernels/cpu/simd.h"
+
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define LANES           16
+#define SIMD_NAME(name) name##_avx512
+#elif defined(__AVX2__)
+#define LANES           8
+#define SIMD_NAME(name) name##_avx2
+#else
+#define LANES           4
+#define SIMD_NAME(name) name##_base
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vf __attribute__((vector_size(LANES * 4)));
+typedef int32_t vi __attribute__((vector_size(LANES * 4)));
+typedef uint32_t vu __attribute__((vector_size(LANES * 4)));
+typedef uint16_t vh __attribute__((vector_size(LANES * 2)));
+typedef double vd __attribute__((vector_size(LANES * 8)));
+
+INLINE vf splat(float x)
+{
+    return x - (vf){0};
+}
+
+INLINE vf select(vi mask, vf a, vf b)
+{
+    return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+
+INLINE vf vmax(vf a, vf b)
+{
+    return select(a > b, a, b);
+}
+
+INLINE vf vmin(vf a, vf b)
+{
+    return select(a < b, a, b);
+}
+
+INLINE vf load_f32(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+INLINE void store_f32(float *p, vf v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+INLINE vf load_bf16(const uint16_t *p)
+{
+    vh h;
+    memcpy(&h, p, sizeof(h));
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+
+INLINE void store_bf16(uint16_t *p, vf v)
+{
+    vu bits = (vu)v;
+    vu rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    vu quiet = bits >> 16 | 0x40;
+    vu nan = (vu)(v != v);
+    vh h = __builtin_convertvector((nan & quiet) | (~nan & rounded), vh);
+    memcpy(p, &h, sizeof(h));
+}
+
+/* Elements i .. i + LANES - 1 of T; at the end of n, those that are there and zeros. */
+INLINE vf load_t(const void *p, bool bf16, int64_t i)
+{
+    return bf16 ? load_bf16((const uint16_t *)p + i) : load_f32((const float *)p + i);
+}
+
+INLINE void store_t(void *p, bool bf16, int64_t i, vf v)
+{
+    if (bf16) {
+        store_bf16((uint16_t *)p + i, v);
+    } else {
+        store_f32((float *)p + i, v);
+    }
+}
+
+INLINE vf load_tail(const void *p, bool bf16, int64_t i, int64_t count)
+{
+    char padded[LANES * 4] = {0};
+    size_t size = bf16 ? 2 : 4;
+    memcpy(padded, (const char *)p + (size_t)i * size, (size_t)count * size);
+    return load_t(padded, bf16, 0);
+}
+
+INLINE void store_tail(void *p, bool bf16, int64_t i, vf v, int64_t count)
+{
+    char padded[LANES * 4];
+    size_t size = bf16 ? 2 : 4;
+    store_t(padded, bf16, 0, v);
+    memcpy((char *)p + (size_t)i * size, padded, (size_t)count * size);
+}
+
+/* e^x, to 2 ulp; 0 below -87.3, e^88.3 above it; NaN stays. x = n ln 2 + r, e^r by its Taylor polynomial of degree 7
+ * over |r| <= 0.35 (remainder 6e-9). */
+INLINE vf vexp(vf x)
+{
+    const vf magic =
+        splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
+    vi small = x < splat(-87.3f);
+    vi large = x > splat(88.3f);
+    x = select(large, splat(88.3f), x);
+    vf shifted = x * splat(1.44269504f) + magic;
+    vf n = shifted - magic;
+    vf r =
+        x -
+        n * splat(0.693145752f); /* ln 2 in two parts; the first has few enough bits for n * it to be exact */
+    r = r - n * splat(1.42860677e-6f);
+    vf p = splat(1.98412698e-4f);
+    p = p * r + splat(1.38888889e-3f);
+    p = p * r + splat(8.33333333e-3f);
+    p = p * r + splat(4.16666667e-2f);
+    p = p * r + splat(1.66666667e-1f);
+    p = p * r + splat(0.5f);
+    p = p * r + splat(1.0f);
+    p = p * r + splat(1.0f);
+    vi power = ((vi)shifted - (vi)magic + 127) << 23;
+    return select(small, splat(0.0f), p * (vf)power);
+}
+
+/* erfc(z) exp(z^2) for z >= 0 as a polynomial in t = 1 / (1 + z / 2), interpolated at 12 Chebyshev
+ * nodes of t in [1/8, 1]; relative error 1.2e-7 in f32. */
+INLINE vf scaled_erfc(vf z)
+{
+    static const float coefficients[] = {
+        0.0220317487f,  -0.10745912f, 0.157288998f, 0.0591842905f, -0.370891869f, 0.270367891f,
+        -0.0534703843f, 0.219716236f, 0.23800382f,  0.283210576f,  0.282015413f,  2.41683188e-06f,
+    };
+    vf t = splat(1.0f) / (splat(1.0f) + splat(0.5f) * z);
+    vf p = splat(coefficients[0]);
+    for (size_t i = 1; i < sizeof(coefficients) / sizeof(float); i++) p = p * t + splat(coefficients[i]);
+    return p;
+}
+
+INLINE vf activate(vf x, lt_activation act)
+{
+    switch (act) {
+    case LT_ACT_SILU: return x / (splat(1.0f) + vexp(-x));
+    case LT_ACT_QUICK_GELU: return x / (splat(1.0f) + vexp(splat(-1.702f) * x));
+    case LT_ACT_GELU_TANH: {
+        /* 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)) */
+        vf u = splat(1.59576912f) * x * (splat(1.0f) + splat(0.044715f) * x * x);
+        return x / (splat(1.0f) + vexp(-u));
+    }
+    case LT_ACT_GELU_ERF: {
+        vf z = (vf)((vi)x & 0x7fffffff) * splat(0.707106781f);
+        vf half_tail = splat(0.5f) * scaled_erfc(z) * vexp(-z * z);
+        return x * select(x > splat(0.0f), splat(1.0f) - half_tail, half_tail);
+    }
+    default: return x;
+    }
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* weights.c - weights in the forms the CPU's kernels want, made once and kept with the weight. */
+#include "kernels/cpu/cpu.h"
+#include "kernels/convert.h"
+
+#include <stdlib.h>
+
+static const cpu_packed *find(const lt_weight *weight, int form, lt_dtype dtype)
+{
+    const cpu_packed *p = weight->packed;
+    while (p && (p->form != form || p->dtype != dtype)) p = p->next;
+    return p;
+}
+
+cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
+                           const void *layout, size_t layout_bytes)
+{
+    bytes = LT_MAX(lt_round_up(bytes, 64), (size_t)64);
+    if (c->dry) {
+        /* No list is kept while planning, so only a weight's first form is counted; a second one is rare. */
+        if (weight->packed_bytes == 0) {
+            weight->packed_bytes = bytes;
+            c->packed_bytes += bytes;
+        }
+        return NULL;
+    }
+    if (!weight->packed) weight->packed_bytes = 0; /* what a plan counted */
+    cpu_packed *p = malloc(sizeof(*p) + layout_bytes);
+    void *data = aligned_alloc(64, bytes);
+    if (!p || !data) {
+        free(p);
+        free(data);
+        lt_context_fail(c, LT_E_NO_MEMORY, "out of memory for a weight of %.1f MiB",
+                        (double)bytes / (1 << 20));
+        return NULL;
+    }
+    *p = (cpu_packed){.next = weight->packed, .form = form, .dtype = dtype, .bytes = bytes, .data = data};
+    if (layout_bytes) memcpy(p->layout, layout, layout_bytes);
+    weight->packed = p;
+    weight->packed_bytes += bytes;
+    c->packed_bytes += bytes;
+    return p;
+}
+
+void release_weight_cpu(lt_context *c, lt_weight *weight)
+{
+    cpu_packed *p = weight->packed;
+    while (p) {
+        cpu_packed *next = p->next;
+        free(p->data);
+        free(p);
+        p = next;
+    }
+    weight->packed = NULL;
+}
+
+/* Element i as f32. The file's data may lie at any address. */
+static float value_at(const lt_tensor *t, int64_t i)
+{
+    const char *at = (const char *)t->data + (size_t)i * lt_dtype_bytes(t->dtype);
+    float f;
+    double d;
+    uint16_t h;
+    switch (t->dtype) {
+    case LT_F32: memcpy(&f, at, 4); return f;
+    case LT_F64: memcpy(&d, at, 8); return (float)d;
+    case LT_F16: memcpy(&h, at, 2); return lt_f16_to_f32(h);
+    default: memcpy(&h, at, 2); return lt_bf16_to_f32(h);
+    }
+}
+
+static void copy_f32(float *dst, const lt_tensor *t, int64_t n)
+{
+    if (t->dtype == LT_F32) {
+        memcpy(dst, t->data, (size_t)n * sizeof(float));
+    } else {
+        for (int64_t i = 0; i < n; i++) dst[i] = value_at(t, i);
+    }
+}
+
+const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owned)
+{
+    const lt_tensor *t = &weight->tensor;
+    *owned = NULL;
+    if (t->dtype == LT_F32 && (uintptr_t)t->data % sizeof(float) == 0) return t->data;
+    int64_t n = lt_n_elements(t);
+    *owned = malloc((size_t)LT_MAX(n, 1) * sizeof(float));
+    if (*owned) {
+        copy_f32(*owned, t, n);
+    } else {
+        lt_context_fail(c, LT_E_NO_MEMORY, "out of memory for a weight of %lld values", (long long)n);
+    }
+    return *owned;
+}
+
+const float *cpu_weight_vector(lt_context *c, lt_weight *weight)
+{
+    if (!weight || !weight->tensor.data) return NULL;
+    const cpu_packed *found = find(weight, CPU_FORM_VECTOR, LT_F32);
+    if (found) return found->data;
+    int64_t n = lt_n_elements(&weight->tensor);
+    size_t padded = lt_round_up((size_t)n, 64) * sizeof(float);
+    cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_VECTOR, LT_F32, padded, NULL, 0);
+    if (!p) return NULL;
+    memset(p->data, 0, padded);
+    copy_f32(p->data, &weight->tensor, n);
+    return p->data;
+}
+
+const void *cpu_weight_panels(lt_context *c, lt_weight *weight)
+{
+    const cpu_packed *found = find(weight, CPU_FORM_PANELS, c->dtype);
+    if (found) return found->data;
+    const lt_tensor *t = &weight->tensor;
+    int64_t outputs = t->shape[0], inner = t->shape[1], width = cpu_of(c)->simd->tile_columns;
+    int64_t n_panels = (outputs + width - 1) / width;
+    size_t bytes = (size_t)(n_panels * inner * width) * lt_dtype_bytes(c->dtype);
+    cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_PANELS, c->dtype, bytes, NULL, 0);
+    if (!p) return NULL;
+    float *f = p->data;
+    uint16_t *h = p->data;
+#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static)
+    for (int64_t panel = 0; panel < n_panels; panel++) {
+        for (int64_t k = 0; k < inner; k++) {
+            for (int64_t j = 0; j < width; j++) {
+                int64_t o = panel * width + j, to = (panel * inner + k) * width + j;
+                float value = o < outputs ? value_at(t, o * inner + k) : 0;
+                if (c->dtype == LT_BF16) {
+                    h[to] = lt_f32_to_bf16(value);
+                } else {
+                    f[to] = value;
+                }
+            }
+        }
+    }
+    return p->data;
+}

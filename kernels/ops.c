@@ -1,0 +1,362 @@
+/* ops.c - the public operators: check shapes, allocate the result, count FLOPs, call the backend.
+ *
+ * Everything that holds for all backends is decided here, once. */
+#include "kernels/backend.h"
+
+#include <math.h>
+#include <stdio.h>
+
+typedef struct text {
+    char s[128];
+} text;
+
+static text say(const lt_tensor *t)
+{
+    text out;
+    lt_tensor_describe(t, out.s, sizeof(out.s));
+    return out;
+}
+
+/* May the operator start? False after an error, or when its input is missing or of a dtype it does not take. */
+static bool ready(lt_context *c, const char *op, const lt_tensor *x)
+{
+    if (c->err.status != LT_OK) return false;
+    if (!x->data) {
+        lt_context_fail(c, LT_E_INVALID, "%s: no input", op);
+        return false;
+    }
+    if (!lt_dtype_is_float(x->dtype) || (!c->backend->any_float && x->dtype != c->dtype)) {
+        lt_context_fail(c, LT_E_INVALID, "%s: the input %s is not %s: convert it first", op, say(x).s,
+                        lt_dtype_name(c->dtype));
+        return false;
+    }
+    return true;
+}
+
+static bool same_shape(const lt_tensor *a, int rank, const int64_t *shape)
+{
+    if (a->rank != rank) return false;
+    for (int i = 0; i < rank; i++) {
+        if (a->shape[i] != shape[i]) return false;
+    }
+    return true;
+}
+
+/* An optional tensor that must have the result's shape. */
+static bool check_residual(lt_context *c, const char *op, const lt_tensor *residual, int rank,
+                           const int64_t *shape)
+{
+    if (!residual->data) return true;
+    if (!ready(c, op, residual)) return false;
+    if (same_shape(residual, rank, shape)) return true;
+    lt_tensor result = {.data = residual->data, .dtype = c->dtype, .rank = rank};
+    for (int i = 0; i < rank; i++) result.shape[i] = shape[i];
+    lt_context_fail(c, LT_E_INVALID, "%s: the residual %s does not fit the result %s", op, say(residual).s,
+                    say(&result).s);
+    return false;
+}
+
+static bool float_weight(lt_context *c, const char *op, const lt_weight *weight)
+{
+    if (!weight || !weight->tensor.data) {
+        lt_context_fail(c, LT_E_INVALID, "%s: no weight", op);
+        return false;
+    }
+    if (lt_dtype_is_float(weight->tensor.dtype)) return true;
+    lt_context_fail(c, LT_E_UNSUPPORTED, "%s: weights of %s; f32, bf16 or f16 are supported", op,
+                    say(&weight->tensor).s);
+    return false;
+}
+
+/* A weight [n] that may be left out when `optional`. */
+static bool check_vector(lt_context *c, const char *op, const char *what, const lt_weight *weight, int64_t n,
+                         bool optional)
+{
+    if (optional && (!weight || !weight->tensor.data)) return true;
+    if (!float_weight(c, op, weight)) return false;
+    if (same_shape(&weight->tensor, 1, &n)) return true;
+    lt_context_fail(c, LT_E_INVALID, "%s: %s is %s where [%lld] is needed", op, what, say(&weight->tensor).s,
+                    (long long)n);
+    return false;
+}
+
+/* The way out of every operator, and so the place where a tape records it: the result, or LT_NONE with its memory
+ * given back after an error. */
+static lt_tensor done(lt_context *c, lt_status status, double flops, lt_tensor y)
+{
+    if (status == LT_OK && c->err.status == LT_OK) {
+        c->flops += flops;
+        return y;
+    }
+    lt_context_fail(c, status, "%s", lt_status_string(status));
+    lt_drop(c, &y);
+    return LT_NONE;
+}
+
+static double count(const lt_tensor *t)
+{
+    return (double)lt_n_elements(t);
+}
+
+/* ---- convolution ------------------------------------------------------------------------------------- */
+
+static int64_t out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pads)
+{
+    return in + pads < kernel ? 0 : (in + pads - kernel) / stride + 1;
+}
+
+static void kernel_sizes(const lt_tensor *w, lt_conv_dims *d)
+{
+    int64_t k[3] = {1, 1, 1};
+    for (int i = 2; i < w->rank; i++) k[3 - (w->rank - i)] = w->shape[i];
+    d->kt = k[0];
+    d->kh = k[1];
+    d->kw = k[2];
+    d->o = w->shape[0];
+}
+
+/* False, with the context's error set, when x, weight and params do not fit each other. */
+static bool conv_dims(lt_context *c, const lt_tensor *x, const lt_tensor *w, const lt_conv_params *p,
+                      lt_conv_dims *d)
+{
+    bool rank_ok = x->rank == 5 && (w->rank == 2 || w->rank == 4 || w->rank == 5);
+    if (!rank_ok || w->shape[1] != x->shape[4]) {
+        lt_context_fail(c, LT_E_INVALID, "conv: the weight %s does not fit the input %s", say(w).s, say(x).s);
+        return false;
+    }
+    *d = (lt_conv_dims){
+        .n = x->shape[0],
+        .t = x->shape[1],
+        .h = x->shape[2],
+        .w = x->shape[3],
+        .i = x->shape[4],
+        .st = p->stride_t ? p->stride_t : 1,
+        .sh = p->stride_h ? p->stride_h : 1,
+        .sw = p->stride_w ? p->stride_w : 1,
+        .front = p->pad_front,
+        .back = p->pad_back,
+        .top = p->pad_top,
+        .bottom = p->pad_bottom,
+        .left = p->pad_left,
+        .right = p->pad_right,
+    };
+    kernel_sizes(w, d);
+    int64_t signs[] = {d->st - 1, d->sh - 1, d->sw - 1, d->front,  d->back,   d->top,   d->bottom,
+                       d->left,   d->right,  d->kt - 1, d->kh - 1, d->kw - 1, d->o - 1, d->i - 1};
+    for (size_t i = 0; i < LT_COUNT(signs); i++) {
+        if (signs[i] < 0) {
+            lt_context_fail(c, LT_E_INVALID, "conv: a negative stride or padding, or the empty weight %s",
+                            say(w).s);
+            return false;
+        }
+    }
+    d->to = out_size(d->t, d->kt, d->st, d->front + d->back);
+    d->ho = out_size(d->h, d->kh, d->sh, d->top + d->bottom);
+    d->wo = out_size(d->w, d->kw, d->sw, d->left + d->right);
+    if (d->to > 0 && d->ho > 0 && d->wo > 0) return true;
+    lt_context_fail(c, LT_E_INVALID, "conv: the input %s is smaller than the kernel of the weight %s",
+                    say(x).s, say(w).s);
+    return false;
+}
+
+lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_conv_params params,
+                  lt_tensor residual)
+{
+    lt_conv_dims d;
+    if (!ready(c, "conv", &x) || !float_weight(c, "conv", weight)) return LT_NONE;
+    if (!conv_dims(c, &x, &weight->tensor, &params, &d)) return LT_NONE;
+    int64_t shape[] = {d.n, d.to, d.ho, d.wo, d.o};
+    if (!check_vector(c, "conv", "bias", bias, d.o, true) || !check_residual(c, "conv", &residual, 5, shape))
+        return LT_NONE;
+    lt_tensor y = lt_new(c, c->dtype, 5, shape);
+    if (!y.data) return LT_NONE;
+    double flops = 2 * count(&y) * (double)d.i * (double)(d.kt * d.kh * d.kw);
+    lt_status status = d.n == 0 ? LT_OK : c->backend->conv(c, &x, weight, bias, &d, &residual, &y);
+    return done(c, status, flops, y);
+}
+
+/* ---- linear ------------------------------------------------------------------------------------------ */
+
+lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act,
+                    lt_tensor residual)
+{
+    if (!ready(c, "linear", &x) || !float_weight(c, "linear", weight)) return LT_NONE;
+    const lt_tensor *w = &weight->tensor;
+    bool fits = x.rank >= 1 && w->rank >= 2 && w->shape[1] == x.shape[x.rank - 1];
+    for (int i = 2; i < w->rank; i++) fits = fits && w->shape[i] == 1;
+    if (!fits || w->shape[0] < 1 || w->shape[1] < 1) {
+        lt_context_fail(c, LT_E_INVALID, "linear: the weight %s does not fit the input %s", say(w).s,
+                        say(&x).s);
+        return LT_NONE;
+    }
+    int64_t shape[LT_MAX_RANK];
+    for (int i = 0; i < x.rank; i++) shape[i] = x.shape[i];
+    shape[x.rank - 1] = w->shape[0];
+    if (!check_vector(c, "linear", "bias", bias, w->shape[0], true)) return LT_NONE;
+    if (!check_residual(c, "linear", &residual, x.rank, shape)) return LT_NONE;
+    lt_tensor y = lt_new(c, c->dtype, x.rank, shape);
+    if (!y.data) return LT_NONE;
+    double flops = 2 * count(&y) * (double)w->shape[1];
+    lt_status status = count(&y) == 0 ? LT_OK : c->backend->linear(c, &x, weight, bias, act, &residual, &y);
+    return done(c, status, flops, y);
+}
+
+/* ---- norms ------------------------------------------------------------------------------------------- */
+
+lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, int groups, double eps,
+                        lt_activation act)
+{
+    if (!ready(c, "group_norm", &x)) return LT_NONE;
+    int64_t channels = x.rank >= 2 ? x.shape[x.rank - 1] : 0;
+    if (groups < 1 || channels < 1 || channels % groups != 0 || !(eps >= 0) || !isfinite(eps)) {
+        lt_context_fail(c, LT_E_INVALID, "group_norm: %d groups, eps %g over the input %s", groups, eps,
+                        say(&x).s);
+        return LT_NONE;
+    }
+    if (!check_vector(c, "group_norm", "gamma", gamma, channels, false)) return LT_NONE;
+    if (!check_vector(c, "group_norm", "beta", beta, channels, false)) return LT_NONE;
+    lt_tensor y = lt_new(c, c->dtype, x.rank, x.shape);
+    if (!y.data) return LT_NONE;
+    lt_status status =
+        count(&x) == 0 ? LT_OK : c->backend->group_norm(c, &x, gamma, beta, groups, eps, act, &y);
+    return done(c, status, 8 * count(&x), y);
+}
+
+/* ---- attention --------------------------------------------------------------------------------------- */
+
+static bool attention_fits(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
+                           const lt_tensor *mask, double scale)
+{
+    bool fits = q->rank == 4 && k->rank == 4 && same_shape(v, 4, k->shape) && k->shape[0] == q->shape[0] &&
+                k->shape[2] == q->shape[2] && k->shape[3] == q->shape[3] && k->shape[1] > 0 &&
+                q->shape[3] > 0;
+    if (!fits || !isfinite(scale)) {
+        lt_context_fail(c, LT_E_INVALID, "attention: q %s, k %s and v %s do not fit each other (scale %g)",
+                        say(q).s, say(k).s, say(v).s, scale);
+        return false;
+    }
+    if (!mask->data) return true;
+    int64_t wanted[] = {q->shape[0], q->shape[2], q->shape[1], k->shape[1]};
+    fits = mask->rank == 4 && mask->dtype == LT_F32 && mask->shape[3] == wanted[3];
+    for (int i = 0; i < 3; i++) fits = fits && (mask->shape[i] == 1 || mask->shape[i] == wanted[i]);
+    if (!fits) {
+        lt_context_fail(c, LT_E_INVALID, "attention: the mask %s does not fit q %s and k %s", say(mask).s,
+                        say(q).s, say(k).s);
+    }
+    return fits;
+}
+
+lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale,
+                       bool causal)
+{
+    if (!ready(c, "attention", &q) || !ready(c, "attention", &k) || !ready(c, "attention", &v))
+        return LT_NONE;
+    if (!attention_fits(c, &q, &k, &v, &mask, scale)) return LT_NONE;
+    lt_tensor y = lt_new(c, c->dtype, 4, q.shape);
+    if (!y.data) return LT_NONE;
+    double flops = 4 * count(&q) * (double)k.shape[1];
+    lt_status status =
+        count(&q) == 0 ? LT_OK : c->backend->attention(c, &q, &k, &v, &mask, scale, causal, &y);
+    return done(c, status, flops, y);
+}
+
+/* ---- shapes and elements ----------------------------------------------------------------------------- */
+
+lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw)
+{
+    if (!ready(c, "upsample_nearest", &x)) return LT_NONE;
+    if (x.rank != 5 || ft < 1 || fh < 1 || fw < 1) {
+        lt_context_fail(c, LT_E_INVALID, "upsample_nearest: factors %d, %d, %d over the input %s", ft, fh, fw,
+                        say(&x).s);
+        return LT_NONE;
+    }
+    int64_t shape[] = {x.shape[0], x.shape[1], x.shape[2], x.shape[3], x.shape[4]};
+    const int factors[] = {ft, fh, fw};
+    for (int i = 0; i < 3; i++) {
+        if (__builtin_mul_overflow(shape[1 + i], factors[i], &shape[1 + i])) shape[1 + i] = -1;
+    }
+    lt_tensor y = lt_new(c, c->dtype, 5, shape);
+    if (!y.data) return LT_NONE;
+    lt_status status = count(&y) == 0 ? LT_OK : c->backend->upsample_nearest(c, &x, ft, fh, fw, &y);
+    return done(c, status, 0, y);
+}
+
+lt_tensor lt_add_scaled(lt_context *c, lt_tensor x, lt_tensor y, double a)
+{
+    if (!ready(c, "add_scaled", &x) || !ready(c, "add_scaled", &y)) return LT_NONE;
+    if (!same_shape(&y, x.rank, x.shape)) {
+        lt_context_fail(c, LT_E_INVALID, "add_scaled: %s and %s differ in shape", say(&x).s, say(&y).s);
+        return LT_NONE;
+    }
+    lt_tensor out = lt_new(c, c->dtype, x.rank, x.shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&x) == 0 ? LT_OK : c->backend->add_scaled(c, &x, &y, a, &out);
+    return done(c, status, 2 * count(&x), out);
+}
+
+lt_tensor lt_affine(lt_context *c, lt_tensor x, double a, double b, lt_activation act)
+{
+    if (!ready(c, "affine", &x)) return LT_NONE;
+    lt_tensor out = lt_new(c, c->dtype, x.rank, x.shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&x) == 0 ? LT_OK : c->backend->affine(c, &x, a, b, act, &out);
+    return done(c, status, 2 * count(&x), out);
+}
+
+lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t n)
+{
+    if (!ready(c, "slice_channels", &x)) return LT_NONE;
+    if (x.rank < 1 || start < 0 || n < 0 || start > x.shape[x.rank - 1] - n) {
+        lt_context_fail(c, LT_E_INVALID, "slice_channels: %s has no channels %lld to %lld", say(&x).s,
+                        (long long)start, (long long)(start + n - 1));
+        return LT_NONE;
+    }
+    int64_t shape[LT_MAX_RANK];
+    for (int i = 0; i < x.rank; i++) shape[i] = x.shape[i];
+    shape[x.rank - 1] = n;
+    lt_tensor out = lt_new(c, c->dtype, x.rank, shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&out) == 0 ? LT_OK : c->backend->slice_channels(c, &x, start, &out);
+    return done(c, status, 0, out);
+}
+
+lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype)
+{
+    if (c->err.status != LT_OK) return LT_NONE;
+    if (!x.data) {
+        lt_context_fail(c, LT_E_INVALID, "convert: no input");
+        return LT_NONE;
+    }
+    lt_tensor out = lt_new(c, dtype, x.rank, x.shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&x) == 0 ? LT_OK : c->backend->convert(c, &x, &out);
+    return done(c, status, 0, out);
+}
+
+/* ---- pixels ------------------------------------------------------------------------------------------ */
+
+lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits)
+{
+    if (c->err.status != LT_OK) return LT_NONE;
+    if (!pixels.data || bits < 1 || bits > 16 || pixels.dtype != (bits <= 8 ? LT_U8 : LT_U16)) {
+        lt_context_fail(c, LT_E_INVALID, "pixels_to_values: %d bits from %s", bits, say(&pixels).s);
+        return LT_NONE;
+    }
+    lt_tensor out = lt_new(c, c->dtype, pixels.rank, pixels.shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&out) == 0 ? LT_OK : c->backend->pixels_to_values(c, &pixels, bits, &out);
+    return done(c, status, 2 * count(&out), out);
+}
+
+lt_tensor lt_values_to_pixels(lt_context *c, lt_tensor x, int bits, bool truncate)
+{
+    if (!ready(c, "values_to_pixels", &x)) return LT_NONE;
+    if (bits < 1 || bits > 16) {
+        lt_context_fail(c, LT_E_INVALID, "values_to_pixels: %d bits; 1 to 16 are supported", bits);
+        return LT_NONE;
+    }
+    lt_tensor out = lt_new(c, bits <= 8 ? LT_U8 : LT_U16, x.rank, x.shape);
+    if (!out.data) return LT_NONE;
+    lt_status status = count(&x) == 0 ? LT_OK : c->backend->values_to_pixels(c, &x, bits, truncate, &out);
+    return done(c, status, 2 * count(&x), out);
+}
