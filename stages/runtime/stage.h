@@ -15,7 +15,7 @@
 #define LT_STAGE_H
 
 #include "core/core.h"
-#include "proto/longtake.pb-c.h"
+#include "proto/wire.h"
 
 /* ---- ports and streams ------------------------------------------------------------------------------------- */
 
@@ -27,8 +27,7 @@ typedef struct lt_port {
 
 enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };
 
-/* A stream's description is the wire's own message, borrowed; copy with lt_stream_copy (proto/wire.h). */
-typedef Lt__Wire__Stream lt_stream;
+/* A stream's description, lt_stream, is the wire's own message, borrowed; copy with lt_stream_copy (proto/wire.h). */
 
 /* ---- what a stage is told ------------------------------------------------------------------------------------ */
 
