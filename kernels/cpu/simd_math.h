@@ -8,6 +8,7 @@
 
 #include "kernels/cpu/simd.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__AVX512F__)
@@ -109,7 +110,7 @@ INLINE void store_tail(void *p, bool bf16, int64_t i, vf v, int64_t count)
     memcpy((char *)p + (size_t)i * size, padded, (size_t)count * size);
 }
 
-/* e^x, to 2 ulp; 0 below -87.3, e^88.3 above it; NaN stays. x = n ln 2 + r, e^r by its Taylor polynomial of degree 7
+/* e^x, to 2 ulp; 0 below -87.3, infinity above 88.3; NaN stays. x = n ln 2 + r, e^r by its Taylor polynomial of degree 7
  * over |r| <= 0.35 (remainder 6e-9). */
 INLINE vf vexp(vf x)
 {
@@ -117,7 +118,6 @@ INLINE vf vexp(vf x)
         splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
     vi small = x < splat(-87.3f);
     vi large = x > splat(88.3f);
-    x = select(large, splat(88.3f), x);
     vf shifted = x * splat(1.44269504f) + magic;
     vf n = shifted - magic;
     vf r =
@@ -133,7 +133,7 @@ INLINE vf vexp(vf x)
     p = p * r + splat(1.0f);
     p = p * r + splat(1.0f);
     vi power = ((vi)shifted - (vi)magic + 127) << 23;
-    return select(small, splat(0.0f), p * (vf)power);
+    return select(small, splat(0.0f), select(large, splat(INFINITY), p * (vf)power));
 }
 
 /* erfc(z) exp(z^2) for z >= 0 as a polynomial in t = 1 / (1 + z / 2), interpolated at 12 Chebyshev

@@ -1,0 +1,328 @@
+/* kernelcheck_cases.c - random cases of every operator, and the error bound of each. */
+#include "tests/kernels/kernelcheck.h"
+
+#include <math.h>
+
+static int64_t pick(rng *r, const int64_t *from, int n)
+{
+    return from[rng_range(r, 0, n - 1)];
+}
+#define PICK(r, ...) pick(r, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+
+static lt_dtype weight_dtype(rng *r)
+{
+    return (lt_dtype)PICK(r, LT_F32, LT_F32, LT_BF16, LT_F16);
+}
+
+/* ---- convolution ------------------------------------------------------------------------------------- */
+
+static lt_tensor run_conv(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    const int64_t *i = k->ints;
+    lt_conv_params p = {.stride_t = (int)i[0], .stride_h = (int)i[1], .stride_w = (int)i[2], .pad_front = (int)i[3],
+                        .pad_back = (int)i[4], .pad_top = (int)i[5], .pad_bottom = (int)i[6], .pad_left = (int)i[7],
+                        .pad_right = (int)i[8]};
+    return lt_conv(c, in[0], &w[0], &w[1], p, in[1]);
+}
+
+/* Shapes of x, the weight, strides and pads of the kinds that networks have, and of any kind. */
+static void conv_shapes(op_case *k, rng *r, bool big)
+{
+    int64_t kernels[][3] = {{1, 3, 3}, {3, 1, 1}, {1, 1, 1}, {3, 3, 3}, {1, 3, 3}, {1, 5, 2}};
+    const int64_t *size = kernels[rng_range(r, 0, 5)];
+    int64_t in = big ? PICK(r, 128, 256, 320, 512) : PICK(r, 1, 3, 4, 8, 16, 17, 33, 48, 64);
+    int64_t out = big ? PICK(r, 3, 128, 320, 512) : PICK(r, 1, 3, 4, 8, 16, 31, 32, 64);
+    int64_t *x = k->inputs[0].shape, *w = k->weights[0].shape;
+    x[0] = rng_range(r, 1, 3);
+    for (int i = 0; i < 3; i++) {
+        k->ints[i] = size[i] > 1 ? PICK(r, 0, 1, 2) : PICK(r, 0, 1);
+        k->ints[3 + 2 * i] = size[i] > 1 ? rng_range(r, 0, size[i] / 2) : 0;
+        k->ints[4 + 2 * i] = size[i] > 1 ? rng_range(r, 0, size[i] / 2) : 0;
+        x[1 + i] = big ? (i == 0 ? rng_range(r, 3, 5) : rng_range(r, 10, 40)) : rng_range(r, 1, 9);
+        if (x[1 + i] < size[i]) x[1 + i] = size[i];
+    }
+    x[4] = in;
+    w[0] = out;
+    w[1] = in;
+    int rank = size[0] == 1 ? (int)PICK(r, 4, 5) : 5;
+    if (size[0] * size[1] * size[2] == 1 && rng_range(r, 0, 1)) rank = 2;
+    for (int i = 2; i < rank; i++) w[i] = size[3 - (rank - i)];
+    k->weights[0].rank = rank;
+    k->magnitude = (double)(size[0] * size[1] * size[2]);
+}
+
+static void make_conv(op_case *k, rng *r, bool big)
+{
+    k->op = "conv";
+    k->run = run_conv;
+    k->n_inputs = k->n_weights = 2;
+    conv_shapes(k, r, big);
+    const int64_t *x = k->inputs[0].shape, *w = k->weights[0].shape, *i = k->ints;
+    int64_t kernel[3] = {1, 1, 1};
+    for (int e = 2; e < k->weights[0].rank; e++) kernel[3 - (k->weights[0].rank - e)] = w[e];
+    double inner = (double)(w[1] * kernel[0] * kernel[1] * kernel[2]);
+    k->inputs[0] = (spec){.rank = 5, .shape = {x[0], x[1], x[2], x[3], x[4]}, .dtype = DTYPE_CONTEXT,
+                          .values = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE)};
+    k->inputs[1] = (spec){.rank = 5, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
+    int64_t *y = k->inputs[1].shape;
+    y[0] = x[0];
+    y[4] = w[0];
+    for (int e = 0; e < 3; e++) {
+        int64_t stride = i[e] ? i[e] : 1;
+        y[1 + e] = (x[1 + e] + i[3 + 2 * e] + i[4 + 2 * e] - kernel[e]) / stride + 1;
+    }
+    k->weights[0].dtype = (int)weight_dtype(r);
+    k->weights[0].scale = 1 / sqrt(inner);
+    k->weights[1] = (spec){.rank = 1, .shape = {w[0]}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
+    /* A sum of K products in f32, in any order: a random walk of K roundings, 5 deviations. */
+    k->units = 4 + 2 * sqrt(inner);
+    k->magnitude = 1;
+}
+
+/* ---- linear ------------------------------------------------------------------------------------------ */
+
+static lt_tensor run_linear(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_linear(c, in[0], &w[0], &w[1], k->act, in[1]);
+}
+
+static void make_linear(op_case *k, rng *r, bool big)
+{
+    k->op = "linear";
+    k->run = run_linear;
+    k->n_inputs = k->n_weights = 2;
+    k->act = (lt_activation)rng_range(r, LT_ACT_NONE, LT_ACT_QUICK_GELU);
+    int64_t rows = big ? rng_range(r, 90, 800) : rng_range(r, 1, 120), batch = rng_range(r, big ? 1 : 0, 3);
+    int64_t in = big ? PICK(r, 320, 768, 1280, 5120) : PICK(r, 1, 3, 8, 31, 64, 100, 520, 1030);
+    int64_t out = big ? PICK(r, 320, 512, 768, 1540) : PICK(r, 1, 3, 8, 33, 64, 96, 520);
+    values v = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE);
+    k->inputs[0] = (spec){.rank = 3, .shape = {batch, rows, in}, .dtype = DTYPE_CONTEXT, .values = v};
+    k->inputs[1] = (spec){.rank = 3, .shape = {batch, rows, out}, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
+    k->weights[0] = (spec){.rank = rng_range(r, 0, 1) ? 2 : 4, .shape = {out, in, 1, 1}, .dtype = (int)weight_dtype(r),
+                           .scale = 1 / sqrt((double)in)};
+    k->weights[1] = (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
+    k->units = 8 + 2 * sqrt((double)in); /* as conv; 4 more for the activation */
+    k->magnitude = 1;
+}
+
+/* ---- group norm -------------------------------------------------------------------------------------- */
+
+static lt_tensor run_group_norm(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_group_norm(c, in[0], &w[0], &w[1], (int)k->ints[0], k->reals[0], k->act);
+}
+
+static void make_group_norm(op_case *k, rng *r, bool big)
+{
+    k->op = "group_norm";
+    k->run = run_group_norm;
+    k->n_inputs = 1;
+    k->n_weights = 2;
+    k->act = (lt_activation)PICK(r, LT_ACT_NONE, LT_ACT_SILU, LT_ACT_SILU, LT_ACT_GELU_ERF);
+    int64_t groups = PICK(r, 1, 2, 4, 32), width = PICK(r, 1, 2, 3, 4, 10);
+    if (big) groups = 32;
+    int64_t channels = groups * width, side = big ? rng_range(r, 100, 200) : rng_range(r, 1, 12);
+    values v = (values)PICK(r, VALUES_NORMAL, VALUES_OFFSET, VALUES_SMALL);
+    k->inputs[0] = (spec){.rank = 4, .shape = {rng_range(r, big ? 1 : 0, 3), side, side + 1, channels},
+                          .dtype = DTYPE_CONTEXT, .values = v};
+    k->weights[0] = (spec){.rank = 1, .shape = {channels}, .dtype = (int)weight_dtype(r)};
+    k->weights[1] = (spec){.rank = 1, .shape = {channels}, .dtype = (int)weight_dtype(r)};
+    k->ints[0] = groups;
+    k->reals[0] = rng_range(r, 0, 1) ? 1e-5 : 1e-6;
+    /* x - mean, * factor, + offset, each rounded once, and the factor's own rounding; 4 more for the activation. */
+    k->units = 10;
+    k->magnitude = 1;
+}
+
+/* ---- attention --------------------------------------------------------------------------------------- */
+
+static lt_tensor run_attention(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_attention(c, in[0], in[1], in[2], in[3], k->reals[0], k->ints[0] != 0);
+}
+
+static void make_attention(op_case *k, rng *r, bool big)
+{
+    k->op = "attention";
+    k->run = run_attention;
+    k->n_inputs = 4;
+    int64_t batch = rng_range(r, big ? 1 : 0, 3), heads = big ? PICK(r, 1, 8) : rng_range(r, 1, 3);
+    int64_t queries = big ? rng_range(r, 100, 1100) : rng_range(r, 1, 130);
+    int64_t keys = big ? rng_range(r, 500, 1100) : PICK(r, 1, 7, 33, 77, 130, 600);
+    int64_t width = big ? PICK(r, 64, 128, 512) : PICK(r, 1, 5, 32, 40, 64);
+    if (!big && rng_range(r, 0, 9) == 0) width = 520;
+    bool masked = rng_range(r, 0, 2) == 0;
+    k->ints[0] = rng_range(r, 0, 2) == 0;
+    k->reals[0] = 1 / sqrt((double)width) * PICK(r, 1, 1, 4);
+    k->inputs[0] = (spec){.rank = 4, .shape = {batch, queries, heads, width}, .dtype = DTYPE_CONTEXT};
+    k->inputs[1] = (spec){.rank = 4, .shape = {batch, keys, heads, width}, .dtype = DTYPE_CONTEXT};
+    k->inputs[2] = k->inputs[1];
+    bool shared = batch != 1 && rng_range(r, 0, 1);
+    k->inputs[3] = (spec){.rank = 4, .shape = {shared ? 1 : batch, PICK(r, 1, heads), PICK(r, 1, queries), keys},
+                          .dtype = LT_F32, .values = VALUES_MASK, .left_out = !masked, .shared = shared};
+    /* An error e of a score is a relative error e of its weight: scores of up to 4 * sqrt(D) * scale * sqrt(D) rounded
+     * over a sum of D, then a sum over the keys. */
+    double score = 16 * k->reals[0] * sqrt((double)width);
+    k->units = 16 + score * (2 + sqrt((double)width)) + 2 * sqrt((double)keys);
+    k->magnitude = 1;
+}
+
+/* ---- elements ---------------------------------------------------------------------------------------- */
+
+static spec any_tensor(rng *r, bool big, values v)
+{
+    int64_t batch = rng_range(r, big ? 1 : 0, 3);
+    return (spec){.rank = 3, .shape = {batch, big ? rng_range(r, 100, 2000) : rng_range(r, 0, 40), rng_range(r, 1, 70)},
+                  .dtype = DTYPE_CONTEXT, .values = v};
+}
+
+static lt_tensor run_upsample(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_upsample_nearest(c, in[0], (int)k->ints[0], (int)k->ints[1], (int)k->ints[2]);
+}
+
+static void make_upsample(op_case *k, rng *r, bool big)
+{
+    k->op = "upsample_nearest";
+    k->run = run_upsample;
+    k->n_inputs = 1;
+    int64_t most = big ? 30 : 6;
+    k->inputs[0] = (spec){.rank = 5, .shape = {rng_range(r, 0, 3), rng_range(r, 1, 4), rng_range(r, 1, most),
+                                               rng_range(r, 1, most), PICK(r, 1, 3, 4, 17, 64)},
+                          .dtype = DTYPE_CONTEXT, .values = VALUES_WIDE};
+    for (int i = 0; i < 3; i++) k->ints[i] = rng_range(r, 1, 3);
+}
+
+static lt_tensor run_add_scaled(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_add_scaled(c, in[0], in[1], k->reals[0]);
+}
+
+static void make_add_scaled(op_case *k, rng *r, bool big)
+{
+    k->op = "add_scaled";
+    k->run = run_add_scaled;
+    k->n_inputs = 2;
+    k->inputs[0] = any_tensor(r, big, VALUES_WIDE);
+    k->inputs[1] = k->inputs[0];
+    k->reals[0] = (double)(float)rng_normal(r);
+    k->units = 2;
+}
+
+static lt_tensor run_affine(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_affine(c, in[0], k->reals[0], k->reals[1], k->act);
+}
+
+static void make_affine(op_case *k, rng *r, bool big)
+{
+    k->op = "affine";
+    k->run = run_affine;
+    k->n_inputs = 1;
+    values v = (values)PICK(r, VALUES_NORMAL, VALUES_WIDE, VALUES_EXTREME);
+    k->inputs[0] = any_tensor(r, big, v);
+    k->act = (lt_activation)rng_range(r, LT_ACT_NONE, LT_ACT_QUICK_GELU);
+    bool plain = v == VALUES_EXTREME || rng_range(r, 0, 1);
+    k->reals[0] = plain ? 1 : (double)(float)rng_normal(r);
+    k->reals[1] = plain ? 0 : (double)(float)rng_normal(r);
+    /* The tail of GELU at -6: e^(-x^2/2), where 18 roundings of x^2 / 2 count. */
+    k->units = k->act == LT_ACT_GELU_ERF && v == VALUES_EXTREME ? 8 + 2 * 18 : 8;
+    /* VALUES_EXTREME has results of 1e30: there the bound per element, eps |ref|, must do, with 8 units of it. */
+    k->magnitude = v == VALUES_EXTREME ? -1 : 1;
+}
+
+static lt_tensor run_slice(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_slice_channels(c, in[0], k->ints[0], k->ints[1]);
+}
+
+static void make_slice(op_case *k, rng *r, bool big)
+{
+    k->op = "slice_channels";
+    k->run = run_slice;
+    k->n_inputs = 1;
+    k->inputs[0] = any_tensor(r, big, VALUES_WIDE);
+    k->ints[0] = rng_range(r, 0, k->inputs[0].shape[2]);
+    k->ints[1] = rng_range(r, 0, k->inputs[0].shape[2] - k->ints[0]);
+}
+
+static lt_tensor run_convert(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_convert(c, in[0], (lt_dtype)k->ints[0]);
+}
+
+static void make_convert(op_case *k, rng *r, bool big)
+{
+    k->op = "convert";
+    k->run = run_convert;
+    k->n_inputs = 1;
+    bool floats = rng_range(r, 0, 3) != 0;
+    k->inputs[0] = any_tensor(r, big, floats ? (values)PICK(r, VALUES_WIDE, VALUES_EXTREME) : VALUES_PIXELS);
+    k->inputs[0].dtype = floats ? (int)PICK(r, LT_F32, LT_BF16, LT_F16, LT_F64) : (int)PICK(r, LT_U8, LT_U16, LT_I32, LT_I64);
+    k->ints[0] = rng_range(r, 0, LT_N_DTYPES - 1);
+}
+
+/* ---- pixels ------------------------------------------------------------------------------------------ */
+
+static lt_tensor run_from_pixels(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_pixels_to_values(c, in[0], (int)k->ints[0]);
+}
+
+static void make_from_pixels(op_case *k, rng *r, bool big)
+{
+    k->op = "pixels_to_values";
+    k->run = run_from_pixels;
+    k->n_inputs = 1;
+    k->ints[0] = PICK(r, 8, 8, 10, 12, 16);
+    k->inputs[0] = any_tensor(r, big, VALUES_PIXELS);
+    k->inputs[0].dtype = k->ints[0] <= 8 ? LT_U8 : LT_U16;
+    k->inputs[0].scale = (double)(1 << k->ints[0]);
+    k->units = 2; /* the quotient, up to 2, and the difference are rounded once each */
+    k->magnitude = 1;
+}
+
+static lt_tensor run_to_pixels(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_values_to_pixels(c, in[0], (int)k->ints[0], k->ints[1] != 0);
+}
+
+static void make_to_pixels(op_case *k, rng *r, bool big)
+{
+    k->op = "values_to_pixels";
+    k->run = run_to_pixels;
+    k->n_inputs = 1;
+    k->ints[0] = PICK(r, 8, 8, 10, 12, 16);
+    k->ints[1] = rng_range(r, 0, 1);
+    k->inputs[0] = any_tensor(r, big, (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_EXTREME));
+    k->inputs[0].scale = 0.5;
+}
+
+static const struct {
+    const char *name;
+    void (*make)(op_case *k, rng *r, bool big);
+} generators[] = {
+    {"conv", make_conv},
+    {"linear", make_linear},
+    {"group_norm", make_group_norm},
+    {"attention", make_attention},
+    {"upsample_nearest", make_upsample},
+    {"add_scaled", make_add_scaled},
+    {"affine", make_affine},
+    {"slice_channels", make_slice},
+    {"convert", make_convert},
+    {"pixels_to_values", make_from_pixels},
+    {"values_to_pixels", make_to_pixels},
+};
+const int n_generators = (int)LT_COUNT(generators);
+
+void generate_case(op_case *k, int which, rng *r, bool big)
+{
+    *k = (op_case){0};
+    generators[which].make(k, r, big);
+}
+
+const char *generator_name(int which)
+{
+    return generators[which].name;
+}
