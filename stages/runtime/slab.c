@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -44,6 +45,19 @@ static bool layout(uint64_t slot_bytes, uint32_t n_slots, size_t *first, size_t 
            *total <= INT64_MAX;
 }
 
+/* Bytes the host can still give, SIZE_MAX where it does not say. Reserving more would not fail: the kernel would kill
+ * processes to find them. */
+static size_t available_bytes(void)
+{
+    char line[128];
+    unsigned long long kib, bytes = SIZE_MAX;
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = kib << 10;
+    if (file) fclose(file);
+    return bytes;
+}
+
 lt_status lt_slab_create(uint64_t slot_bytes, uint32_t n_slots, int *fd, lt_err *err)
 {
     size_t first, total;
@@ -54,6 +68,10 @@ lt_status lt_slab_create(uint64_t slot_bytes, uint32_t n_slots, int *fd, lt_err 
     if (!layout(slot_bytes, n_slots, &first, &total))
         return lt_fail(err, LT_E_INVALID, "%u slots of %llu bytes are more than memory can address", n_slots,
                        (unsigned long long)slot_bytes);
+    if (total > available_bytes())
+        return lt_fail(err, LT_E_NO_MEMORY,
+                       "%zu bytes of shared memory (%u slots of %llu bytes) are more than this host has left",
+                       total, n_slots, (unsigned long long)slot_bytes);
     int memory = memfd_create("longtake-slab", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (memory < 0) return lt_fail_errno(err, errno, "cannot create shared memory");
     slab_header header = {.slot_bytes = slot_bytes, .first_bytes = first, .n_slots = n_slots};

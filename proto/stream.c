@@ -1,0 +1,302 @@
+/* stream.c - the description of a clip on an edge: checked, copied, compared; its timestamps; names of enumerations. */
+#include "proto/wire.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    DIMENSION_MAX = 1 << 20,
+    TEXT_MAX = 1 << 20,
+    PATH_MAX_BYTES = 4096,
+    NAME_MAX_BYTES = 255,
+    DIGEST_MAX = 256
+};
+
+/* ---- names ---------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    Lt__Wire__PortKind kind;
+} kinds[] = {
+    {"frames", LT__WIRE__PORT_KIND__PORT_FRAMES},
+    {"latents", LT__WIRE__PORT_KIND__PORT_LATENTS},
+    {"windows", LT__WIRE__PORT_KIND__PORT_WINDOWS},
+};
+
+const char *lt_port_kind_name(Lt__Wire__PortKind kind)
+{
+    for (size_t i = 0; i < LT_COUNT(kinds); i++)
+        if (kinds[i].kind == kind) return kinds[i].name;
+    return "none";
+}
+
+Lt__Wire__PortKind lt_port_kind_parse(const char *name)
+{
+    for (size_t i = 0; i < LT_COUNT(kinds); i++)
+        if (!strcmp(kinds[i].name, name)) return kinds[i].kind;
+    return LT__WIRE__PORT_KIND__PORT_NONE;
+}
+
+static const struct {
+    const char *name;
+    size_t bytes;
+} dtypes[] = {{"none", 0}, {"f32", 4}, {"bf16", 2}, {"f16", 2}, {"f64", 8},
+              {"u8", 1},   {"u16", 2}, {"i32", 4},  {"i64", 8}};
+
+const char *lt_wire_dtype_name(Lt__Wire__Dtype dtype)
+{
+    return dtypes[(unsigned)dtype < LT_COUNT(dtypes) ? dtype : 0].name;
+}
+
+size_t lt_wire_dtype_bytes(Lt__Wire__Dtype dtype)
+{
+    return dtypes[(unsigned)dtype < LT_COUNT(dtypes) ? dtype : 0].bytes;
+}
+
+/* ---- text ------------------------------------------------------------------------------------------------------------ */
+
+/* Bytes of the UTF-8 character at p, 0 when there is none that is valid. Stops at the final NUL by itself. */
+static size_t character_bytes(const unsigned char *p)
+{
+    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (p[0] < 0x80) return p[0] >= 0x20 && p[0] != 0x7f ? 1 : p[0] == '\n' || p[0] == '\t';
+    size_t n = p[0] >= 0xf8 ? 0 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : p[0] >= 0xc0 ? 2 : 0;
+    if (!n) return 0;
+    uint32_t code = p[0] & (0xffu >> (n + 1));
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) return 0;
+        code = code << 6 | (p[i] & 0x3f);
+    }
+    bool is_surrogate = code >= 0xd800 && code < 0xe000;
+    return code < least[n] || code > 0x10ffff || is_surrogate ? 0 : n;
+}
+
+bool lt_text_is_clean(const char *text, size_t max_bytes)
+{
+    const unsigned char *p = (const unsigned char *)text;
+    while (*p) {
+        size_t n = character_bytes(p);
+        if (!n) return false;
+        p += n;
+        if ((size_t)(p - (const unsigned char *)text) > max_bytes) return false;
+    }
+    return true;
+}
+
+static bool is_clip_name(const char *name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t n = strlen(name);
+    return n > 0 && n <= NAME_MAX_BYTES && strspn(name, allowed) == n && name[0] != '.';
+}
+
+static bool is_hex(const char *digest)
+{
+    size_t n = strlen(digest);
+    return n <= DIGEST_MAX && strspn(digest, "0123456789abcdef") == n;
+}
+
+/* ---- check ------------------------------------------------------------------------------------------------------------ */
+
+static bool in_range(uint32_t value, uint32_t max)
+{
+    return value >= 1 && value <= max;
+}
+
+static const char *wrong_windows(const Lt__Wire__Windows *w)
+{
+    const uint32_t values[] = {w->window,     w->stride,        w->tile_height,
+                               w->tile_width, w->stride_height, w->stride_width};
+    for (size_t i = 0; i < LT_COUNT(values); i++)
+        if (values[i] > DIMENSION_MAX) return "windows";
+    return w->window && w->stride ? NULL : "windows";
+}
+
+static const char *wrong_count(const lt_stream *s)
+{
+    if (s->n_frames > LT_STREAM_FRAMES_MAX) return "n_frames";
+    if (s->n_units > s->n_frames || !s->n_units != !s->n_frames) return "n_units";
+    bool has_chunks = s->kind != LT__WIRE__PORT_KIND__PORT_WINDOWS;
+    if (has_chunks && !in_range(s->chunk, DIMENSION_MAX)) return "chunk";
+    if (has_chunks && s->n_units != (s->n_frames + s->chunk - 1) / s->chunk) return "n_units";
+    if (!s->unit_bytes || s->unit_bytes > LT_UNIT_BYTES_MAX) return "unit_bytes";
+    if (!in_range(s->time_base_num, INT32_MAX)) return "time_base_num";
+    if (!in_range(s->time_base_den, INT32_MAX)) return "time_base_den";
+    if (s->n_pts_delta && s->n_pts_delta != s->n_frames) return "pts_delta";
+    return s->last_duration < 0 ? "last_duration" : NULL;
+}
+
+static const char *wrong_text(const lt_stream *s)
+{
+    if (!is_clip_name(s->name)) return "name";
+    if (!is_hex(s->fingerprint)) return "fingerprint";
+    if (!is_hex(s->digest)) return "digest";
+    if (!lt_text_is_clean(s->numeric_class, NAME_MAX_BYTES)) return "numeric_class";
+    if (!lt_text_is_clean(s->caption, TEXT_MAX)) return "caption";
+    if (strlen(s->source) > PATH_MAX_BYTES) return "source";
+    if (strlen(s->side_path) > PATH_MAX_BYTES) return "side_path";
+    return NULL;
+}
+
+static const char *wrong_field(const lt_stream *s)
+{
+    if (!strcmp(lt_port_kind_name(s->kind), "none")) return "kind";
+    if (!lt_wire_dtype_bytes(s->dtype)) return "dtype";
+    if (!in_range(s->width, DIMENSION_MAX)) return "width";
+    if (!in_range(s->height, DIMENSION_MAX)) return "height";
+    if (!in_range(s->channels, DIMENSION_MAX)) return "channels";
+    if (s->bits > 64) return "bits";
+    if (s->factor > DIMENSION_MAX) return "factor";
+    if (!isfinite(s->scaling_factor)) return "scaling_factor";
+    if (s->kind == LT__WIRE__PORT_KIND__PORT_WINDOWS && !s->windows) return "windows";
+    const char *wrong = s->windows ? wrong_windows(s->windows) : NULL;
+    if (!wrong) wrong = wrong_count(s);
+    return wrong ? wrong : wrong_text(s);
+}
+
+/* Walk the timestamps; pts may be NULL. False where they overflow or do not increase. */
+static bool walk_pts(const lt_stream *s, int64_t *pts)
+{
+    int64_t now = 0;
+    for (size_t i = 0; i < s->n_pts_delta; i++) {
+        if (i && s->pts_delta[i] <= 0) return false;
+        if (__builtin_add_overflow(now, s->pts_delta[i], &now)) return false;
+        if (pts) pts[i] = now;
+    }
+    return true;
+}
+
+lt_status lt_stream_check(const lt_stream *stream, lt_err *err)
+{
+    const char *wrong = wrong_field(stream);
+    if (!wrong && !walk_pts(stream, NULL)) wrong = "pts_delta";
+    if (wrong) return lt_fail(err, LT_E_FORMAT, "a stream's %s cannot be what it says", wrong);
+    return LT_OK;
+}
+
+/* ---- copy -------------------------------------------------------------------------------------------------------------- */
+
+lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, lt_err *err)
+{
+    lt_stream copy = *from;
+    char **const texts[] = {&copy.name,   &copy.source,        &copy.caption,  &copy.fingerprint,
+                            &copy.digest, &copy.numeric_class, &copy.side_path};
+    for (size_t i = 0; i < LT_COUNT(texts); i++) {
+        *texts[i] = lt_arena_strdup(arena, *texts[i]);
+        if (!*texts[i]) goto fail;
+    }
+    if (from->n_pts_delta) {
+        copy.pts_delta = lt_arena_alloc(arena, from->n_pts_delta * sizeof *copy.pts_delta);
+        if (!copy.pts_delta) goto fail;
+        memcpy(copy.pts_delta, from->pts_delta, from->n_pts_delta * sizeof *copy.pts_delta);
+    }
+    if (from->picture) {
+        copy.picture = lt_arena_alloc(arena, sizeof *copy.picture);
+        if (!copy.picture) goto fail;
+        *copy.picture = *from->picture;
+    }
+    if (from->windows) {
+        copy.windows = lt_arena_alloc(arena, sizeof *copy.windows);
+        if (!copy.windows) goto fail;
+        *copy.windows = *from->windows;
+    }
+    /* Fields that a newer sender knows belong to the message they came in. */
+    copy.base.n_unknown_fields = 0;
+    copy.base.unknown_fields = NULL;
+    if (copy.picture) copy.picture->base = (ProtobufCMessage){.descriptor = &lt__wire__picture__descriptor};
+    if (copy.windows) copy.windows->base = (ProtobufCMessage){.descriptor = &lt__wire__windows__descriptor};
+    *to = copy;
+    return LT_OK;
+fail:
+    return lt_fail(err, LT_E_NO_MEMORY, "no memory to copy a stream of %zu timestamps", from->n_pts_delta);
+}
+
+/* ---- comparison -------------------------------------------------------------------------------------------------------- */
+
+/* Names are the messages' own, so that the sentence can be looked up in longtake.proto. */
+static const char *picture_difference(const Lt__Wire__Picture *a, const Lt__Wire__Picture *b)
+{
+    if (!a || !b) return a == b ? NULL : "picture";
+    bool same = a->width == b->width && a->height == b->height &&
+                a->sample_aspect_num == b->sample_aspect_num &&
+                a->sample_aspect_den == b->sample_aspect_den && a->rotation == b->rotation &&
+                a->primaries == b->primaries && a->transfer == b->transfer && a->matrix == b->matrix &&
+                a->range == b->range;
+    return same ? NULL : "picture";
+}
+
+static const char *windows_difference(const Lt__Wire__Windows *a, const Lt__Wire__Windows *b)
+{
+    if (!a || !b) return a == b ? NULL : "windows";
+    bool same = a->window == b->window && a->stride == b->stride && a->tile_height == b->tile_height &&
+                a->tile_width == b->tile_width && a->stride_height == b->stride_height &&
+                a->stride_width == b->stride_width && a->truncate == b->truncate;
+    return same ? NULL : "windows";
+}
+
+const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mixed)
+{
+#define COMPARE(field)                                                                                       \
+    if (a->field != b->field) return #field
+    COMPARE(kind);
+    COMPARE(dtype);
+    COMPARE(width);
+    COMPARE(height);
+    COMPARE(channels);
+    COMPARE(bits);
+    COMPARE(chunk);
+    COMPARE(n_frames);
+    COMPARE(n_units);
+    COMPARE(unit_bytes);
+    COMPARE(time_base_num);
+    COMPARE(time_base_den);
+    COMPARE(last_duration);
+    COMPARE(scaling_factor);
+    COMPARE(factor);
+    COMPARE(n_pts_delta);
+#undef COMPARE
+    if (a->n_pts_delta && memcmp(a->pts_delta, b->pts_delta, a->n_pts_delta * sizeof *a->pts_delta))
+        return "pts_delta";
+    const char *different = picture_difference(a->picture, b->picture);
+    if (!different) different = windows_difference(a->windows, b->windows);
+    if (different) return different;
+    if (strcmp(a->name, b->name)) return "name";
+    if (strcmp(a->fingerprint, b->fingerprint)) return "fingerprint";
+    bool same_class = !strcmp(a->numeric_class, b->numeric_class);
+    if (!same_class && !mixed) return "numeric_class";
+    if (same_class && strcmp(a->digest, b->digest)) return "digest";
+    return NULL;
+}
+
+/* ---- timestamps -------------------------------------------------------------------------------------------------------- */
+
+lt_status lt_stream_pts(const lt_stream *stream, int64_t *pts, lt_err *err)
+{
+    if (stream->n_pts_delta != stream->n_frames)
+        return lt_fail(err, LT_E_INVALID, "clip %s carries %zu timestamps for %llu frames", stream->name,
+                       stream->n_pts_delta, (unsigned long long)stream->n_frames);
+    if (!walk_pts(stream, pts))
+        return lt_fail(err, LT_E_FORMAT, "timestamps of clip %s overflow or do not increase", stream->name);
+    return LT_OK;
+}
+
+lt_status lt_stream_set_pts(lt_stream *stream, const int64_t *pts, size_t n, lt_arena *arena, lt_err *err)
+{
+    size_t bytes;
+    if (!lt_mul_size(n, sizeof(int64_t), &bytes))
+        return lt_fail(err, LT_E_INVALID, "%zu timestamps are too many", n);
+    int64_t *delta = lt_arena_alloc(arena, bytes);
+    if (!delta) return lt_fail(err, LT_E_NO_MEMORY, "no memory for %zu timestamps", n);
+    for (size_t i = 0; i < n; i++) {
+        if (i && pts[i] <= pts[i - 1])
+            return lt_fail(err, LT_E_INVALID,
+                           "timestamp of frame %zu (%lld) is not above the one before (%lld)", i,
+                           (long long)pts[i], (long long)pts[i - 1]);
+        if (__builtin_sub_overflow(pts[i], i ? pts[i - 1] : 0, &delta[i]))
+            return lt_fail(err, LT_E_INVALID, "timestamp of frame %zu is out of range", i);
+    }
+    stream->n_frames = stream->n_pts_delta = n;
+    stream->pts_delta = delta;
+    return LT_OK;
+}
