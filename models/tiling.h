@@ -139,7 +139,12 @@ typedef struct lt_tile_cost {
 } lt_tile_cost;
 
 /* Defaults of a decode in time: see tiling_plan.c for what was measured. */
-enum { LT_DEFAULT_WINDOW = 32, LT_DEFAULT_STRIDE = 24, LT_DEFAULT_TILE_OVERLAP = 16 /* cells */ };
+enum {
+    LT_DEFAULT_WINDOW = 32,
+    LT_DEFAULT_STRIDE = 24,
+    LT_DEFAULT_BATCH = 8,
+    LT_DEFAULT_TILE_OVERLAP = 16 /* cells */
+};
 
 typedef struct lt_decode_request {
     int height, width;               /* latent cells of a frame */

@@ -14,15 +14,15 @@ typedef enum { LT_NUMERICS_AUTO, LT_NUMERICS_DIFFUSERS, LT_NUMERICS_LITE_SORA } 
 typedef struct lt_vae lt_vae;
 
 typedef struct lt_vae_info {
-    bool temporal;        /* the decoder mixes frames (SVD); otherwise every frame stands alone */
+    bool temporal; /* the decoder mixes frames (SVD); otherwise every frame stands alone */
     bool has_encoder, has_decoder;
-    int latent_channels;  /* 4 */
-    int factor;           /* pixels per latent cell on an edge: 8 */
+    int latent_channels; /* 4 */
+    int factor;          /* pixels per latent cell on an edge: 8 */
     double scaling_factor;
     lt_numerics numerics; /* never AUTO */
     int64_t n_parameters;
-    size_t weight_bytes;  /* of the mapped files */
-    char digest[33];      /* XXH3-128 of all weight files and the configuration, hex */
+    size_t weight_bytes; /* of the mapped files */
+    char digest[33];     /* XXH3-128 of all weight files and the configuration, hex */
 } lt_vae_info;
 
 enum { LT_VAE_ENCODER = 1, LT_VAE_DECODER = 2 };

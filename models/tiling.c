@@ -1,0 +1,236 @@
+/* tiling.c - decoding a window and encoding frames, tile by tile. */
+#include "models/tiling_axis.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Rows y .. y+h-1, columns x .. x+w-1 of images first .. first+n-1 of `from` [N,H,W,C], as a tensor of the workspace. */
+static lt_tensor cut(lt_context *c, const lt_tensor *from, int64_t first, int64_t n, int64_t y, int64_t h,
+                     int64_t x, int64_t w)
+{
+    int64_t channels = from->shape[3];
+    lt_tensor out = lt_new(c, from->dtype, 4, (int64_t[]){n, h, w, channels});
+    if (!out.data || c->dry) return out;
+    size_t cell = (size_t)channels * lt_dtype_bytes(from->dtype), line = cell * (size_t)w;
+    char *to = out.data;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < h; j++, to += line) {
+            int64_t at = ((first + i) * from->shape[1] + y + j) * from->shape[2] + x;
+            memcpy(to, (const char *)from->data + (size_t)at * cell, line);
+        }
+    }
+    return out;
+}
+
+/* x in another dtype, x dropped; x itself where it has that dtype. */
+static lt_tensor as_dtype(lt_context *c, lt_tensor x, lt_dtype dtype)
+{
+    if (!x.data || x.dtype == dtype) return x;
+    lt_tensor y = lt_convert(c, x, dtype);
+    lt_drop(c, &x);
+    return y;
+}
+
+/* ---- decode ---------------------------------------------------------------------------------------------------------- */
+
+/* sums += frames * mask, where the tile lies in the window. */
+static void accumulate(const lt_decode_plan *p, const tile_mask *m, const lt_tensor *frames, int64_t row,
+                       int64_t column, float *sums)
+{
+    int64_t width = (int64_t)p->factor * p->width, height = (int64_t)p->factor * p->height;
+    const float *from = frames->data;
+    for (int64_t t = 0; t < frames->shape[0]; t++) {
+        int64_t time = mask_distance(&m->time, t, m->border);
+        for (int64_t y = 0; y < m->rows.size; y++) {
+            int64_t near_row = LT_MIN(time, mask_distance(&m->rows, y, m->border));
+            float *to = sums + 3 * ((t * height + p->factor * row + y) * width + p->factor * column);
+            for (int64_t x = 0; x < m->columns.size; x++, to += 3, from += 3) {
+                float w = mask_weight(m, LT_MIN(near_row, mask_distance(&m->columns, x, m->border)));
+                to[0] += from[0] * w;
+                to[1] += from[1] * w;
+                to[2] += from[2] * w;
+            }
+        }
+    }
+}
+
+static void decode_tile(lt_context *c, lt_vae *vae, const lt_decode_plan *p, const lt_tensor *latents,
+                        int64_t n_frames, int64_t first, int64_t row, int64_t column, float *sums)
+{
+    int64_t h = LT_MIN(p->tile_height, p->height - row), w = LT_MIN(p->tile_width, p->width - column);
+    lt_tensor z = as_dtype(c, cut(c, latents, 0, latents->shape[0], row, h, column, w), c->dtype);
+    lt_tensor frames = lt_vae_decode(c, vae, z);
+    lt_drop(c, &z);
+    frames = as_dtype(c, frames, LT_F32);
+    if (frames.data && !c->dry) {
+        tile_mask m = lt_tile_mask(p, n_frames, first, first + latents->shape[0], row, column);
+        accumulate(p, &m, &frames, row, column, sums);
+    }
+    lt_drop(c, &frames);
+}
+
+lt_status lt_decode_window(lt_context *c, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames, int64_t k,
+                           lt_tensor latents, float *sums, lt_err *err)
+{
+    int64_t first, end, channels = lt_vae_get_info(vae)->latent_channels;
+    lt_decode_window_range(p, n_frames, k, &first, &end);
+    char text[96];
+    if (latents.rank != 4 || latents.shape[0] != end - first || latents.shape[1] != p->height ||
+        latents.shape[2] != p->width || latents.shape[3] != channels || end <= first)
+        return lt_fail(err, LT_E_INVALID, "latents of window %lld are %s; wanted [%lld,%d,%d,%lld]",
+                       (long long)k, lt_tensor_describe(&latents, text, sizeof(text)),
+                       (long long)(end - first), p->height, p->width, (long long)channels);
+    if (!c->dry) {
+        size_t pixels = (size_t)p->factor * p->factor * p->height * p->width;
+        memset(sums, 0, (size_t)(end - first) * pixels * 3 * sizeof(float));
+    }
+    int64_t rows = axis_count(p->height, p->tile_height, p->stride_height);
+    int64_t columns = axis_count(p->width, p->tile_width, p->stride_width);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns && c->err.status == LT_OK; j++)
+            decode_tile(c, vae, p, &latents, n_frames, first, i * p->stride_height, j * p->stride_width,
+                        sums);
+    return lt_context_status(c, err);
+}
+
+/* ---- encode ---------------------------------------------------------------------------------------------------------- */
+
+/* Moments of one tile of a batch, f32 [n,h,w,channels]. */
+typedef struct moments {
+    int64_t n, h, w, channels;
+    float *data;
+} moments;
+
+static float *moment(const moments *m, int64_t i, int64_t y, int64_t x)
+{
+    return m->data + ((i * m->h + y) * m->w + x) * m->channels;
+}
+
+/* b = a * (1 - weight) + b * weight over one cell. */
+static void mix(const float *a, float *b, int64_t channels, int64_t step, int64_t extent)
+{
+    float wb = (float)((double)step / (double)extent), wa = (float)(1 - (double)step / (double)extent);
+    for (int64_t c = 0; c < channels; c++) b[c] = a[c] * wa + b[c] * wb;
+}
+
+/* The first rows of b, into the last of a above it. */
+static void blend_down(const moments *a, moments *b, int64_t extent)
+{
+    extent = LT_MIN(extent, LT_MIN(a->h, b->h));
+    for (int64_t i = 0; i < b->n; i++)
+        for (int64_t y = 0; y < extent; y++)
+            for (int64_t x = 0; x < b->w; x++)
+                mix(moment(a, i, a->h - extent + y, x), moment(b, i, y, x), b->channels, y, extent);
+}
+
+/* The first columns of b, into the last of a left of it. */
+static void blend_right(const moments *a, moments *b, int64_t extent)
+{
+    extent = LT_MIN(extent, LT_MIN(a->w, b->w));
+    for (int64_t i = 0; i < b->n; i++)
+        for (int64_t y = 0; y < b->h; y++)
+            for (int64_t x = 0; x < extent; x++)
+                mix(moment(a, i, y, a->w - extent + x), moment(b, i, y, x), b->channels, x, extent);
+}
+
+/* Where a call's results go: whole latents of the batch. */
+typedef struct destination {
+    int64_t h, w, channels; /* channels of the mean */
+    float *mean, *logvar;
+} destination;
+
+/* The first `rows` x `columns` cells of m to cell (y, x) of the latents. */
+static void store(const moments *m, int64_t rows, int64_t columns, int64_t y0, int64_t x0,
+                  const destination *to)
+{
+    for (int64_t i = 0; i < m->n; i++) {
+        for (int64_t y = 0; y < LT_MIN(rows, m->h); y++) {
+            for (int64_t x = 0; x < LT_MIN(columns, m->w); x++) {
+                const float *from = moment(m, i, y, x);
+                size_t at = (size_t)(((i * to->h + y0 + y) * to->w + x0 + x) * to->channels);
+                memcpy(to->mean + at, from, (size_t)to->channels * sizeof(float));
+                for (int64_t c = 0; to->logvar && c < to->channels; c++)
+                    to->logvar[at + (size_t)c] = LT_MAX(LT_MIN(from[to->channels + c], 20.0f), -30.0f);
+            }
+        }
+    }
+}
+
+static lt_tensor to_values(lt_context *c, lt_tensor x, int bits)
+{
+    if (!x.data || (x.dtype != LT_U8 && x.dtype != LT_U16)) return as_dtype(c, x, c->dtype);
+    lt_tensor y = lt_pixels_to_values(c, x, bits);
+    lt_drop(c, &x);
+    return y;
+}
+
+/* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments are copied to m->data. */
+static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int bits, int64_t first,
+                        int64_t n, int64_t y, int64_t h, int64_t x, int64_t w, moments *m)
+{
+    lt_tensor pixels = to_values(c, cut(c, frames, first, n, y, h, x, w), bits);
+    lt_tensor result = lt_vae_encode(c, vae, pixels);
+    lt_drop(c, &pixels);
+    result = as_dtype(c, result, LT_F32);
+    *m = (moments){n, result.shape[1], result.shape[2], result.shape[3], m->data};
+    if (result.data && !c->dry) memcpy(m->data, result.data, lt_tensor_bytes(&result));
+    lt_drop(c, &result);
+}
+
+/* One batch of frames: tiles row by row, blended with those above and to the left as they come. tiles: two rows of them. */
+static void encode_batch(lt_context *c, lt_vae *vae, const lt_encode_plan *p, const lt_tensor *frames,
+                         int bits, int64_t first, int64_t n, moments *tiles, const destination *to)
+{
+    encode_axis down = lt_encode_axis(p, p->height), across = lt_encode_axis(p, p->width);
+    for (int64_t i = 0; i < down.n; i++) {
+        moments *row = tiles + (i % 2) * across.n, *above = tiles + ((i + 1) % 2) * across.n;
+        for (int64_t j = 0; j < across.n && c->err.status == LT_OK; j++) {
+            int64_t y = i * down.stride, x = j * across.stride;
+            encode_tile(c, vae, frames, bits, first, n, y, LT_MIN(down.tile, p->height - y), x,
+                        LT_MIN(across.tile, p->width - x), &row[j]);
+            if (c->dry || c->err.status != LT_OK) continue;
+            if (i > 0) blend_down(&above[j], &row[j], down.extent);
+            if (j > 0) blend_right(&row[j - 1], &row[j], across.extent);
+            store(&row[j], down.limit, across.limit, i * down.limit, j * across.limit, to);
+        }
+    }
+}
+
+/* Two rows of tiles, each with memory for the largest. NULL when memory is out. */
+static moments *tile_rows(const lt_encode_plan *p, int64_t batch, int64_t channels, bool dry)
+{
+    encode_axis down = lt_encode_axis(p, p->height), across = lt_encode_axis(p, p->width);
+    size_t h = (size_t)(LT_MIN(down.tile, p->height) / p->factor),
+           w = (size_t)(LT_MIN(across.tile, p->width) / p->factor);
+    size_t tile = dry ? 0 : (size_t)batch * h * w * (size_t)channels, n = 2 * (size_t)across.n;
+    moments *tiles = malloc(n * (sizeof(*tiles) + tile * sizeof(float)));
+    if (!tiles) return NULL;
+    float *data = (float *)(tiles + n);
+    for (size_t i = 0; i < n; i++) tiles[i] = (moments){.data = data + i * tile};
+    return tiles;
+}
+
+lt_status lt_encode_frames(lt_context *c, lt_vae *vae, const lt_encode_plan *p, lt_tensor frames, int bits,
+                           float *mean, float *logvar, lt_err *err)
+{
+    int64_t channels = lt_vae_get_info(vae)->latent_channels;
+    char text[96];
+    if (frames.rank != 4 || frames.shape[1] != p->height || frames.shape[2] != p->width ||
+        frames.shape[3] != 3)
+        return lt_fail(err, LT_E_INVALID, "frames are %s; wanted [n,%d,%d,3]",
+                       lt_tensor_describe(&frames, text, sizeof(text)), p->height, p->width);
+    int64_t n = frames.shape[0], batch = LT_MIN(LT_MAX(p->batch, 1), LT_MAX(n, 1));
+    moments *tiles = tile_rows(p, batch, 2 * channels, c->dry);
+    if (!tiles) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for the tiles of a frame");
+    destination to = {p->height / p->factor, p->width / p->factor, channels, mean, logvar};
+    for (int64_t first = 0; first < n && c->err.status == LT_OK; first += batch) {
+        int64_t now = LT_MIN(batch, n - first);
+        encode_batch(c, vae, p, &frames, bits, first, now, tiles, &to);
+        if (c->dry) continue;
+        size_t cells = (size_t)(now * to.h * to.w * channels);
+        to.mean += cells;
+        if (to.logvar) to.logvar += cells;
+    }
+    free(tiles);
+    return lt_context_status(c, err);
+}

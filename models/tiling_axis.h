@@ -1,0 +1,65 @@
+/* tiling_axis.h - tiles along one axis, and what the sources of tiling.h share. Internal. */
+#ifndef LT_TILING_AXIS_H
+#define LT_TILING_AXIS_H
+
+#include "models/tiling.h"
+
+/* Starts that lite-sora's decode_video keeps: multiples of the stride, but none whose predecessor reached the end. */
+static inline int64_t axis_count(int64_t size, int64_t tile, int64_t stride)
+{
+    if (size <= 0) return 0;
+    return size <= tile ? 1 : 1 + (size - tile + stride - 1) / stride;
+}
+
+static inline int64_t axis_end(int64_t size, int64_t tile, int64_t stride, int64_t k)
+{
+    return LT_MIN(k * stride + tile, size);
+}
+
+/* Cells that all tiles of an axis have together. */
+static inline int64_t axis_work(int64_t size, int64_t tile, int64_t stride)
+{
+    int64_t n = axis_count(size, tile, stride);
+    return (n - 1) * tile + axis_end(size, tile, stride, n - 1) - (n - 1) * stride;
+}
+
+/* lite-sora's build_mask along one axis: where a tile lies in it and which of its sides are the video's own. Output units
+ * (frames or pixels). */
+typedef struct mask_axis {
+    int64_t size;
+    bool low_end, high_end;
+} mask_axis;
+
+typedef struct tile_mask {
+    mask_axis time, rows, columns;
+    int64_t border;
+} tile_mask;
+
+/* Mask of the tile that starts at cells (row, column) in the window [first, end) of a clip. */
+tile_mask lt_tile_mask(const lt_decode_plan *plan, int64_t n_frames, int64_t first, int64_t end, int64_t row,
+                       int64_t column);
+
+/* Its distance to the nearest inner side at `at`, before the limit to [1, border]. */
+static inline int64_t mask_distance(const mask_axis *axis, int64_t at, int64_t border)
+{
+    int64_t low = axis->low_end ? border : at + 1, high = axis->high_end ? border : axis->size - at;
+    return LT_MIN(low, high);
+}
+
+static inline float mask_weight(const tile_mask *mask, int64_t nearest)
+{
+    return (float)LT_MAX(LT_MIN(nearest, mask->border), 1) / (float)mask->border;
+}
+
+/* Tiles of an encode plan along one axis. */
+typedef struct encode_axis {
+    int tile, stride; /* pixels */
+    int limit;        /* latent cells that a tile gives to the result */
+    int extent;       /* latent cells blended with the tile before */
+    int n;
+} encode_axis;
+
+bool lt_encode_is_tiled(const lt_encode_plan *plan);
+encode_axis lt_encode_axis(const lt_encode_plan *plan, int size);
+
+#endif
