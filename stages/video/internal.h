@@ -1,0 +1,104 @@
+/* internal.h - what the files of this folder share: the parts of a reader. */
+#ifndef LT_VIDEO_INTERNAL_H
+#define LT_VIDEO_INTERNAL_H
+
+#include "stages/video/ffmpeg.h"
+#include "stages/video/video.h"
+
+/* Every frame of a source in display order. */
+typedef struct lt_video_key {
+    int64_t index; /* of the frame */
+    int64_t pts, dts;
+} lt_video_key;
+
+typedef struct lt_video_table {
+    int64_t n, capacity;
+    int64_t *pts; /* rising strictly */
+    int64_t last_duration;
+    AVRational time_base;
+    int64_t n_keys, keys_capacity;
+    lt_video_key *keys;
+    bool counted;            /* timestamps do not tell frames apart: they are counted from the start */
+    int64_t missing;         /* frames the container promises and does not have; -1: an unknown number */
+    int64_t skipped_leading; /* before the first key frame */
+} lt_video_table;
+
+lt_status lt_table_add(lt_video_table *table, int64_t pts, lt_err *err);
+lt_status lt_table_add_key(lt_video_table *table, int64_t pts, int64_t dts, lt_err *err);
+/* Index of the frame with this timestamp, or -1. */
+int64_t lt_table_find(const lt_video_table *table, int64_t pts);
+/* Key with the largest index that is not after `index`, or -1. */
+int64_t lt_table_key_before(const lt_video_table *table, int64_t index);
+void lt_table_finish(lt_video_table *table);
+
+/* True when the frames so far are all a request can select; for sources that need not be run to their end. */
+bool lt_table_suffices(const lt_video_table *table, const lt_video_request *request);
+
+/* A video file being demuxed and decoded. */
+typedef struct lt_container {
+    AVFormatContext *format;
+    AVCodecContext *decoder;
+    AVPacket *packet;
+    AVStream *stream; /* borrowed from format */
+    char *url, *name; /* as opened; as in sentences */
+    int threads;
+    bool at_end;     /* the decoder is being drained */
+    int64_t next;    /* index of the frame that comes next; -1: unknown, after a seek */
+    bool from_start; /* decoding began with the first packet */
+} lt_container;
+
+/* Open the file and choose its video stream; no decoder yet. */
+lt_status lt_container_open(lt_container *container, const char *input, int threads, lt_err *err);
+void lt_container_close(lt_container *container);
+/* Back to the first packet (the file is opened again), or to a key frame. */
+lt_status lt_container_rewind(lt_container *container, lt_err *err);
+lt_status lt_container_open_decoder(lt_container *container, lt_err *err);
+/* Next frame the decoder gives; LT_END after the last. */
+lt_status lt_container_next(lt_container *container, AVFrame *frame, lt_err *err);
+/* Frame `index` of the table, from wherever decoding stands. */
+lt_status lt_container_frame(lt_container *container, const lt_video_table *table, int64_t index,
+                             AVFrame *frame, lt_err *err);
+/* Fill the table, by timestamps of packets or, where they do not tell frames apart, by decoding once. */
+lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_err *err);
+
+/* A synthetic source: a filter graph that ends in a sink. */
+typedef struct lt_graph {
+    AVFilterGraph *graph;
+    AVFilterContext *sink; /* borrowed */
+    char *text;
+    int64_t next;
+} lt_graph;
+
+lt_status lt_graph_open(lt_graph *graph, const char *text, lt_err *err);
+void lt_graph_close(lt_graph *graph);
+lt_status lt_graph_next(lt_graph *graph, AVFrame *frame, lt_err *err);
+lt_status lt_graph_frame(lt_graph *graph, int64_t index, AVFrame *frame, lt_err *err);
+lt_status lt_graph_scan(lt_graph *graph, const lt_video_request *request, lt_video_table *table, lt_err *err);
+
+/* Decoded pictures to RGB of the wanted size, upright. */
+typedef struct lt_convert {
+    struct SwsContext *sws;
+    enum AVPixelFormat format; /* of the source; a change makes a new sws */
+    int source_width, source_height, bits;
+    int scaled_width, scaled_height; /* as decoded, not turned yet */
+    bool transpose, flip_x, flip_y;
+    int upright_width, upright_height;
+    int offset_x, offset_y; /* of the upright picture in the visible one; negative: cut */
+    int visible_width, visible_height, width, height;
+    int matrix, range;
+    int chroma_location;
+    uint8_t *scaled; /* one picture */
+    int scaled_stride;
+} lt_convert;
+
+/* Geometry from a first frame; `turn` is its display matrix (9 numbers) or NULL. Fills the info's picture. */
+lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational aspect, const int32_t *turn,
+                          const lt_video_request *request, lt_video_info *info, lt_err *err);
+void lt_convert_finish(lt_convert *convert);
+lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *rgb, lt_err *err);
+
+/* XXH3-128 in hex. */
+lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);
+void lt_fingerprint_text(const char *text, size_t length, char hex[33]);
+
+#endif

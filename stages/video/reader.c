@@ -1,0 +1,292 @@
+/* reader.c - frames of a video by number: source, table, selection and conversion put together. */
+#include "stages/video/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct lt_video {
+    bool is_graph;
+    lt_container container;
+    lt_graph graph;
+    lt_video_table table;
+    lt_convert convert;
+    AVFrame *frame;
+    int64_t *selected; /* frame of the source, by selected frame; NULL: the same */
+    int64_t *pts;
+    char *input;
+    lt_video_info info;
+};
+
+const lt_video_info *lt_video_get_info(const lt_video *video)
+{
+    return &video->info;
+}
+
+size_t lt_video_frame_bytes(const lt_video_info *info)
+{
+    return (size_t)info->width * (size_t)info->height * 3 * (size_t)(info->bits / 8);
+}
+
+/* ---- selection ----------------------------------------------------------------------------------------- */
+
+/* First frame not before `start` seconds after the first; half a tick of tolerance. */
+static int64_t first_from(const lt_video_table *table, double start)
+{
+    double unit = av_q2d(table->time_base);
+    int64_t i = 0;
+    while (i < table->n && (double)(table->pts[i] - table->pts[0]) * unit < start - unit / 2) i++;
+    return i;
+}
+
+/* Take every interval-th frame from `from` on. */
+static lt_status select_by_count(lt_video *video, const lt_video_request *request, int64_t from, lt_err *err)
+{
+    const lt_video_table *table = &video->table;
+    lt_video_info *info = &video->info;
+    int64_t interval = LT_MAX(request->interval, 1), n = (table->n - from + interval - 1) / interval;
+    if (request->frames > 0) n = LT_MIN(n, request->frames);
+    video->selected = malloc((size_t)n * sizeof *video->selected);
+    video->pts = malloc((size_t)n * sizeof *video->pts);
+    if (!video->selected || !video->pts)
+        return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory for timestamps", video->input);
+    for (int64_t i = 0; i < n; i++) {
+        video->selected[i] = from + i * interval;
+        video->pts[i] = table->pts[video->selected[i]];
+    }
+    int64_t end = video->selected[n - 1] + interval;
+    info->n_frames = n;
+    info->last_duration = end < table->n
+                              ? table->pts[end] - video->pts[n - 1]
+                              : table->pts[table->n - 1] + table->last_duration - video->pts[n - 1];
+    info->time_base_num = table->time_base.num;
+    info->time_base_den = table->time_base.den;
+    return LT_OK;
+}
+
+/* At each k / fps from `start` on the frame that is shown then; time base 1 / fps. */
+static lt_status select_by_time(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    const lt_video_table *table = &video->table;
+    lt_video_info *info = &video->info;
+    AVRational rate = av_d2q(request->fps, 1 << 20), tick = av_inv_q(rate);
+    int64_t interval = LT_MAX(request->interval, 1);
+    int64_t end = table->pts[table->n - 1] + table->last_duration - table->pts[0];
+    int64_t k0 = (int64_t)ceil(request->start * av_q2d(rate) - 1e-6);
+    int64_t n = av_rescale_q_rnd(end, table->time_base, tick, AV_ROUND_UP) - k0;
+    n = (LT_MAX(n, 0) + interval - 1) / interval;
+    if (request->frames > 0) n = LT_MIN(n, request->frames);
+    if (n < 1) return LT_OK;
+    video->selected = malloc((size_t)n * sizeof *video->selected);
+    video->pts = malloc((size_t)n * sizeof *video->pts);
+    if (!video->selected || !video->pts)
+        return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory for timestamps", video->input);
+    int64_t offset = av_rescale_q(table->pts[0], table->time_base, tick);
+    for (int64_t i = 0, at = 0; i < n; i++) {
+        int64_t k = k0 + i * interval;
+        while (at + 1 < table->n &&
+               av_compare_ts(table->pts[at + 1] - table->pts[0], table->time_base, k, tick) <= 0)
+            at++;
+        video->selected[i] = at;
+        video->pts[i] = k + offset;
+    }
+    info->n_frames = n;
+    info->last_duration = interval;
+    info->time_base_num = tick.num;
+    info->time_base_den = tick.den;
+    return LT_OK;
+}
+
+/* Nothing lost in silence: a file whose tail is missing is refused when the tail was wanted. */
+static lt_status check_whole(const lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    const lt_video_table *table = &video->table;
+    if (!table->missing || (request->frames > 0 && video->info.n_frames == request->frames)) return LT_OK;
+    char count[48] = "an unknown number of";
+    if (table->missing > 0) snprintf(count, sizeof count, "the last %lld", (long long)table->missing);
+    return lt_fail(
+        err, LT_E_FORMAT,
+        "%s: was cut off: %s frames are missing, %lld can be read; to use those, say frames = %lld",
+        video->input, count, (long long)table->n, (long long)video->info.n_frames);
+}
+
+static lt_status choose_frames(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_status status = LT_OK;
+    int64_t from = first_from(&video->table, request->start);
+    if (request->fps > 0)
+        status = select_by_time(video, request, err);
+    else if (from < video->table.n)
+        status = select_by_count(video, request, from, err);
+    if (!status && !video->info.n_frames)
+        status = lt_fail(err, LT_E_NOT_FOUND, "%s: start = %g s is not before its end, %g s", video->input,
+                         request->start, video->info.source_end - video->info.source_start);
+    if (!status) status = check_whole(video, request, err);
+    video->info.pts = video->pts;
+    return status;
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+static lt_status source_frame(lt_video *video, int64_t index, lt_err *err)
+{
+    av_frame_unref(video->frame);
+    if (video->is_graph) return lt_graph_frame(&video->graph, index, video->frame, err);
+    return lt_container_frame(&video->container, &video->table, index, video->frame, err);
+}
+
+static lt_status open_source(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_status status;
+    if (video->is_graph) {
+        const char *text = request->input + 6;
+        lt_fingerprint_text(text, strlen(text), video->info.fingerprint);
+        video->info.codec = "lavfi";
+        LT_TRY(lt_graph_open(&video->graph, text, err));
+        return lt_graph_scan(&video->graph, request, &video->table, err);
+    }
+    LT_TRY(lt_container_open(&video->container, request->input, request->threads, err));
+    LT_TRY(lt_fingerprint_file(video->container.url, video->info.fingerprint, err));
+    LT_TRY(lt_container_scan(&video->container, &video->table, err));
+    LT_TRY(lt_container_rewind(&video->container, err));
+    video->info.codec = avcodec_get_name(video->container.stream->codecpar->codec_id);
+fail:
+    return status;
+}
+
+/* The matrix that turns pictures upright: of the stream, else of the frame. NULL: none. */
+static const int32_t *display_matrix(const lt_video *video)
+{
+    size_t size = 0;
+    if (!video->is_graph) {
+        const uint8_t *data =
+            av_stream_get_side_data(video->container.stream, AV_PKT_DATA_DISPLAYMATRIX, &size);
+        if (data && size >= 36) return (const int32_t *)(const void *)data;
+    }
+    const AVFrameSideData *side = av_frame_get_side_data(video->frame, AV_FRAME_DATA_DISPLAYMATRIX);
+    return side && side->size >= 36 ? (const int32_t *)(const void *)side->data : NULL;
+}
+
+/* Look at the first frame wanted: size, format, colour. */
+static lt_status look_at_first(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_status status = source_frame(video, video->selected[0], err);
+    if (status) return status;
+    AVRational aspect = video->is_graph ? video->frame->sample_aspect_ratio
+                                        : av_guess_sample_aspect_ratio(video->container.format,
+                                                                       video->container.stream, video->frame);
+    video->info.source_width = video->frame->width;
+    video->info.source_height = video->frame->height;
+    status = lt_convert_init(&video->convert, video->frame, aspect, display_matrix(video), request,
+                             &video->info, err);
+    return status ? lt_err_prefix(err, "%s", video->input) : LT_OK;
+}
+
+/* Everything that decides which frames come out and every byte of them. */
+static void make_digest(lt_video *video, const lt_video_request *request)
+{
+    char text[512], versions[64], frames[33];
+    lt_video_info *info = &video->info;
+    lt_fingerprint_text((const char *)video->selected, (size_t)info->n_frames * sizeof *video->selected,
+                        frames);
+    int n = snprintf(
+        text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s",
+        info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
+        request->size.width ? (int)request->fit : -1, info->bits, frames, lt_ffmpeg_versions(versions));
+    lt_fingerprint_text(text, (size_t)n, info->digest);
+}
+
+static lt_status check_request(const lt_video_request *request, lt_err *err)
+{
+    if (!request->input || !*request->input) return lt_fail(err, LT_E_INVALID, "input is empty");
+    if (request->bits && request->bits != 8 && request->bits != 16)
+        return lt_fail(err, LT_E_INVALID, "bits = %d: must be 8 or 16", request->bits);
+    return LT_OK;
+}
+
+lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err *err)
+{
+    lt_ffmpeg_init();
+    *out = NULL;
+    lt_status status = check_request(request, err);
+    if (status) return status;
+    lt_video *video = calloc(1, sizeof *video);
+    if (!video) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    video->is_graph = lt_video_is_graph(request->input);
+    video->input = strdup(request->input);
+    video->frame = av_frame_alloc();
+    if (!video->input || !video->frame) {
+        status = lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+        goto fail;
+    }
+    LT_TRY(open_source(video, request, err));
+    const lt_video_table *table = &video->table;
+    video->info.source_frames = table->n;
+    video->info.skipped_leading = table->skipped_leading;
+    video->info.source_start = (double)table->pts[0] * av_q2d(table->time_base);
+    video->info.source_end =
+        (double)(table->pts[table->n - 1] + table->last_duration) * av_q2d(table->time_base);
+    LT_TRY(choose_frames(video, request, err));
+    LT_TRY(look_at_first(video, request, err));
+    make_digest(video, request);
+    *out = video;
+    return LT_OK;
+fail:
+    lt_video_close(video);
+    return status;
+}
+
+void lt_video_close(lt_video *video)
+{
+    if (!video) return;
+    lt_container_close(&video->container);
+    lt_graph_close(&video->graph);
+    lt_table_finish(&video->table);
+    lt_convert_finish(&video->convert);
+    av_frame_free(&video->frame);
+    free(video->selected);
+    free(video->pts);
+    free(video->input);
+    free(video);
+}
+
+lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
+{
+    if (index < 0 || index >= video->info.n_frames)
+        return lt_fail(err, LT_E_INTERNAL, "%s: frame %lld of %lld asked for", video->input, (long long)index,
+                       (long long)video->info.n_frames);
+    lt_status status = LT_OK;
+    int64_t wanted = video->selected[index];
+    int64_t next = video->is_graph ? video->graph.next : video->container.next;
+    /* The frame at hand may be the one wanted: the first after opening, or one that is repeated. */
+    if (next != wanted + 1 || !video->frame->data[0]) status = source_frame(video, wanted, err);
+    if (!status) {
+        status = lt_convert_frame(&video->convert, video->frame, rgb, err);
+        if (status) lt_err_prefix(err, "%s: frame %lld", video->input, (long long)wanted);
+    }
+    if (status) av_frame_unref(video->frame);
+    return status;
+}
+
+/* Pictures that a decoder holds: its references and what frame threads have in flight. */
+static size_t decoder_bytes(const lt_video *video)
+{
+    const AVFrame *frame = video->frame;
+    int one = av_image_get_buffer_size(frame->format, (int)lt_round_up((size_t)frame->width, 64) + 64,
+                                       (int)lt_round_up((size_t)frame->height, 32) + 32, 64);
+    if (one < 0) one = 0;
+    if (video->is_graph) return 3 * (size_t)one;
+    const AVCodecContext *decoder = video->container.decoder;
+    int threads = decoder->active_thread_type & FF_THREAD_FRAME ? decoder->thread_count : 1;
+    return (size_t)one * (size_t)(decoder->has_b_frames + LT_MAX(decoder->refs, 1) + 2 + threads);
+}
+
+size_t lt_video_peak_bytes(const lt_video *video)
+{
+    const lt_convert *convert = &video->convert;
+    size_t tables = (size_t)video->table.capacity * 8 + (size_t)video->info.n_frames * 16 +
+                    (size_t)video->table.keys_capacity * sizeof(lt_video_key);
+    size_t scaled = (size_t)convert->scaled_stride * (size_t)convert->scaled_height;
+    return decoder_bytes(video) + tables + scaled;
+}

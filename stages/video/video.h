@@ -1,0 +1,86 @@
+/* video.h - video files in and out: frames by number, exactly; encoding into files. What decode, mux and the
+ * tools share of FFmpeg.
+ *
+ * Frames leave and enter as RGB, [height, width, 3], u8 (bits 8) or native u16 over the full range 0..65535
+ * (bits 16). Both ways the conversion uses the stream's own matrix and range and is bit-exact: the same on
+ * every machine and for every number of threads.
+ *
+ * Threads: an object belongs to one thread at a time; different objects are independent. Files are untrusted:
+ * what is wrong with one is an error sentence, never a crash. */
+#ifndef LT_VIDEO_H
+#define LT_VIDEO_H
+
+#include "core/core.h"
+
+/* ---- reading ----------------------------------------------------------------------------------------- */
+
+/* How a picture is brought to a wanted size, its pixel aspect considered: fill it and cut what is over in
+ * equal parts, fit inside with black bars, or distort. */
+typedef enum { LT_FIT_CROP, LT_FIT_PAD, LT_FIT_STRETCH } lt_video_fit;
+
+/* Which frames of which video, and how they shall look. All zero but `input`: every frame as it is. */
+typedef struct lt_video_request {
+    const char *input; /* file, URL, or "lavfi:" and a filter graph without inputs; borrowed for the call */
+    lt_size size;      /* 0, 0: the source's own, with the source's pixel aspect; else square pixels */
+    lt_video_fit fit;
+    int bits;         /* 8 or 16; 0: 16 where the source has more than 8, else 8 */
+    int threads;      /* of the decoder; below 1: 1. Changes no pixel */
+    double start;     /* seconds after the first frame: earlier frames are left out */
+    int64_t frames;   /* at most so many selected; 0: all */
+    int64_t interval; /* every interval-th; below 1: 1 */
+    double fps;       /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
+} lt_video_request;
+
+/* What a video is, as numbers of FFmpeg's enumerations (= ITU-T H.273); as tagged, unspecified where not. */
+typedef struct lt_video_colour {
+    int primaries, transfer, matrix, range;
+} lt_video_colour;
+
+typedef struct lt_video_info {
+    int width, height;                 /* of frames as read: multiples of 8, edge pixels repeated */
+    int visible_width, visible_height; /* the picture in their upper left corner */
+    int sample_aspect_num, sample_aspect_den;
+    int rotation; /* degrees clockwise a player still has to turn; rotation by quarters
+                                           is applied already */
+    int bits;     /* 8 or 16 */
+    lt_video_colour colour;
+    int time_base_num, time_base_den;
+    int64_t n_frames;   /* selected, at least 1 */
+    const int64_t *pts; /* of the selected frames, rising */
+    int64_t last_duration;
+    int64_t source_frames;           /* in the file */
+    double source_start, source_end; /* of the file's whole video, seconds */
+    const char *codec;               /* "h264"; "lavfi" */
+    int source_width, source_height; /* as coded */
+    char fingerprint[33];            /* XXH3-128 of size, ends and 64 spread blocks (of a graph: its text) */
+    char digest[33];                 /* of the fingerprint and of all that decides frames and pixels */
+    int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
+} lt_video_info;
+
+typedef struct lt_video lt_video;
+
+/* Open, find every frame's timestamp (one pass over the file without decoding, where timestamps allow it) and
+ * select. E_NOT_FOUND: no such file, no video in it, nothing selected. E_FORMAT: not a video, damaged, cut
+ * off in the middle. E_UNSUPPORTED: no decoder, an endless graph, a source that cannot be read twice. */
+lt_status lt_video_open(lt_video **video, const lt_video_request *request, lt_err *err);
+void lt_video_close(lt_video *video);
+const lt_video_info *lt_video_get_info(const lt_video *video);
+
+/* Selected frame `index` (0 .. n_frames-1) into rgb: [height, width, 3] of bits, the caller's. In order it is
+ * cheap; out of order it seeks to the key frame before and checks timestamps, so that the bytes are those of
+ * a run from the start. E_FORMAT names a frame that is damaged or missing; E_UNSUPPORTED one whose size
+ * changes. rgb is then undefined, the video may be used on. */
+lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err);
+
+/* Bytes of one frame as read, and of everything the object holds while reading (decoder, scaler, tables). */
+size_t lt_video_frame_bytes(const lt_video_info *info);
+size_t lt_video_peak_bytes(const lt_video *video);
+
+/* True: input is a filter graph ("lavfi:") or a URL ("scheme://"), not a path. */
+bool lt_video_is_graph(const char *input);
+bool lt_video_is_url(const char *input);
+
+/* The matrix (FFmpeg's number) that YUV of this tag and height is read and written with. */
+int lt_video_matrix(int tagged, int height);
+
+#endif
