@@ -17,6 +17,21 @@ static lt_status check_path(const char *path, lt_err *err)
         return lt_fail_errno(err, errno, "%s", path);
     }
     if (S_ISDIR(info.st_mode))
+        return lt_fail(err, LT_E_FORMAT, "%s: is a folder; input names one video file", path);
+    if (!S_ISREG(info.st_mode))
+        return lt_fail(err, LT_E_UNSUPPORTED,
+                       "%s: is not a regular file; it could not be read a second time to resume", path);
+    if (!info.st_size) return lt_fail(err, LT_E_FORMAT, "%s: is empty (0 bytes)", path);
+    return LT_OK;
+}
+
+static lt_status open_format(lt_container *container, lt_err *err)
+{
+    AVDictionary *options = NULL;
+    if (!lt_video_is_url(container->name)) av_dict_set(&options, "protocol_whitelist", "file", 0);
+    int rc = avformat_open_input(&container->format, container->url, NULL, &options);
+    av_dict_free(&options);
+    if (rc == AVERROR_INVALIDDATA)
         return lt_fail(err, LT_E_FORMAT,
                        "%s: is not a video file FFmpeg knows, or its index is missing "
                        "(a file whose writing was cut off)",
