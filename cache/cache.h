@@ -1,0 +1,180 @@
+/* cache.h - the latent cache: an LMDB environment that holds latents of clips, chunk by chunk, as safetensors
+ * files.
+ *
+ * Keys are text, values are what their first word says:
+ *     longtake/format                     "1"
+ *     longtake/totals                     JSON: counters over everything, kept in every transaction
+ *     state/CLIP/DIGEST                   JSON: geometry, chunks and bytes there, partial | complete | failed
+ *     clip/CLIP/DIGEST                    JSON: the clip's record, written with its last missing chunk
+ *     latent/CLIP/DIGEST/000000000008     a safetensors file: `latent` [T,C,h,w] of the chunk that starts at
+ *                                         frame 8, perhaps `logvar`, and strings in its metadata
+ *     side/CLIP/DIGEST/000000             bytes of the clip's other streams (sound, subtitles), 4 MiB a value
+ *
+ * DIGEST stands for everything that can change a latent's bytes and is the caller's to work out. A chunk is one
+ * synced transaction: when a put returns, it is on the disk. Several processes may read and write at once; the
+ * record of a clip appears in the transaction that adds its last missing chunk, whoever adds it. Readers take only
+ * clips that have one and are complete.
+ *
+ * Threads: a cache may be used by several threads at once. LMDB forbids to open one environment twice in one
+ * process, or to use one over a fork. A call takes a transaction and gives it back before it returns. All text given
+ * is UTF-8 and borrowed for the call. */
+#ifndef LT_CACHE_H
+#define LT_CACHE_H
+
+#include "kernels/tensor.h"
+
+typedef struct lt_cache lt_cache;
+
+enum {
+    LT_CACHE_FORMAT = 1,       /* of keys and values; another one is refused */
+    LT_CACHE_CLIP_BYTES = 256, /* longest clip name, final 0 included */
+    LT_CACHE_DIGEST_BYTES = 65,
+    LT_CACHE_SIDE_BYTES = 4 << 20 /* of a side value */
+};
+
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+/* Open the cache in `folder` (made, with its parents, when writable and not there). map_bytes: the most it may ever
+ * hold, reserved as address space only; 0: 1 TiB, or less where the process may not reserve that much. Slots of
+ * readers that died are freed.
+ * Errors: E_NOT_FOUND (read only, no cache there), E_PERMISSION (rights, a read-only file system), E_MISMATCH
+ * (another format version), E_FORMAT (an LMDB environment that is no cache, or no environment at all),
+ * E_UNSUPPORTED (a network file system: LMDB would lose data there), E_NO_SPACE, E_NO_MEMORY, E_IO. */
+lt_status lt_cache_open(lt_cache **cache, const char *folder, bool writable, int64_t map_bytes, lt_err *err);
+void lt_cache_close(lt_cache *cache); /* takes NULL */
+
+/* ---- clips --------------------------------------------------------------------------------------------- */
+
+typedef enum { LT_CACHE_PARTIAL, LT_CACHE_COMPLETE, LT_CACHE_FAILED } lt_cache_state;
+
+const char *lt_cache_state_name(lt_cache_state state);
+
+/* What the picture was before it was scaled, padded and encoded. Numbers of colour are H.273's. */
+typedef struct lt_cache_picture {
+    int32_t width, height;
+    int32_t sample_aspect_num, sample_aspect_den;
+    int32_t rotation; /* degrees clockwise still to be applied by a player */
+    int32_t primaries, transfer, matrix, range;
+} lt_cache_picture;
+
+/* A clip: where its latents are, their geometry, and what is told about it. NULL text means "". */
+typedef struct lt_cache_clip {
+    const char *clip;                /* of [A-Za-z0-9._-], 1 .. 255 bytes */
+    const char *digest;              /* of [0-9a-z], 1 .. 64 bytes */
+    int64_t n_frames;                /* > 0 */
+    int32_t chunk;                   /* frames a chunk, > 0; the last may be shorter */
+    lt_dtype dtype;                  /* of latents: F32, F16, BF16 */
+    int32_t channels, height, width; /* > 0 */
+    bool logvar;                     /* every value has one */
+
+    double scaling_factor;
+    int32_t factor; /* pixels per latent cell */
+    const char *source, *fingerprint, *caption;
+    int32_t time_base_num, time_base_den;
+    const int64_t *pts_delta; /* first timestamp, then differences; n_frames of them, or NULL */
+    int64_t last_duration;
+    lt_cache_picture picture;
+    const char *model, *weights, *numerics, *numeric_class;
+    const char *encoding; /* how it was cut and batched, for people: "tile 512, overlap 0.25" */
+    const char *
+        side_path; /* put: file with the clip's other streams, stored by whoever completes the clip; NULL: none */
+
+    lt_cache_state state; /* set by lt_cache_get_clip */
+    const char *reason;   /* of a failed one */
+    int64_t side_bytes;   /* set by lt_cache_get_clip */
+} lt_cache_clip;
+
+/* Chunks of a clip: n_frames / chunk, rounded up. */
+int64_t lt_cache_n_chunks(const lt_cache_clip *clip);
+
+/* Add the chunk that starts at frame `first` (a multiple of clip->chunk): latent, and logvar where clip->logvar,
+ * [T,C,h,w] in clip->dtype with T = min(chunk, n_frames - first). Returns after the commit is on the disk. *added
+ * (may be NULL) is false when the chunk was there: then nothing is written.
+ * Errors: E_INVALID, E_MISMATCH (this digest's latents have another geometry), E_NO_SPACE (the map or the disk is full),
+ * E_IO, E_NO_MEMORY; nothing is changed then, and everything that was there can still be read.
+ * Allocates two values' bytes for the time of the call. */
+lt_status lt_cache_put(lt_cache *cache, const lt_cache_clip *clip, int64_t first, const void *latent,
+                       const void *logvar, bool *added, lt_err *err);
+
+/* Record that the clip cannot be completed, and why. A complete clip stays complete; a later put of the last missing
+ * chunk completes a failed one. */
+lt_status lt_cache_fail(lt_cache *cache, const lt_cache_clip *clip, const char *reason, lt_err *err);
+
+/* ---- reading ------------------------------------------------------------------------------------------- */
+
+/* Is the chunk there? */
+lt_status lt_cache_has(lt_cache *cache, const char *clip, const char *digest, int64_t first, bool *there,
+                       lt_err *err);
+
+/* A chunk as it lies in the map: valid inside the callback only. */
+typedef struct lt_cache_chunk {
+    int64_t first;
+    lt_tensor latent; /* [T,C,h,w], aligned to 16 bytes */
+    lt_tensor logvar; /* or LT_NONE */
+    size_t value_bytes;
+} lt_cache_chunk;
+
+/* Called in a read transaction: use or copy the chunk, and do not call the cache. Its status is the read's. */
+typedef lt_status (*lt_cache_use)(void *user, const lt_cache_chunk *chunk, lt_err *err);
+
+/* Give the chunk that starts at `first` to `use`. E_NOT_FOUND; E_FORMAT when the value is damaged (its checksum is
+ * checked), naming the key. */
+lt_status lt_cache_read(lt_cache *cache, const char *clip, const char *digest, int64_t first,
+                        lt_cache_use use, void *user, lt_err *err);
+
+/* The smallest first frame above `after` (-1: the first of all) of a chunk that is there. LT_END after the last. */
+lt_status lt_cache_next_chunk(lt_cache *cache, const char *clip, const char *digest, int64_t after,
+                              int64_t *first, lt_err *err);
+
+/* The clip's record; text and arrays in `arena`. E_NOT_FOUND while it has none. */
+lt_status lt_cache_get_clip(lt_cache *cache, const char *clip, const char *digest, lt_arena *arena,
+                            lt_cache_clip *out, lt_err *err);
+
+/* A clip in short, whether complete or not. */
+typedef struct lt_cache_summary {
+    char clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
+    lt_cache_state state;
+    int64_t n_frames, n_chunks; /* when complete */
+    int64_t chunks, bytes;      /* that are there */
+    int32_t chunk, channels, height, width;
+    lt_dtype dtype;
+    bool logvar;
+} lt_cache_summary;
+
+/* The clip after summary->clip, summary->digest in the order of keys (both "": the first). LT_END after the last. */
+lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err);
+
+/* Write the clip's side file to `path`. E_NOT_FOUND where the clip has no record or no side streams; E_FORMAT when
+ * it is damaged. */
+lt_status lt_cache_side(lt_cache *cache, const char *clip, const char *digest, const char *path, lt_err *err);
+
+/* ---- the whole ----------------------------------------------------------------------------------------- */
+
+typedef struct lt_cache_stat {
+    int64_t clips, complete, failed; /* clips: of any state */
+    int64_t chunks, frames;
+    int64_t latent_bytes, side_bytes; /* of values */
+    int64_t entries;                  /* keys */
+    int64_t file_bytes, map_bytes;    /* of the environment */
+    int64_t last_transaction;
+    int32_t readers, max_readers, page_bytes, depth;
+} lt_cache_stat;
+
+/* From counters; takes as long on a large cache as on an empty one. */
+lt_status lt_cache_get_stat(lt_cache *cache, lt_cache_stat *stat, lt_err *err);
+
+/* Called for every fault found; `what` names the key and says what is wrong. */
+typedef void (*lt_cache_fault)(void *user, const char *what);
+
+/* Read everything: values parse, shapes and checksums agree, numbers are finite, complete clips have all their chunks
+ * and side values, counters are right. Faults go to `fault`, their number to *n_faults; the status is an error only
+ * when reading could not go on. */
+lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int64_t *n_faults, lt_err *err);
+
+/* A whole complete clip as one safetensors file at `path`: `latent` [T,C,h,w] (and `logvar`), the record's fields in
+ * the metadata. Holds one chunk at a time. Written beside the path, fsynced, renamed. E_NOT_FOUND when it is not
+ * complete. */
+lt_status lt_cache_export(lt_cache *cache, const char *clip, const char *digest, const char *path,
+                          lt_err *err);
+
+#endif

@@ -1,0 +1,317 @@
+/* record.c - the values that are JSON: totals, the state of a clip, and its record. */
+#include "cache/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char totals_key[] = "longtake/totals";
+
+const char *lt_cache_state_name(lt_cache_state state)
+{
+    static const char *const names[] = {"partial", "complete", "failed"};
+    return names[state];
+}
+
+static bool parse_state(const char *name, lt_cache_state *state)
+{
+    for (int i = 0; name && i <= LT_CACHE_FAILED; i++) {
+        if (strcmp(name, lt_cache_state_name((lt_cache_state)i)) == 0) {
+            *state = (lt_cache_state)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static int64_t integer(const json_t *object, const char *name)
+{
+    return json_integer_value(json_object_get(object, name));
+}
+
+static bool in_i32(int64_t value)
+{
+    return value >= 0 && value <= INT32_MAX;
+}
+
+/* ---- totals -------------------------------------------------------------------------------------------- */
+
+static lt_status put_text(lt_cache *cache, MDB_txn *txn, MDB_val key, json_t *object, lt_err *err)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    json_decref(object);
+    if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    MDB_val value = lt_cache_val(text, strlen(text));
+    int rc = mdb_put(txn, cache->dbi, &key, &value, 0);
+    free(text);
+    return rc ? lt_cache_fail_mdb(cache, rc, err, "writing to the cache") : LT_OK;
+}
+
+lt_status lt_cache_get_totals(lt_cache *cache, MDB_txn *txn, lt_cache_totals *totals, lt_err *err)
+{
+    *totals = (lt_cache_totals){0};
+    MDB_val key = lt_cache_val(totals_key, sizeof totals_key - 1), value;
+    int rc = mdb_get(txn, cache->dbi, &key, &value);
+    if (rc == MDB_NOTFOUND) return LT_OK;
+    if (rc) return lt_cache_fail_mdb(cache, rc, err, "reading the cache's totals");
+    json_t *object = json_loadb(value.mv_data, value.mv_size, 0, NULL);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return lt_fail(err, LT_E_FORMAT, "cache %s: the value of %s is damaged", cache->folder, totals_key);
+    }
+    *totals = (lt_cache_totals){integer(object, "clips"),     integer(object, "complete"),
+                                integer(object, "failed"),    integer(object, "chunks"),
+                                integer(object, "frames"),    integer(object, "latent_bytes"),
+                                integer(object, "side_bytes")};
+    json_decref(object);
+    return LT_OK;
+}
+
+lt_status lt_cache_set_totals(lt_cache *cache, MDB_txn *txn, const lt_cache_totals *totals, lt_err *err)
+{
+    json_t *object =
+        json_pack("{sIsIsIsIsIsIsI}", "clips", (json_int_t)totals->clips, "complete",
+                  (json_int_t)totals->complete, "failed", (json_int_t)totals->failed, "chunks",
+                  (json_int_t)totals->chunks, "frames", (json_int_t)totals->frames, "latent_bytes",
+                  (json_int_t)totals->latent_bytes, "side_bytes", (json_int_t)totals->side_bytes);
+    return put_text(cache, txn, lt_cache_val(totals_key, sizeof totals_key - 1), object, err);
+}
+
+/* ---- state of a clip ----------------------------------------------------------------------------------- */
+
+/* Fill the geometry from JSON; false when a number or name is missing or out of range. */
+static bool parse_geometry(const json_t *object, lt_cache_summary *s)
+{
+    int64_t chunk = integer(object, "chunk"), channels = integer(object, "channels");
+    int64_t height = integer(object, "height"), width = integer(object, "width");
+    const char *dtype = json_string_value(json_object_get(object, "dtype"));
+    s->n_frames = integer(object, "frames");
+    if (!dtype || !lt_dtype_parse(dtype, &s->dtype) || !lt_dtype_is_float(s->dtype)) return false;
+    if (!parse_state(json_string_value(json_object_get(object, "state")), &s->state)) return false;
+    if (!in_i32(chunk) || !in_i32(channels) || !in_i32(height) || !in_i32(width) || s->n_frames <= 0 ||
+        chunk == 0)
+        return false;
+    s->chunk = (int32_t)chunk, s->channels = (int32_t)channels, s->height = (int32_t)height,
+    s->width = (int32_t)width;
+    s->n_chunks = (s->n_frames - 1) / chunk + 1;
+    s->logvar = json_is_true(json_object_get(object, "logvar"));
+    return true;
+}
+
+lt_status lt_cache_parse_summary(const MDB_val *key, const MDB_val *value, lt_cache_summary *s, lt_err *err)
+{
+    *s = (lt_cache_summary){0};
+    bool fine = lt_cache_key_parse(key, "state", s->clip, s->digest, NULL);
+    json_t *object = json_loadb(value->mv_data, value->mv_size, 0, NULL);
+    fine = fine && json_is_object(object) && parse_geometry(object, s);
+    s->chunks = integer(object, "chunks");
+    s->bytes = integer(object, "bytes");
+    json_decref(object);
+    if (fine && s->chunks >= 0 && s->bytes >= 0) return LT_OK;
+    return lt_fail(err, LT_E_FORMAT, "the cache's value of %.*s is damaged",
+                   (int)LT_MIN(key->mv_size, (size_t)511), (char *)key->mv_data);
+}
+
+lt_status lt_cache_get_summary(lt_cache *cache, MDB_txn *txn, const char *clip, const char *digest,
+                               lt_cache_summary *summary, lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    MDB_val key = lt_cache_key(text, "state", clip, digest), value;
+    int rc = mdb_get(txn, cache->dbi, &key, &value);
+    if (rc == MDB_NOTFOUND)
+        return lt_fail(err, LT_E_NOT_FOUND, "the cache %s has no clip %s/%s", cache->folder, clip, digest);
+    if (rc) return lt_cache_fail_mdb(cache, rc, err, "reading a clip's state");
+    return lt_cache_parse_summary(&key, &value, summary, err);
+}
+
+lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_summary *s, lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    json_t *object =
+        json_pack("{sssIsIsIsisisisisssb}", "state", lt_cache_state_name(s->state), "chunks",
+                  (json_int_t)s->chunks, "bytes", (json_int_t)s->bytes, "frames", (json_int_t)s->n_frames,
+                  "chunk", s->chunk, "channels", s->channels, "height", s->height, "width", s->width, "dtype",
+                  lt_dtype_name(s->dtype), "logvar", s->logvar);
+    return put_text(cache, txn, lt_cache_key(text, "state", s->clip, s->digest), object, err);
+}
+
+/* ---- record of a clip ---------------------------------------------------------------------------------- */
+
+/* Timestamps as JSON: {"first": t, "steps": [[step, times], ...]}. A constant rate takes one pair. */
+static json_t *pack_timestamps(const lt_cache_clip *clip)
+{
+    if (!clip->pts_delta) return json_null();
+    json_t *steps = json_array();
+    for (int64_t i = 1, run = 0; i < clip->n_frames; i++) {
+        run++;
+        bool last = i + 1 == clip->n_frames || clip->pts_delta[i + 1] != clip->pts_delta[i];
+        if (!last) continue;
+        json_array_append_new(steps, json_pack("[II]", (json_int_t)clip->pts_delta[i], (json_int_t)run));
+        run = 0;
+    }
+    return json_pack("{sIso}", "first", (json_int_t)clip->pts_delta[0], "steps", steps);
+}
+
+static json_t *pack_picture(const lt_cache_picture *p)
+{
+    return json_pack("{sisis[ii]sisisisisi}", "width", p->width, "height", p->height, "sample_aspect",
+                     p->sample_aspect_num, p->sample_aspect_den, "rotation", p->rotation, "primaries",
+                     p->primaries, "transfer", p->transfer, "matrix", p->matrix, "range", p->range);
+}
+
+char *lt_cache_clean_text(const char *text)
+{
+    if (!text) text = "";
+    json_t *string = json_string(text);
+    char *copy = strdup(text);
+    for (char *c = copy; !string && c && *c; c++)
+        if (*c & 0x80) *c = '?';
+    json_decref(string);
+    return copy;
+}
+
+static void set_text(json_t *object, const char *name, const char *text)
+{
+    char *clean = lt_cache_clean_text(text);
+    json_object_set_new(object, name, clean ? json_string(clean) : NULL);
+    free(clean);
+}
+
+char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *side)
+{
+    char hash[24];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)side->xxh3);
+    json_t *object = json_object();
+    set_text(object, "state", lt_cache_state_name(clip->state));
+    if (clip->reason) set_text(object, "reason", clip->reason);
+    set_text(object, "clip", clip->clip);
+    set_text(object, "digest", clip->digest);
+    set_text(object, "source", clip->source);
+    set_text(object, "fingerprint", clip->fingerprint);
+    set_text(object, "caption", clip->caption);
+    json_object_set_new(object, "frames", json_integer(clip->n_frames));
+    json_object_set_new(object, "chunk", json_integer(clip->chunk));
+    json_object_set_new(object, "time_base", json_pack("[ii]", clip->time_base_num, clip->time_base_den));
+    json_object_set_new(object, "timestamps", pack_timestamps(clip));
+    json_object_set_new(object, "last_duration", json_integer(clip->last_duration));
+    json_object_set_new(object, "picture", pack_picture(&clip->picture));
+    json_object_set_new(object, "latent",
+                        json_pack("{sisisisssbsfsi}", "channels", clip->channels, "height", clip->height,
+                                  "width", clip->width, "dtype", lt_dtype_name(clip->dtype), "logvar",
+                                  clip->logvar, "scaling_factor", clip->scaling_factor, "factor",
+                                  clip->factor));
+    set_text(object, "model", clip->model);
+    set_text(object, "weights", clip->weights);
+    set_text(object, "numerics", clip->numerics);
+    set_text(object, "numeric_class", clip->numeric_class);
+    set_text(object, "encoding", clip->encoding);
+    json_object_set_new(object, "side",
+                        json_pack("{sIsIss}", "bytes", (json_int_t)side->bytes, "values",
+                                  (json_int_t)side->values, "xxh3", hash));
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+static const char *text_of(const json_t *object, const char *name, lt_arena *arena, bool *fine)
+{
+    const char *text = json_string_value(json_object_get(object, name));
+    char *copy = lt_arena_strdup(arena, text ? text : "");
+    if (!copy) *fine = false;
+    return copy;
+}
+
+/* Unpack timestamps to differences; false when they are not n_frames of them. */
+static bool parse_timestamps(const json_t *value, int64_t n_frames, lt_arena *arena, const int64_t **out)
+{
+    *out = NULL;
+    if (json_is_null(value)) return true;
+    size_t bytes;
+    if (!lt_mul_size((size_t)n_frames, sizeof(int64_t), &bytes)) return false;
+    const json_t *steps = json_object_get(value, "steps");
+    int64_t total = 1;
+    for (size_t i = 0; i < json_array_size(steps); i++) {
+        int64_t times = json_integer_value(json_array_get(json_array_get(steps, i), 1));
+        if (times <= 0 || times > n_frames - total) return false;
+        total += times;
+    }
+    int64_t *deltas = total == n_frames ? lt_arena_alloc(arena, bytes) : NULL;
+    if (!deltas) return false;
+    deltas[0] = integer(value, "first");
+    int64_t at = 1;
+    for (size_t i = 0; i < json_array_size(steps); i++) {
+        const json_t *pair = json_array_get(steps, i);
+        int64_t step = json_integer_value(json_array_get(pair, 0)),
+                times = json_integer_value(json_array_get(pair, 1));
+        while (times-- > 0) deltas[at++] = step;
+    }
+    *out = deltas;
+    return true;
+}
+
+static void parse_picture(const json_t *object, lt_cache_picture *p)
+{
+    const json_t *aspect = json_object_get(object, "sample_aspect");
+    *p = (lt_cache_picture){.width = (int32_t)integer(object, "width"),
+                            .height = (int32_t)integer(object, "height"),
+                            .sample_aspect_num = (int32_t)json_integer_value(json_array_get(aspect, 0)),
+                            .sample_aspect_den = (int32_t)json_integer_value(json_array_get(aspect, 1)),
+                            .rotation = (int32_t)integer(object, "rotation"),
+                            .primaries = (int32_t)integer(object, "primaries"),
+                            .transfer = (int32_t)integer(object, "transfer"),
+                            .matrix = (int32_t)integer(object, "matrix"),
+                            .range = (int32_t)integer(object, "range")};
+}
+
+static bool parse_latent(const json_t *object, lt_cache_clip *out)
+{
+    const char *dtype = json_string_value(json_object_get(object, "dtype"));
+    out->channels = (int32_t)integer(object, "channels");
+    out->height = (int32_t)integer(object, "height");
+    out->width = (int32_t)integer(object, "width");
+    out->factor = (int32_t)integer(object, "factor");
+    out->logvar = json_is_true(json_object_get(object, "logvar"));
+    out->scaling_factor = json_number_value(json_object_get(object, "scaling_factor"));
+    return dtype && lt_dtype_parse(dtype, &out->dtype) && lt_dtype_is_float(out->dtype) &&
+           out->channels > 0 && out->height > 0 && out->width > 0;
+}
+
+static bool parse_record(const json_t *object, lt_arena *arena, lt_cache_clip *out, lt_cache_side_info *side)
+{
+    bool fine = parse_state(json_string_value(json_object_get(object, "state")), &out->state);
+    out->reason = text_of(object, "reason", arena, &fine);
+    out->clip = text_of(object, "clip", arena, &fine);
+    out->digest = text_of(object, "digest", arena, &fine);
+    out->source = text_of(object, "source", arena, &fine);
+    out->fingerprint = text_of(object, "fingerprint", arena, &fine);
+    out->caption = text_of(object, "caption", arena, &fine);
+    out->model = text_of(object, "model", arena, &fine);
+    out->weights = text_of(object, "weights", arena, &fine);
+    out->numerics = text_of(object, "numerics", arena, &fine);
+    out->numeric_class = text_of(object, "numeric_class", arena, &fine);
+    out->encoding = text_of(object, "encoding", arena, &fine);
+    out->n_frames = integer(object, "frames");
+    out->chunk = (int32_t)integer(object, "chunk");
+    out->last_duration = integer(object, "last_duration");
+    const json_t *base = json_object_get(object, "time_base"), *about_side = json_object_get(object, "side");
+    out->time_base_num = (int32_t)json_integer_value(json_array_get(base, 0));
+    out->time_base_den = (int32_t)json_integer_value(json_array_get(base, 1));
+    parse_picture(json_object_get(object, "picture"), &out->picture);
+    out->side_bytes = side->bytes = integer(about_side, "bytes");
+    side->values = integer(about_side, "values");
+    const char *hash = json_string_value(json_object_get(about_side, "xxh3"));
+    side->xxh3 = hash ? strtoull(hash, NULL, 16) : 0;
+    return fine && out->n_frames > 0 && out->chunk > 0 && side->bytes >= 0 &&
+           parse_latent(json_object_get(object, "latent"), out) &&
+           parse_timestamps(json_object_get(object, "timestamps"), out->n_frames, arena, &out->pts_delta);
+}
+
+lt_status lt_cache_parse_record(const MDB_val *value, const char *name, lt_arena *arena, lt_cache_clip *out,
+                                lt_cache_side_info *side, lt_err *err)
+{
+    *out = (lt_cache_clip){0};
+    *side = (lt_cache_side_info){0};
+    json_t *object = json_loadb(value->mv_data, value->mv_size, 0, NULL);
+    bool fine = json_is_object(object) && parse_record(object, arena, out, side);
+    json_decref(object);
+    return fine ? LT_OK : lt_fail(err, LT_E_FORMAT, "the cache's value of %s is damaged", name);
+}

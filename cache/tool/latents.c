@@ -1,0 +1,291 @@
+/* latents.c - the command-line tool of the latent cache. */
+#include "cache/cache.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: latents ls CACHE [--json]\n"
+    "       latents stat CACHE [--json]\n"
+    "       latents verify CACHE [--json]\n"
+    "       latents export CACHE CLIP OUT.safetensors [--json]\n"
+    "       latents side CACHE CLIP OUT [--json]\n"
+    "\n"
+    "Looks into a cache of latents. CACHE is its folder; it may also be given as --cache CACHE.\n"
+    "\n"
+    "  ls       a line a clip: name/digest, state, chunks, frames, latents' size, dtype, bytes\n"
+    "  stat     totals and the environment, at once however large the cache\n"
+    "  verify   read everything; names what is damaged or missing\n"
+    "  export   a complete clip as one safetensors file: latent [T,C,h,w], unscaled\n"
+    "  side     a clip's other streams (sound, subtitles), as the file they came in\n"
+    "\n"
+    "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
+    "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";
+
+enum { FINE = 0, FAILED = 1, USAGE = 2 };
+
+typedef struct arguments {
+    const char *command, *folder, *clip, *out;
+    bool json;
+} arguments;
+
+static int wrong_usage(const char *what)
+{
+    fprintf(stderr, "latents: %s\n%s", what, usage);
+    return USAGE;
+}
+
+static int failed(const lt_err *err)
+{
+    fprintf(stderr, "latents: %s\n", err->text);
+    return err->status == LT_E_INVALID ? USAGE : FAILED;
+}
+
+/* Print one JSON object a line, and take it. */
+static int print_json(json_t *object, int code)
+{
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    if (!text || puts(text) < 0) code = FAILED;
+    free(text);
+    return code;
+}
+
+static const char *human(int64_t bytes, char text[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    double value = (double)bytes;
+    int unit = 0;
+    while (value >= 1024 && unit < 5) value /= 1024, unit++;
+    snprintf(text, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
+/* ---- ls ------------------------------------------------------------------------------------------------ */
+
+static int print_clip(const lt_cache_summary *s, bool json)
+{
+    if (json)
+        return print_json(json_pack("{sssssssIsIsIsIsisisisissssb}", "clip", s->clip, "digest", s->digest,
+                                    "state", lt_cache_state_name(s->state), "chunks", (json_int_t)s->chunks,
+                                    "n_chunks", (json_int_t)s->n_chunks, "frames", (json_int_t)s->n_frames,
+                                    "bytes", (json_int_t)s->bytes, "chunk", s->chunk, "channels", s->channels,
+                                    "height", s->height, "width", s->width, "dtype", lt_dtype_name(s->dtype),
+                                    "logvar", s->logvar),
+                          FINE);
+    char bytes[32];
+    printf("%s/%s  %-8s  %lld/%lld chunks  %lld frames  %dx%dx%d %s%s  %s\n", s->clip, s->digest,
+           lt_cache_state_name(s->state), (long long)s->chunks, (long long)s->n_chunks,
+           (long long)s->n_frames, s->channels, s->height, s->width, lt_dtype_name(s->dtype),
+           s->logvar ? "+logvar" : "", human(s->bytes, bytes));
+    return FINE;
+}
+
+static int list(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    lt_status status;
+    lt_cache_summary summary = {0};
+    int code = FINE;
+    while (code == FINE && (status = lt_cache_next_clip(cache, &summary, &err)) != LT_END) {
+        if (status) return failed(&err);
+        code = print_clip(&summary, a->json);
+    }
+    return code;
+}
+
+/* ---- stat ---------------------------------------------------------------------------------------------- */
+
+static int stat_json(const char *folder, const lt_cache_stat *s)
+{
+    json_t *object = json_pack(
+        "{sssIsIsIsIsIsIsIsIsIsIsIsisisisi}", "cache", folder, "clips", (json_int_t)s->clips, "complete",
+        (json_int_t)s->complete, "failed", (json_int_t)s->failed, "chunks", (json_int_t)s->chunks, "frames",
+        (json_int_t)s->frames, "latent_bytes", (json_int_t)s->latent_bytes, "side_bytes",
+        (json_int_t)s->side_bytes, "entries", (json_int_t)s->entries, "file_bytes", (json_int_t)s->file_bytes,
+        "map_bytes", (json_int_t)s->map_bytes, "last_transaction", (json_int_t)s->last_transaction, "readers",
+        s->readers, "max_readers", s->max_readers, "page_bytes", s->page_bytes, "depth", s->depth);
+    return print_json(object, FINE);
+}
+
+static int print_stat(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    lt_cache_stat s;
+    char latents[32], side[32], file[32], map[32];
+    if (lt_cache_get_stat(cache, &s, &err)) return failed(&err);
+    if (a->json) return stat_json(a->folder, &s);
+    printf("clips    %lld: %lld complete, %lld failed, %lld partial\n", (long long)s.clips,
+           (long long)s.complete, (long long)s.failed, (long long)(s.clips - s.complete - s.failed));
+    printf("chunks   %lld, of %lld frames\n", (long long)s.chunks, (long long)s.frames);
+    printf("latents  %s\n", human(s.latent_bytes, latents));
+    printf("side     %s\n", human(s.side_bytes, side));
+    printf("file     %s of at most %s\n", human(s.file_bytes, file), human(s.map_bytes, map));
+    printf("lmdb     %lld entries, depth %d, pages of %d bytes, transaction %lld\n", (long long)s.entries,
+           s.depth, s.page_bytes, (long long)s.last_transaction);
+    printf("readers  %d of %d, this one included\n", s.readers, s.max_readers);
+    return FINE;
+}
+
+/* ---- verify -------------------------------------------------------------------------------------------- */
+
+static void collect(void *user, const char *what)
+{
+    json_array_append_new(user, json_string(what));
+}
+
+static void print_fault(void *user, const char *what)
+{
+    (void)user;
+    printf("%s\n", what);
+}
+
+static int verify(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    int64_t n = 0;
+    json_t *faults = json_array();
+    lt_cache_stat s;
+    lt_status status = lt_cache_verify(cache, a->json ? collect : print_fault, faults, &n, &err);
+    if (status == LT_OK) status = lt_cache_get_stat(cache, &s, &err);
+    int code = status ? failed(&err) : n ? FAILED : FINE;
+    if (status) {
+        json_decref(faults);
+    } else if (a->json) {
+        print_json(json_pack("{sIsIsIso}", "n_faults", (json_int_t)n, "clips", (json_int_t)s.clips, "chunks",
+                             (json_int_t)s.chunks, "faults", faults),
+                   code);
+    } else {
+        json_decref(faults);
+        printf("%lld clips, %lld chunks: ", (long long)s.clips, (long long)s.chunks);
+        if (n)
+            printf("%lld faults\n", (long long)n);
+        else
+            printf("no fault\n");
+    }
+    return code;
+}
+
+/* ---- export -------------------------------------------------------------------------------------------- */
+
+/* Does the clip's name/digest go with what the user wrote: NAME, NAME/DIGEST, NAME/BEGINNING? */
+static bool matches(const lt_cache_summary *s, const char *wanted)
+{
+    size_t n = strlen(s->clip);
+    if (strncmp(wanted, s->clip, n) != 0) return false;
+    return wanted[n] == 0 ||
+           (wanted[n] == '/' && strncmp(s->digest, wanted + n + 1, strlen(wanted + n + 1)) == 0);
+}
+
+/* The one clip that is meant. Among several of one name, the complete one. */
+static lt_status find_clip(lt_cache *cache, const char *wanted, lt_cache_summary *found, lt_err *err)
+{
+    lt_status status;
+    lt_cache_summary s = {0};
+    char several[512] = "";
+    int n = 0, n_complete = 0;
+    while ((status = lt_cache_next_clip(cache, &s, err)) == LT_OK) {
+        if (!matches(&s, wanted)) continue;
+        bool complete = s.state == LT_CACHE_COMPLETE;
+        if (n == 0 || (complete && n_complete == 0)) *found = s;
+        n++;
+        n_complete += complete;
+        size_t used = strlen(several);
+        snprintf(several + used, sizeof several - used, " %s/%s (%s)", s.clip, s.digest,
+                 lt_cache_state_name(s.state));
+    }
+    if (status != LT_END) return status;
+    if (n == 0)
+        return lt_fail(err, LT_E_NOT_FOUND, "there is no clip %s in the cache (latents ls names them)",
+                       wanted);
+    if (n > 1 && n_complete != 1) return lt_fail(err, LT_E_INVALID, "%s can be any of:%s", wanted, several);
+    return LT_OK;
+}
+
+static int export_clip(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    lt_cache_summary s;
+    if (find_clip(cache, a->clip, &s, &err)) return failed(&err);
+    bool side = strcmp(a->command, "side") == 0;
+    lt_status status = side ? lt_cache_side(cache, s.clip, s.digest, a->out, &err)
+                            : lt_cache_export(cache, s.clip, s.digest, a->out, &err);
+    if (status) return failed(&err);
+    if (a->json)
+        return print_json(json_pack("{sssssssI}", "clip", s.clip, "digest", s.digest, "out", a->out, "frames",
+                                    (json_int_t)s.n_frames),
+                          FINE);
+    printf("%s/%s -> %s\n", s.clip, s.digest, a->out);
+    return FINE;
+}
+
+/* ---- the command line ---------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int (*run)(lt_cache *cache, const arguments *a);
+    int n_more; /* positional arguments after the cache */
+} commands[] = {{"ls", list, 0},
+                {"stat", print_stat, 0},
+                {"verify", verify, 0},
+                {"export", export_clip, 2},
+                {"side", export_clip, 2}};
+
+static int find_command(const char *name)
+{
+    for (int i = 0; i < (int)LT_COUNT(commands); i++)
+        if (strcmp(commands[i].name, name) == 0) return i;
+    return -1;
+}
+
+/* Sort options from positional arguments; "CACHE COMMAND" is taken as "COMMAND CACHE". -1, or an exit code. */
+static int parse(int argc, char **argv, arguments *a, int *command)
+{
+    const char *positional[4] = {0};
+    int n = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+            return fputs(usage, stdout) < 0 ? FAILED : FINE;
+        if (strcmp(argv[i], "--version") == 0) return puts("latents " LT_VERSION) < 0 ? FAILED : FINE;
+        if (strcmp(argv[i], "--json") == 0)
+            a->json = true;
+        else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc)
+            a->folder = argv[++i];
+        else if (argv[i][0] == '-' && argv[i][1])
+            return wrong_usage("unknown option, or one without its value");
+        else if (n == 4)
+            return wrong_usage("too many arguments");
+        else
+            positional[n++] = argv[i];
+    }
+    if (n == 0) return wrong_usage("no command");
+    int at = 1;
+    *command = find_command(positional[0]);
+    if (*command < 0 && n > 1 && !a->folder && (*command = find_command(positional[1])) >= 0) {
+        a->folder = positional[0];
+        at = 2;
+    }
+    if (*command < 0) return wrong_usage("unknown command");
+    if (!a->folder) a->folder = positional[at++];
+    if (!a->folder) return wrong_usage("no cache was named");
+    if (n - at != commands[*command].n_more) return wrong_usage("wrong number of arguments");
+    a->command = commands[*command].name;
+    if (commands[*command].n_more == 2) a->clip = positional[at], a->out = positional[at + 1];
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    arguments a = {0};
+    int command, code = parse(argc, argv, &a, &command);
+    if (code >= 0) return code;
+    lt_cache *cache;
+    lt_err err;
+    if (lt_cache_open(&cache, a.folder, false, 0, &err)) return failed(&err);
+    code = commands[command].run(cache, &a);
+    lt_cache_close(cache);
+    if (fflush(stdout) != 0) code = FAILED;
+    return code;
+}
