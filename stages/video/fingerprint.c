@@ -17,9 +17,9 @@ static void to_hex(XXH128_hash_t hash, char hex[33])
     for (int i = 0; i < 16; i++) snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
 }
 
-void lt_fingerprint_text(const char *text, size_t length, char hex[33])
+void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33])
 {
-    to_hex(XXH3_128bits(text, length), hex);
+    to_hex(XXH3_128bits(bytes, n_bytes), hex);
 }
 
 /* Hash up to BLOCK bytes from `offset`. */

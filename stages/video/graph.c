@@ -27,6 +27,13 @@ static bool is_among(const char *name, const char *const *names, size_t n_names)
     return false;
 }
 
+static bool has_filter(const lt_graph *graph, const char *name)
+{
+    for (unsigned i = 0; i < graph->graph->nb_filters; i++)
+        if (!strcmp(graph->graph->filters[i]->filter->name, name)) return true;
+    return false;
+}
+
 static lt_status connect_sink(lt_graph *graph, lt_err *err)
 {
     lt_status status = LT_OK;
@@ -62,6 +69,11 @@ lt_status lt_graph_open(lt_graph *graph, const char *text, lt_err *err)
         graph->graph->nb_threads = 1;
         status = connect_sink(graph, err);
     }
+    if (!status && !strstr(graph->text, "seed") &&
+        (has_filter(graph, "life") || has_filter(graph, "cellauto")))
+        status = lt_fail(err, LT_E_UNSUPPORTED,
+                         "lavfi:%s: gives other pictures every time it is run; give the source a seed",
+                         graph->text);
     if (!status && av_buffersink_get_type(graph->sink) != AVMEDIA_TYPE_VIDEO)
         status = lt_fail(err, LT_E_NOT_FOUND, "lavfi:%s: the graph gives no video", text);
     if (status) lt_graph_close(graph);
@@ -124,13 +136,6 @@ static bool is_counting(const lt_graph *graph)
             return false;
     }
     return n_sources == 1;
-}
-
-static bool has_filter(const lt_graph *graph, const char *name)
-{
-    for (unsigned i = 0; i < graph->graph->nb_filters; i++)
-        if (!strcmp(graph->graph->filters[i]->filter->name, name)) return true;
-    return false;
 }
 
 /* Duration in microseconds that a generator was given; -1: without end; INT64_MAX: it knows none but ends. */

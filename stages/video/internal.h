@@ -97,8 +97,7 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
 void lt_convert_finish(lt_convert *convert);
 lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *rgb, lt_err *err);
 
-/* XXH3-128 in hex. */
+/* XXH3-128 of a file's size and blocks, in hex. */
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);
-void lt_fingerprint_text(const char *text, size_t length, char hex[33]);
 
 #endif

@@ -141,7 +141,7 @@ static lt_status open_source(lt_video *video, const lt_video_request *request, l
     lt_status status;
     if (video->is_graph) {
         const char *text = request->input + 6;
-        lt_fingerprint_text(text, strlen(text), video->info.fingerprint);
+        lt_video_hash(text, strlen(text), video->info.fingerprint);
         video->info.codec = "lavfi";
         LT_TRY(lt_graph_open(&video->graph, text, err));
         return lt_graph_scan(&video->graph, request, &video->table, err);
@@ -188,13 +188,12 @@ static void make_digest(lt_video *video, const lt_video_request *request)
 {
     char text[512], versions[64], frames[33];
     lt_video_info *info = &video->info;
-    lt_fingerprint_text((const char *)video->selected, (size_t)info->n_frames * sizeof *video->selected,
-                        frames);
+    lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
     int n = snprintf(
         text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s",
         info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
         request->size.width ? (int)request->fit : -1, info->bits, frames, lt_ffmpeg_versions(versions));
-    lt_fingerprint_text(text, (size_t)n, info->digest);
+    lt_video_hash(text, (size_t)n, info->digest);
 }
 
 static lt_status check_request(const lt_video_request *request, lt_err *err)

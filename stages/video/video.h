@@ -80,6 +80,9 @@ size_t lt_video_peak_bytes(const lt_video *video);
 bool lt_video_is_graph(const char *input);
 bool lt_video_is_url(const char *input);
 
+/* XXH3-128 of bytes, in hex: what digests here are made of. */
+void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33]);
+
 /* The matrix (FFmpeg's number) that YUV of this tag and height is read and written with. */
 int lt_video_matrix(int tagged, int height);
 
