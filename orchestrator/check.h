@@ -2,7 +2,6 @@
 #ifndef LT_ORCHESTRATOR_CHECK_H
 #define LT_ORCHESTRATOR_CHECK_H
 
-#include "orchestrator/describe.h"
 #include "orchestrator/graph.h"
 
 /* Ask every stage's program what it is, check options and edges, and fill graph->edges, ->order and each stage's

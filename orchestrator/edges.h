@@ -2,7 +2,6 @@
 #ifndef LT_ORCHESTRATOR_EDGES_H
 #define LT_ORCHESTRATOR_EDGES_H
 
-#include "orchestrator/describe.h"
 #include "orchestrator/graph.h"
 
 /* Fill graph->edges and ->order (producers first) of stages that have been described; what is wrong is added to

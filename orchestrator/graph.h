@@ -7,9 +7,8 @@
 #ifndef LT_ORCHESTRATOR_GRAPH_H
 #define LT_ORCHESTRATOR_GRAPH_H
 
+#include "orchestrator/describe.h"
 #include "orchestrator/mistakes.h"
-
-typedef struct lt_described lt_described;
 
 enum { LT_MAX_STAGES = 64, LT_MAX_REPLICAS = 256, LT_MAX_THREADS = 1024 };
 

@@ -1,0 +1,211 @@
+/* manifest.c - what a run folder remembers of its run. */
+#include "orchestrator/manifest.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "orchestrator/config.h"
+#include "orchestrator/disk.h"
+
+enum { MANIFEST_FORMAT = 1 };
+
+void lt_time_text(char text[32])
+{
+    time_t now = time(NULL);
+    struct tm parts;
+    gmtime_r(&now, &parts);
+    strftime(text, 32, "%Y-%m-%dT%H:%M:%SZ", &parts);
+}
+
+static lt_status write_manifest(const lt_run_folder *folder, const lt_manifest *manifest, lt_err *err)
+{
+    char path[4200], *text = json_dumps(manifest->json, JSON_INDENT(2));
+    snprintf(path, sizeof path, "%s/manifest.json", folder->path);
+    if (!text) return lt_fail(err, LT_E_NO_MEMORY, "no memory for %s", path);
+    lt_status status = lt_write_file(path, text, strlen(text), err);
+    free(text);
+    return status;
+}
+
+/* ---- opening ----------------------------------------------------------------------------------------- */
+
+static lt_status read_manifest(const lt_run_folder *folder, lt_manifest *manifest, lt_err *err)
+{
+    char path[4200];
+    json_error_t where;
+    snprintf(path, sizeof path, "%s/manifest.json", folder->path);
+    if (access(path, F_OK) && errno == ENOENT) return LT_OK;
+    manifest->json = json_load_file(path, 0, &where);
+    if (!manifest->json)
+        return lt_fail(err, LT_E_FORMAT, "%s:%d: %s; use --fresh to start over", path, where.line,
+                       where.text);
+    if (json_integer_value(json_object_get(manifest->json, "format")) != MANIFEST_FORMAT)
+        return lt_fail(err, LT_E_FORMAT, "%s was written by another version; use --fresh to start over",
+                       path);
+    manifest->state =
+        json_is_string(json_object_get(manifest->json, "finished")) ? LT_RUN_FINISHED : LT_RUN_CONTINUES;
+    return LT_OK;
+}
+
+static bool outputs_exist(const lt_run_folder *folder)
+{
+    for (int i = 0; i < folder->n_outputs; i++)
+        if (access(folder->outputs[i], F_OK)) return false;
+    return true;
+}
+
+/* Options of the recorded plan. */
+static lt_status read_resolved(lt_manifest *manifest, lt_arena *arena, lt_err *err)
+{
+    const json_t *stages = json_object_get(manifest->json, "stages");
+    size_t room = 1;
+    for (size_t i = 0; i < json_array_size(stages); i++)
+        room += json_object_size(json_object_get(json_array_get(stages, i), "resolved"));
+    manifest->resolved = lt_arena_alloc(arena, room * sizeof *manifest->resolved);
+    if (!manifest->resolved) return lt_fail(err, LT_E_NO_MEMORY, "no memory");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const json_t *stage = json_array_get(stages, i);
+        const char *name = json_string_value(json_object_get(stage, "name")), *key;
+        json_t *value;
+        json_object_foreach(json_object_get(stage, "resolved"), key, value)
+        {
+            if (!name || !json_is_string(value)) continue;
+            manifest->resolved[manifest->n_resolved++] =
+                (lt_resolved){lt_arena_strdup(arena, name), lt_arena_strdup(arena, key),
+                              lt_arena_strdup(arena, json_string_value(value))};
+        }
+    }
+    return LT_OK;
+}
+
+/* A manifest for a run that has not begun. */
+static lt_status make_manifest(const lt_graph *graph, const lt_run_folder *folder, json_t *config,
+                               lt_manifest *manifest, lt_err *err)
+{
+    char now[32], digest[LT_DIGEST_BYTES];
+    json_t *outputs = json_array();
+    lt_time_text(now);
+    lt_config_digest(config, digest);
+    for (int i = 0; i < folder->n_outputs; i++)
+        json_array_append_new(outputs, json_string(folder->outputs[i]));
+    json_decref(manifest->json);
+    manifest->json =
+        json_pack("{si ss ss sn ss sO sI so}", "format", MANIFEST_FORMAT, "version", LT_VERSION, "created",
+                  now, "finished", "digest", digest, "config", config, "cache_bytes",
+                  (json_int_t)(graph->cache ? lt_disk_used(graph->cache) : 0), "outputs", outputs);
+    manifest->state = LT_RUN_NEW;
+    return manifest->json ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory for the manifest");
+}
+
+lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, bool fresh, lt_arena *arena,
+                           lt_manifest *manifest, lt_err *err)
+{
+    char difference[900];
+    *manifest = (lt_manifest){0};
+    json_t *config = lt_config_of(graph);
+    lt_status status = config ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
+    if (!status && !fresh) status = read_manifest(folder, manifest, err);
+    if (!status && manifest->json) {
+        lt_config_difference(json_object_get(manifest->json, "config"), config, difference,
+                             sizeof difference);
+        if (*difference)
+            status = lt_fail(
+                err, LT_E_MISMATCH,
+                "%s holds a run with another configuration: %s. Use --fresh to start over, or another "
+                "output",
+                folder->path, difference);
+        else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(folder))
+            fresh = true;
+    }
+    if (!status && fresh) status = lt_run_folder_clear(folder, err);
+    if (!status && (fresh || !manifest->json))
+        status = make_manifest(graph, folder, config, manifest, err);
+    else if (!status)
+        status = read_resolved(manifest, arena, err);
+    json_decref(config);
+    return status;
+}
+
+/* ---- beginning and ending ---------------------------------------------------------------------------- */
+
+/* What of a stage's plan must be the same the second time. */
+static json_t *stage_record(const lt_run_plan *plan, const lt_manifest *manifest, int index)
+{
+    const lt_graph_stage *stage = &plan->graph->stages[index];
+    const lt_planned_stage *planned = &plan->stages[index];
+    json_t *resolved = json_object(), *outputs = json_array();
+    for (int i = 0; i < manifest->n_resolved; i++)
+        if (!strcmp(manifest->resolved[i].stage, stage->name))
+            json_object_set_new(resolved, manifest->resolved[i].name,
+                                json_string(manifest->resolved[i].text));
+    for (size_t i = 0; i < planned->reply->n_resolved; i++)
+        json_object_set_new(resolved, planned->reply->resolved[i]->name,
+                            json_string(planned->reply->resolved[i]->text));
+    for (int port = 0; port < stage->described->n_outputs; port++) {
+        const Lt__Wire__Stream *stream = planned->outputs[port].stream;
+        json_array_append_new(outputs,
+                              json_pack("{ss ss ss sI sI sI}", "port", stage->described->outputs[port].name,
+                                        "digest", stream->digest ? stream->digest : "", "fingerprint",
+                                        stream->fingerprint ? stream->fingerprint : "", "units",
+                                        (json_int_t)stream->n_units, "frames", (json_int_t)stream->n_frames,
+                                        "unit_bytes", (json_int_t)stream->unit_bytes));
+    }
+    return json_pack("{ss ss so so}", "name", stage->name, "kind", stage->described->kind, "resolved",
+                     resolved, "outputs", outputs);
+}
+
+static const json_t *find_stage(const json_t *stages, const json_t *name)
+{
+    for (size_t i = 0; i < json_array_size(stages); i++)
+        if (json_equal(json_object_get(json_array_get(stages, i), "name"), name))
+            return json_array_get(stages, i);
+    return NULL;
+}
+
+lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_manifest *manifest,
+                            lt_err *err)
+{
+    json_t *stages = json_array(), *recorded = json_object_get(manifest->json, "stages");
+    for (int i = 0; i < plan->graph->n_stages; i++)
+        json_array_append_new(stages, stage_record(plan, manifest, plan->graph->order[i]));
+    for (size_t i = 0; manifest->state != LT_RUN_NEW && i < json_array_size(stages); i++) {
+        const json_t *now = json_array_get(stages, i),
+                     *then = find_stage(recorded, json_object_get(now, "name"));
+        if (json_equal(json_object_get(then, "outputs"), json_object_get(now, "outputs"))) continue;
+        lt_status status =
+            lt_fail(err, LT_E_MISMATCH,
+                    "stage \"%s\" would make other data than when the run in %s began: has its input "
+                    "changed? Use --fresh to start over",
+                    json_string_value(json_object_get(now, "name")), folder->path);
+        json_decref(stages);
+        return status;
+    }
+    json_object_set_new(manifest->json, "stages", stages);
+    return manifest->state == LT_RUN_FINISHED ? LT_OK : write_manifest(folder, manifest, err);
+}
+
+lt_status lt_manifest_end(const lt_run_folder *folder, lt_manifest *manifest, lt_err *err)
+{
+    char now[32];
+    lt_time_text(now);
+    json_object_set_new(manifest->json, "finished", json_string(now));
+    return write_manifest(folder, manifest, err);
+}
+
+uint64_t lt_manifest_spent(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < folder->n_paths; i++) bytes += lt_disk_used(folder->paths[i]);
+    uint64_t now = graph->cache ? lt_disk_used(graph->cache) : 0;
+    uint64_t then = (uint64_t)json_integer_value(json_object_get(manifest->json, "cache_bytes"));
+    return bytes + (now > then ? now - then : 0);
+}
+
+void lt_manifest_finish(lt_manifest *manifest)
+{
+    json_decref(manifest->json);
+    *manifest = (lt_manifest){0};
+}

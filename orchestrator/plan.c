@@ -1,0 +1,273 @@
+/* plan.c - asks stages for geometry, memory and work, producers first. */
+#include "orchestrator/plan.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator/ask.h"
+#include "proto/wire.h"
+#include "stages/runtime/slab.h"
+
+/* A source may have to look through hours of video for its timestamps. */
+enum { PLAN_SECONDS = 1800, DEFAULT_IN_FLIGHT = 2 };
+
+typedef struct planner {
+    const lt_graph *graph;
+    const lt_resolved *recorded;
+    int n_recorded;
+    lt_run_plan *plan;
+    lt_arena *arena;
+} planner;
+
+/* ---- options ----------------------------------------------------------------------------------------- */
+
+static bool set_option(Lt__Wire__Option **options, size_t *n, const char *name, const char *text,
+                       lt_arena *arena)
+{
+    size_t at = 0;
+    while (at < *n && strcmp(options[at]->name, name)) at++;
+    if (at == *n) {
+        options[at] = lt_arena_alloc(arena, sizeof **options);
+        if (!options[at]) return false;
+        lt__wire__option__init(options[at]);
+        (*n)++;
+    }
+    options[at]->name = lt_arena_strdup(arena, name);
+    options[at]->text = lt_arena_strdup(arena, text);
+    return options[at]->name && options[at]->text;
+}
+
+Lt__Wire__Option **lt_plan_options(const lt_graph *graph, int index, const lt_resolved *recorded,
+                                   int n_recorded, const Lt__Wire__PlanReply *reply, lt_arena *arena,
+                                   size_t *n)
+{
+    const lt_graph_stage *stage = &graph->stages[index];
+    size_t room = (size_t)stage->n_given + (size_t)n_recorded + (reply ? reply->n_resolved : 0) + 1;
+    Lt__Wire__Option **options = lt_arena_alloc(arena, room * sizeof *options);
+    bool ok = options != NULL;
+    *n = 0;
+    for (int i = 0; i < stage->n_given && ok; i++)
+        ok = set_option(options, n, stage->given[i].name, stage->given[i].text, arena);
+    for (int i = 0; i < n_recorded && ok; i++)
+        if (!strcmp(recorded[i].stage, stage->name))
+            ok = set_option(options, n, recorded[i].name, recorded[i].text, arena);
+    for (size_t i = 0; reply && i < reply->n_resolved && ok; i++)
+        ok = set_option(options, n, reply->resolved[i]->name, reply->resolved[i]->text, arena);
+    return ok ? options : NULL;
+}
+
+/* ---- one stage --------------------------------------------------------------------------------------- */
+
+static const char *place_of(const planner *p, const lt_graph_stage *stage)
+{
+    const char *text = stage->where.set
+                           ? lt_arena_printf(p->arena, "%s: stage \"%s\"", stage->where.set, stage->name)
+                           : lt_arena_printf(p->arena, "%s:%d:%d: stage \"%s\"", p->graph->file,
+                                             stage->where.line, stage->where.column, stage->name);
+    return text ? text : stage->name;
+}
+
+/* The request of a stage, framed; NULL when memory is out. */
+static uint8_t *pack_request(planner *p, int index, size_t *bytes)
+{
+    const lt_graph *graph = p->graph;
+    const lt_graph_stage *stage = &graph->stages[index];
+    Lt__Wire__PlanRequest request = LT__WIRE__PLAN_REQUEST__INIT;
+    Lt__Wire__PlannedInput inputs[16], *input_list[16];
+    request.options =
+        lt_plan_options(graph, index, p->recorded, p->n_recorded, NULL, p->arena, &request.n_options);
+    request.base_folder = (char *)graph->base;
+    request.cache = (char *)(graph->cache ? graph->cache : "");
+    request.threads = (uint32_t)p->plan->stages[index].threads;
+    request.inputs = input_list;
+    for (int e = 0; e < graph->n_edges && request.n_inputs < LT_COUNT(inputs); e++) {
+        if (graph->edges[e].consumer != index) continue;
+        Lt__Wire__PlannedInput *input = &inputs[request.n_inputs];
+        lt__wire__planned_input__init(input);
+        input->port = (char *)stage->described->inputs[graph->edges[e].input].name;
+        input->stream = p->plan->edges[e].stream;
+        input_list[request.n_inputs++] = input;
+    }
+    size_t body = lt__wire__plan_request__get_packed_size(&request);
+    uint8_t *packed = request.options && body < UINT32_MAX ? malloc(body + 4) : NULL;
+    if (!packed) return NULL;
+    for (int i = 0; i < 4; i++) packed[i] = (uint8_t)(body >> 8 * i);
+    lt__wire__plan_request__pack(&request, packed + 4);
+    *bytes = body + 4;
+    return packed;
+}
+
+/* The reply in an answer, or an error with the best sentence there is. */
+static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **reply, lt_err *err)
+{
+    const uint8_t *out = (const uint8_t *)answer->out;
+    size_t body = 0;
+    for (int i = 0; i < 4 && answer->out_bytes >= 4; i++) body |= (size_t)out[i] << 8 * i;
+    if (answer->out_bytes >= 4 && body == answer->out_bytes - 4)
+        *reply = lt__wire__plan_reply__unpack(NULL, body, out + 4);
+    if (!*reply && answer->exit_code)
+        return lt_fail(err, LT_E_INVALID, "planning ended with code %d%s%s", answer->exit_code,
+                       *answer->errors ? ": " : "", answer->errors);
+    if (!*reply) return lt_fail(err, LT_E_FORMAT, "its answer to --plan cannot be read");
+    if (!(*reply)->status) return LT_OK;
+    lt_status status = (*reply)->status < LT_N_STATUS ? (lt_status)(*reply)->status : LT_E_INVALID;
+    return lt_fail(err, status, "%s",
+                   (*reply)->text && *(*reply)->text ? (*reply)->text : lt_status_string(status));
+}
+
+/* Streams of the reply, by output port. What a stage says of itself is not believed before it has been looked at. */
+static lt_status take_outputs(planner *p, int index, lt_err *err)
+{
+    const lt_described *d = p->graph->stages[index].described;
+    lt_planned_stage *planned = &p->plan->stages[index];
+    planned->outputs = lt_arena_alloc(p->arena, (size_t)LT_MAX(d->n_outputs, 1) * sizeof *planned->outputs);
+    if (!planned->outputs) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    for (int port = 0; port < d->n_outputs; port++) {
+        Lt__Wire__Stream *stream = NULL;
+        for (size_t i = 0; i < planned->reply->n_outputs; i++)
+            if (!strcmp(planned->reply->outputs[i]->port, d->outputs[port].name))
+                stream = planned->reply->outputs[i]->stream;
+        if (!stream)
+            return lt_fail(err, LT_E_FORMAT, "its plan says nothing of output \"%s\"", d->outputs[port].name);
+        if (stream->kind < 1 || stream->kind > 31 || !(d->outputs[port].kinds & 1u << stream->kind))
+            return lt_fail(err, LT_E_FORMAT, "its output \"%s\" is planned as another kind than it describes",
+                           d->outputs[port].name);
+        if (lt_stream_check(stream, err))
+            return lt_err_prefix(err, "its plan of output \"%s\"", d->outputs[port].name);
+        planned->outputs[port].stream = stream;
+        planned->units = stream->n_units;
+    }
+    return LT_OK;
+}
+
+static lt_status plan_stage(planner *p, int index, lt_err *err)
+{
+    const lt_graph_stage *stage = &p->graph->stages[index];
+    lt_planned_stage *planned = &p->plan->stages[index];
+    lt_answer answer = {0};
+    size_t bytes = 0;
+    if (planned->reply) lt__wire__plan_reply__free_unpacked(planned->reply, NULL);
+    planned->reply = NULL;
+    uint8_t *request = pack_request(p, index, &bytes);
+    lt_status status =
+        request ? lt_ask(stage->described->program, "--plan", request, bytes, PLAN_SECONDS, &answer, err)
+                : lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    if (!status) status = unpack_reply(&answer, &planned->reply, err);
+    if (!status) status = take_outputs(p, index, err);
+    for (int e = 0; e < p->graph->n_edges && !status; e++) {
+        const lt_edge *edge = &p->graph->edges[e];
+        if (edge->producer == index) p->plan->edges[e].stream = planned->outputs[edge->output].stream;
+        if (edge->consumer == index && !stage->described->n_outputs)
+            planned->units = p->plan->edges[e].stream->n_units;
+        unsigned kinds = p->graph->stages[edge->consumer].described->inputs[edge->input].kinds;
+        if (edge->producer == index && !(kinds & 1u << p->plan->edges[e].stream->kind))
+            status = lt_fail(err, LT_E_INVALID, "gives %s, which stage \"%s\" does not take",
+                             lt_kinds_text(p->arena, 1u << p->plan->edges[e].stream->kind),
+                             p->graph->stages[edge->consumer].name);
+    }
+    free(request);
+    lt_answer_finish(&answer);
+    return status ? lt_err_prefix(err, "%s", place_of(p, stage)) : LT_OK;
+}
+
+/* ---- all stages -------------------------------------------------------------------------------------- */
+
+int lt_plan_threads(const lt_run_plan *plan, int index)
+{
+    const lt_graph *graph = plan->graph;
+    const lt_graph_stage *stage = &graph->stages[index];
+    int n_compute = 0;
+    if (stage->threads) return stage->threads;
+    for (int i = 0; i < graph->n_stages; i++)
+        if (plan->stages[i].reply && plan->stages[i].reply->flops > 0) n_compute += graph->stages[i].replicas;
+    if (!plan->stages[index].reply) return plan->cores;
+    if (plan->stages[index].reply->flops <= 0) return LT_MIN(plan->cores, 4);
+    int share = (plan->cores + n_compute - 1) / n_compute;
+    return LT_MAX(share, LT_MIN(plan->cores, 2));
+}
+
+static int count_cores(const lt_graph *graph)
+{
+    cpu_set_t set;
+    if (graph->threads) return graph->threads;
+    return sched_getaffinity(0, sizeof set, &set) ? 1 : LT_MAX(CPU_COUNT(&set), 1);
+}
+
+/* How many units the consumer of an edge wants at once. */
+static uint32_t in_flight(const planner *p, const lt_edge *edge)
+{
+    const Lt__Wire__PlanReply *reply = p->plan->stages[edge->consumer].reply;
+    const char *port = p->graph->stages[edge->consumer].described->inputs[edge->input].name;
+    for (size_t i = 0; i < reply->n_in_flight; i++)
+        if (!strcmp(reply->in_flight[i]->port, port) && reply->in_flight[i]->units)
+            return LT_MIN(reply->in_flight[i]->units, 4096);
+    return DEFAULT_IN_FLIGHT;
+}
+
+/* Slots and shared memory, once all stages have answered. */
+static void size_slabs(planner *p)
+{
+    const lt_graph *graph = p->graph;
+    lt_run_plan *plan = p->plan;
+    for (int e = 0; e < graph->n_edges; e++) {
+        const lt_edge *edge = &graph->edges[e];
+        lt_planned_output *output = &plan->stages[edge->producer].outputs[edge->output];
+        plan->edges[e].in_flight = in_flight(p, edge);
+        output->slot_bytes = lt_round_up(output->stream->unit_bytes, LT_SLAB_ALIGNMENT);
+        /* A second consumer finds what was made for the first. */
+        if (output->n_slots) output->memo_units = LT_MAX(output->memo_units, plan->edges[e].in_flight);
+        output->n_slots += plan->edges[e].in_flight * (uint32_t)graph->stages[edge->consumer].replicas;
+    }
+    for (int i = 0; i < graph->n_stages; i++) {
+        uint64_t own = 0;
+        for (int port = 0; port < graph->stages[i].described->n_outputs; port++)
+            own += plan->stages[i].outputs[port].slot_bytes * plan->stages[i].outputs[port].n_slots;
+        plan->stages[i].slab_bytes += own;
+        for (int e = 0; e < graph->n_edges && own; e++)
+            if (graph->edges[e].producer == i)
+                plan->stages[graph->edges[e].consumer].slab_bytes +=
+                    own * (uint64_t)graph->stages[i].replicas;
+        plan->memory_bytes += (plan->stages[i].reply->peak_bytes + own) * (uint64_t)graph->stages[i].replicas;
+        plan->is_live |= plan->stages[i].reply->live;
+    }
+}
+
+lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n_recorded, lt_arena *arena,
+                       lt_run_plan *plan, lt_err *err)
+{
+    *plan = (lt_run_plan){.graph = graph, .cores = count_cores(graph)};
+    planner p = {graph, recorded, n_recorded, plan, arena};
+    plan->stages = lt_arena_alloc(arena, (size_t)LT_MAX(graph->n_stages, 1) * sizeof *plan->stages);
+    plan->edges = lt_arena_alloc(arena, (size_t)LT_MAX(graph->n_edges, 1) * sizeof *plan->edges);
+    if (!plan->stages || !plan->edges) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    for (int i = 0; i < graph->n_stages; i++) plan->stages[i].threads = lt_plan_threads(plan, i);
+    lt_status status = LT_OK;
+    bool changed = true;
+    /* Who computes is known after the first pass; the second one plans with the shares that follow. */
+    for (int pass = 0; pass < 2 && changed && !status; pass++) {
+        for (int i = 0; i < graph->n_stages && !status; i++) status = plan_stage(&p, graph->order[i], err);
+        changed = false;
+        for (int i = 0; i < graph->n_stages && !status; i++) {
+            int threads = lt_plan_threads(plan, i);
+            changed |= threads != plan->stages[i].threads && plan->stages[i].reply->flops > 0;
+            plan->stages[i].threads = threads;
+        }
+    }
+    if (!status) size_slabs(&p);
+    return status;
+}
+
+void lt_plan_finish(lt_run_plan *plan)
+{
+    for (int i = 0; plan->stages && i < plan->graph->n_stages; i++)
+        if (plan->stages[i].reply) lt__wire__plan_reply__free_unpacked(plan->stages[i].reply, NULL);
+    *plan = (lt_run_plan){0};
+}
+
+double lt_stream_seconds(const Lt__Wire__Stream *stream)
+{
+    double ticks = (double)stream->last_duration;
+    for (size_t i = 1; i < stream->n_pts_delta; i++) ticks += (double)stream->pts_delta[i];
+    return stream->time_base_den && ticks > 0 ? ticks * stream->time_base_num / stream->time_base_den : 0;
+}

@@ -1,0 +1,65 @@
+/* plan.h - what a run will need: geometry, memory, work, transport, from the source down. */
+#ifndef LT_ORCHESTRATOR_PLAN_H
+#define LT_ORCHESTRATOR_PLAN_H
+
+#include "orchestrator/graph.h"
+#include "proto/longtake.pb-c.h"
+
+/* An option that was "auto" and what it means since. */
+typedef struct lt_resolved {
+    const char *stage, *name, *text;
+} lt_resolved;
+
+/* One output port of a stage. Every replica of the producer has as many slots. */
+typedef struct lt_planned_output {
+    Lt__Wire__Stream *stream; /* borrowed from the reply */
+    uint64_t slot_bytes;
+    uint32_t n_slots;
+    uint32_t memo_units;
+} lt_planned_output;
+
+typedef struct lt_planned_stage {
+    Lt__Wire__PlanReply *reply; /* owned */
+    lt_planned_output *outputs; /* by port */
+    int threads;                /* of one replica */
+    uint64_t units;             /* it makes, or eats when a sink; 0: unknown */
+    uint64_t slab_bytes;        /* shared memory one replica may map: its own slots and its producers' */
+} lt_planned_stage;
+
+typedef struct lt_planned_edge {
+    Lt__Wire__Stream *stream; /* borrowed */
+    uint32_t in_flight;       /* of one replica of the consumer */
+} lt_planned_edge;
+
+typedef struct lt_run_plan {
+    const lt_graph *graph;
+    lt_planned_stage *stages; /* by stage of the graph */
+    lt_planned_edge *edges;   /* by edge of the graph */
+    uint64_t memory_bytes;    /* all processes and slots together */
+    int cores;                /* shared by the stages */
+    bool is_live;
+} lt_run_plan;
+
+/* Ask the stages in order. `recorded`: options resolved by an earlier plan, which stand. The plan is the caller's to
+ * finish, also after an error, which is the sentence of the stage that refused, with its place in the graph file.
+ * Needs a checked graph without mistakes. Runs the stage programs; other memory comes from `arena`. */
+lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n_recorded, lt_arena *arena,
+                       lt_run_plan *plan, lt_err *err);
+
+void lt_plan_finish(lt_run_plan *plan);
+
+/* Options of a stage as it is told them: given, or resolved before (`recorded`), or by this plan (NULL: not yet).
+ * *n of them, in `arena`; NULL when memory is out. */
+Lt__Wire__Option **lt_plan_options(const lt_graph *graph, int stage, const lt_resolved *recorded,
+                                   int n_recorded, const Lt__Wire__PlanReply *reply, lt_arena *arena,
+                                   size_t *n);
+
+/* Frames, seconds (0: unknown) of a stream. */
+double lt_stream_seconds(const Lt__Wire__Stream *stream);
+
+/* Threads of a replica of `stage`; fills nothing. Compute stages (those whose plan has FLOPs) divide the cores by
+ * their replicas, but get no fewer than two while there are two: stages of a pipeline wait for each other, and idle
+ * threads cost nothing. Others get up to four. A stage's own `threads` stands. */
+int lt_plan_threads(const lt_run_plan *plan, int stage);
+
+#endif

@@ -1,0 +1,175 @@
+/* plan_print.c - a plan as a table for people and as JSON for programs. */
+#include "orchestrator/plan_print.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "orchestrator/format.h"
+
+typedef struct traffic {
+    const char *kind, *transport;
+    double frame_bytes, second_bytes; /* 0: unknown */
+    uint32_t n_slots;
+} traffic;
+
+static const char *host_name(void)
+{
+    static char name[64];
+    if (gethostname(name, sizeof name - 1)) strcpy(name, "localhost");
+    return name;
+}
+
+static traffic traffic_of(const lt_run_plan *plan, int index)
+{
+    const lt_edge *edge = &plan->graph->edges[index];
+    const Lt__Wire__Stream *stream = plan->edges[index].stream;
+    double bytes = (double)stream->unit_bytes * (double)stream->n_units, seconds = lt_stream_seconds(stream);
+    traffic t = {
+        .kind = stream->kind == LT__WIRE__PORT_KIND__PORT_FRAMES    ? "frames"
+                : stream->kind == LT__WIRE__PORT_KIND__PORT_LATENTS ? "latents"
+                                                                    : "windows",
+        .transport = plan->graph->is_tcp ? "tcp, encrypted" : "shared memory",
+        .frame_bytes = stream->n_frames ? bytes / (double)stream->n_frames : 0,
+        .second_bytes = seconds > 0 ? bytes / seconds : 0,
+        .n_slots = plan->edges[index].in_flight * (uint32_t)plan->graph->stages[edge->consumer].replicas,
+    };
+    return t;
+}
+
+/* ---- for people -------------------------------------------------------------------------------------- */
+
+static int widest(const lt_run_plan *plan, bool edges)
+{
+    int width = 5;
+    int n = edges ? plan->graph->n_edges : plan->graph->n_stages;
+    for (int i = 0; i < n; i++)
+        width = LT_MAX(width, (int)strlen(edges ? plan->graph->edges[i].name : plan->graph->stages[i].name));
+    return width;
+}
+
+static void print_stages(const lt_run_plan *plan, FILE *out)
+{
+    int width = widest(plan, false), host_width = LT_MAX((int)strlen(host_name()), 4);
+    fprintf(out, "%-*s  %-*s  replicas  threads     units  peak memory  work factor     TFLOP\n", width,
+            "stage", host_width, "host");
+    for (int i = 0; i < plan->graph->n_stages; i++) {
+        const lt_graph_stage *stage = &plan->graph->stages[plan->graph->order[i]];
+        const lt_planned_stage *planned = &plan->stages[plan->graph->order[i]];
+        char factor[32] = "-", flop[32] = "-";
+        if (planned->reply->flops > 0) {
+            snprintf(factor, sizeof factor, "%.2f", planned->reply->work_factor);
+            snprintf(flop, sizeof flop, planned->reply->flops < 1e10 ? "%.4f" : "%.2f",
+                     planned->reply->flops / 1e12);
+        }
+        fprintf(out, "%-*s  %-*s  %8d  %7d  %8llu  %11s  %11s  %8s\n", width, stage->name, host_width,
+                host_name(), stage->replicas, planned->threads, (unsigned long long)planned->units,
+                lt_format_bytes((double)planned->reply->peak_bytes).text, factor, flop);
+    }
+}
+
+static void print_edges(const lt_run_plan *plan, FILE *out)
+{
+    int width = widest(plan, true);
+    fprintf(out, "\n%-*s  kind      bytes a unit  slots  transport       bytes a frame  bytes a second\n",
+            width, "edge");
+    for (int i = 0; i < plan->graph->n_edges; i++) {
+        traffic t = traffic_of(plan, i);
+        fprintf(out, "%-*s  %-8s  %12s  %5u  %-14s  %13s  %14s\n", width, plan->graph->edges[i].name, t.kind,
+                lt_format_bytes((double)plan->edges[i].stream->unit_bytes).text, t.n_slots, t.transport,
+                t.frame_bytes > 0 ? lt_format_bytes(t.frame_bytes).text : "-",
+                t.second_bytes > 0 ? lt_format_bytes(t.second_bytes).text : "-");
+    }
+}
+
+static void print_notes(const lt_run_plan *plan, FILE *out)
+{
+    bool any = false;
+    for (int i = 0; i < plan->graph->n_stages; i++) {
+        int index = plan->graph->order[i];
+        const Lt__Wire__PlanReply *reply = plan->stages[index].reply;
+        for (size_t k = 0; k < reply->n_notes; k++) {
+            fprintf(out, "%s%s: %s\n", any ? "" : "\n", plan->graph->stages[index].name, reply->notes[k]);
+            any = true;
+        }
+        for (size_t k = 0; k < reply->n_resolved; k++) {
+            fprintf(out, "%s%s: %s = %s\n", any ? "" : "\n", plan->graph->stages[index].name,
+                    reply->resolved[k]->name, reply->resolved[k]->text);
+            any = true;
+        }
+    }
+}
+
+/* Memory that can be had without swapping; 0: unknown. */
+static uint64_t available_memory(void)
+{
+    unsigned long long kib = 0;
+    char line[256];
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    if (file) fclose(file);
+    return kib * 1024;
+}
+
+void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out)
+{
+    uint64_t available = available_memory();
+    print_stages(plan, out);
+    print_edges(plan, out);
+    print_notes(plan, out);
+    fprintf(out, "\nmemory: %s for all processes and slots, %s available%s\n",
+            lt_format_bytes((double)plan->memory_bytes).text, lt_format_bytes((double)available).text,
+            available && plan->memory_bytes > available ? ": NOT ENOUGH" : "");
+    for (int i = 0; i < n_disks; i++)
+        fprintf(out, "disk: %s: about %s needed, %s free%s\n", disks[i].path,
+                lt_format_bytes((double)disks[i].needed).text,
+                lt_format_bytes((double)disks[i].available).text,
+                disks[i].needed > disks[i].available ? ": NOT ENOUGH" : "");
+    if (plan->is_live) fprintf(out, "the source is live: an interrupted run cannot be continued\n");
+}
+
+/* ---- for programs ------------------------------------------------------------------------------------ */
+
+static json_t *stage_json(const lt_run_plan *plan, int index)
+{
+    const lt_graph_stage *stage = &plan->graph->stages[index];
+    const lt_planned_stage *planned = &plan->stages[index];
+    json_t *resolved = json_object(), *notes = json_array();
+    for (size_t k = 0; k < planned->reply->n_resolved; k++)
+        json_object_set_new(resolved, planned->reply->resolved[k]->name,
+                            json_string(planned->reply->resolved[k]->text));
+    for (size_t k = 0; k < planned->reply->n_notes; k++)
+        json_array_append_new(notes, json_string(planned->reply->notes[k]));
+    return json_pack("{ss ss ss si si sI sI sI sI sf sf so so}", "name", stage->name, "kind",
+                     stage->described->kind, "host", host_name(), "replicas", stage->replicas, "threads",
+                     planned->threads, "units", (json_int_t)planned->units, "peak_bytes",
+                     (json_int_t)planned->reply->peak_bytes, "slab_bytes",
+                     (json_int_t)(plan->graph->is_tcp ? 0 : planned->slab_bytes), "disk_bytes",
+                     (json_int_t)planned->reply->disk_bytes, "work_factor", planned->reply->work_factor,
+                     "tflop", planned->reply->flops / 1e12, "resolved", resolved, "notes", notes);
+}
+
+static json_t *edge_json(const lt_run_plan *plan, int index)
+{
+    traffic t = traffic_of(plan, index);
+    return json_pack("{ss ss sI si ss so so}", "name", plan->graph->edges[index].name, "kind", t.kind,
+                     "unit_bytes", (json_int_t)plan->edges[index].stream->unit_bytes, "slots", (int)t.n_slots,
+                     "transport", plan->graph->is_tcp ? "tcp" : "shared memory", "bytes_per_frame",
+                     t.frame_bytes > 0 ? json_real(t.frame_bytes) : json_null(), "bytes_per_second",
+                     t.second_bytes > 0 ? json_real(t.second_bytes) : json_null());
+}
+
+json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks)
+{
+    json_t *stages = json_array(), *edges = json_array(), *places = json_array();
+    for (int i = 0; i < plan->graph->n_stages; i++)
+        json_array_append_new(stages, stage_json(plan, plan->graph->order[i]));
+    for (int i = 0; i < plan->graph->n_edges; i++) json_array_append_new(edges, edge_json(plan, i));
+    for (int i = 0; i < n_disks; i++)
+        json_array_append_new(places, json_pack("{ss sI sI}", "path", disks[i].path, "needed",
+                                                (json_int_t)disks[i].needed, "available",
+                                                (json_int_t)disks[i].available));
+    return json_pack("{so so sI si so}", "stages", stages, "edges", edges, "memory_bytes",
+                     (json_int_t)plan->memory_bytes, "cores", plan->cores, "disks", places);
+}

@@ -1,0 +1,20 @@
+/* plan_print.h - a plan as a table for people and as JSON for programs. */
+#ifndef LT_ORCHESTRATOR_PLAN_PRINT_H
+#define LT_ORCHESTRATOR_PLAN_PRINT_H
+
+#include <jansson.h>
+
+#include "orchestrator/disk.h"
+
+/* The table of stages, of edges, notes, memory and disks. */
+void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out);
+
+/* {"stages": [{"name", "kind", "host", "replicas", "threads", "units", "peak_bytes", "slab_bytes", "disk_bytes",
+ *              "work_factor", "tflop", "resolved": {}, "notes": []}],
+ *  "edges": [{"name", "kind", "unit_bytes", "slots", "transport", "bytes_per_frame", "bytes_per_second"}],
+ *  "memory_bytes", "cores", "disks": [{"path", "needed", "available"}]}
+ * peak_bytes and slab_bytes are of one replica: its own memory, and the shared memory it may map. bytes_per_second is
+ * in the video's own time, null where durations are not known. The caller's to decref; NULL when memory is out. */
+json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks);
+
+#endif

@@ -1,0 +1,284 @@
+/* progress.c - the screen, the lines and the JSON of a run. */
+#include "orchestrator/progress.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "orchestrator/format.h"
+#include "orchestrator/report.h"
+
+#define SECOND INT64_C(1000000000)
+
+static bool is_sink(const lt_run *run, int stage)
+{
+    return !run->graph->stages[stage].described->n_outputs;
+}
+
+static const char *state_of(const lt_run *run, int stage)
+{
+    bool starting = false, running = false, waiting = false, down = false;
+    for (int i = 0; i < run->graph->stages[stage].replicas; i++) {
+        const lt_replica *replica = lt_run_replica(run, stage, i);
+        starting |= replica->state == LT_REPLICA_STARTING;
+        down |= replica->state == LT_REPLICA_DOWN;
+        running |= replica->state == LT_REPLICA_READY && !replica->is_idle && !replica->is_done;
+        waiting |= replica->state == LT_REPLICA_READY && replica->is_idle && !replica->is_done;
+    }
+    return running ? "running" : waiting ? "waiting" : starting ? "starting" : down ? "restarting" : "done";
+}
+
+lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
+{
+    lt_stage_progress p = {.state = state_of(run, stage), .fps = run->meters[stage].fps};
+    for (int i = 0; i < run->graph->stages[stage].replicas; i++) {
+        const lt_replica *r = lt_run_replica(run, stage, i);
+        p.units += r->units + r->past_units;
+        p.frames += is_sink(run, stage) ? LT_MAX(r->frames, r->most_frames) : r->frames + r->past_frames;
+        p.frames_total = LT_MAX(p.frames_total, r->frames_total);
+        p.cached += r->cached + r->past_cached;
+        p.bytes_out += r->bytes_out + r->past_bytes_out;
+        p.memory_bytes += r->memory_bytes;
+        p.queued += r->queued;
+        p.held += r->held;
+        p.restarts += r->n_restarts;
+    }
+    return p;
+}
+
+/* ---- speed ------------------------------------------------------------------------------------------- */
+
+static void measure(lt_run *run)
+{
+    int64_t now = lt_now_ns();
+    for (int i = 0; i < run->graph->n_stages; i++) {
+        lt_meter *meter = &run->meters[i];
+        uint64_t frames = lt_stage_progress_of(run, i).frames;
+        double seconds = (double)(now - meter->ns) * 1e-9;
+        if (!meter->ns || frames < meter->frames) {
+            meter->frames = frames; /* what an earlier part of the run has made is no speed */
+            meter->ns = frames || meter->ns ? now : 0;
+        } else if (seconds >= 1) {
+            double fps = (double)(frames - meter->frames) / seconds;
+            meter->fps = meter->fps > 0 ? 0.8 * meter->fps + 0.2 * fps : fps;
+            meter->frames = frames;
+            meter->ns = now;
+        }
+    }
+}
+
+/* Sinks taken together. */
+static lt_stage_progress whole(const lt_run *run)
+{
+    lt_stage_progress all = {0};
+    for (int i = 0; i < run->graph->n_stages; i++) {
+        lt_stage_progress p = lt_stage_progress_of(run, i);
+        all.cached += p.cached;
+        all.memory_bytes += p.memory_bytes;
+        if (!is_sink(run, i)) continue;
+        all.frames += p.frames;
+        all.frames_total += p.frames_total;
+        all.fps += p.fps;
+    }
+    return all;
+}
+
+/* Seconds to go; negative: unknown. */
+static double seconds_left(const lt_stage_progress *p)
+{
+    return p->fps > 0 && p->frames_total >= p->frames && p->frames_total
+               ? (double)(p->frames_total - p->frames) / p->fps
+               : -1;
+}
+
+/* ---- screen ------------------------------------------------------------------------------------------ */
+
+static int screen_width(void)
+{
+    struct winsize size;
+    return !ioctl(2, TIOCGWINSZ, &size) && size.ws_col > 20 ? size.ws_col : 80;
+}
+
+static void wipe(lt_run *run)
+{
+    if (run->n_drawn) fprintf(stderr, "\033[%dA\r\033[J", run->n_drawn);
+    run->n_drawn = 0;
+}
+
+static void stage_line(const lt_run *run, int stage, char *line, size_t room)
+{
+    lt_stage_progress p = lt_stage_progress_of(run, stage);
+    char frames[48], eta[48] = "", cached[40] = "", restarts[40] = "";
+    int width = 0;
+    for (int i = 0; i < run->graph->n_stages; i++)
+        width = LT_MAX(width, (int)strlen(run->graph->stages[i].name));
+    if (p.frames_total)
+        snprintf(frames, sizeof frames, "%llu/%llu", (unsigned long long)p.frames,
+                 (unsigned long long)p.frames_total);
+    else
+        snprintf(frames, sizeof frames, "%llu", (unsigned long long)p.frames);
+    if (is_sink(run, stage) && seconds_left(&p) >= 0)
+        snprintf(eta, sizeof eta, "  ETA %s", lt_format_seconds(seconds_left(&p)).text);
+    if (p.cached) snprintf(cached, sizeof cached, "  %llu cached", (unsigned long long)p.cached);
+    if (p.restarts) snprintf(restarts, sizeof restarts, "  %d restarted", p.restarts);
+    snprintf(line, room, "%-*s  %13s frames %7.1f fps  queue %-3u %9s  %-10s%s%s%s", width,
+             run->graph->stages[stage].name, frames, p.fps, p.queued,
+             lt_format_bytes((double)p.memory_bytes).text, p.state, cached, restarts, eta);
+}
+
+static void draw(lt_run *run)
+{
+    char line[512];
+    int width = screen_width();
+    wipe(run);
+    for (int i = 0; i < run->graph->n_stages; i++) {
+        stage_line(run, run->graph->order[i], line, sizeof line);
+        fprintf(stderr, "%.*s\n", width - 1, line);
+        run->n_drawn++;
+    }
+    fflush(stderr);
+}
+
+/* ---- lines and JSON ---------------------------------------------------------------------------------- */
+
+static double unix_time(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void print_json(json_t *object)
+{
+    char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+    if (text) printf("%s\n", text);
+    fflush(stdout);
+    free(text);
+    json_decref(object);
+}
+
+static void progress_line(const lt_run *run)
+{
+    lt_stage_progress all = whole(run);
+    double left = seconds_left(&all);
+    char clock[16];
+    time_t now = time(NULL);
+    struct tm parts;
+    strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &parts));
+    fprintf(stderr, "%s %llu of %llu frames, %.1f fps%s%s, %llu units cached, %s\n", clock,
+            (unsigned long long)all.frames, (unsigned long long)all.frames_total, all.fps,
+            left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "",
+            (unsigned long long)all.cached, lt_format_bytes((double)all.memory_bytes).text);
+}
+
+static void progress_json(const lt_run *run)
+{
+    lt_stage_progress all = whole(run);
+    double left = seconds_left(&all);
+    json_t *stages = json_array();
+    for (int i = 0; i < run->graph->n_stages; i++) {
+        lt_stage_progress p = lt_stage_progress_of(run, run->graph->order[i]);
+        json_array_append_new(stages,
+                              json_pack("{ss ss sI sI sI sf si si sI sI si}", "name",
+                                        run->graph->stages[run->graph->order[i]].name, "state", p.state,
+                                        "units", (json_int_t)p.units, "frames", (json_int_t)p.frames,
+                                        "frames_total", (json_int_t)p.frames_total, "fps", p.fps, "queued",
+                                        (int)p.queued, "held", (int)p.held, "cached", (json_int_t)p.cached,
+                                        "memory_bytes", (json_int_t)p.memory_bytes, "restarts", p.restarts));
+    }
+    print_json(json_pack("{ss sf sI sI sf so so}", "event", "progress", "time", unix_time(), "frames",
+                         (json_int_t)all.frames, "frames_total", (json_int_t)all.frames_total, "fps", all.fps,
+                         "eta_seconds", left >= 0 ? json_real(left) : json_null(), "stages", stages));
+}
+
+void lt_progress_event(lt_run *run, const char *event, const lt_replica *replica, const char *format, ...)
+{
+    char text[1500];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    const lt_graph_stage *stage = replica ? &run->graph->stages[replica->stage] : NULL;
+    if (run->mode == LT_OUTPUT_JSON) {
+        json_t *object = json_pack("{ss sf ss}", "event", event, "time", unix_time(), "text", text);
+        if (replica) {
+            json_object_set_new(object, "stage", json_string(stage->name));
+            json_object_set_new(object, "replica", json_integer(replica->replica));
+            json_object_set_new(object, "incarnation", json_integer(replica->incarnation));
+        }
+        print_json(object);
+        return;
+    }
+    if (!strcmp(event, "start") || (!strcmp(event, "ready") && run->mode == LT_OUTPUT_SCREEN)) return;
+    char clock[16], title[96];
+    time_t now = time(NULL);
+    struct tm parts;
+    strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &parts));
+    wipe(run);
+    fprintf(stderr, "%s %s%s%s\n", clock, replica ? lt_replica_title(run, replica, title) : "",
+            replica ? " " : "", text);
+    if (run->mode == LT_OUTPUT_SCREEN) draw(run);
+}
+
+void lt_progress_tick(lt_run *run)
+{
+    static const int64_t every[] = {
+        [LT_OUTPUT_LINES] = 10 * SECOND, [LT_OUTPUT_SCREEN] = SECOND / 4, [LT_OUTPUT_JSON] = SECOND};
+    int64_t now = lt_now_ns();
+    measure(run);
+    if (!run->drawn_ns && run->mode != LT_OUTPUT_SCREEN) run->drawn_ns = now;
+    if (now - run->drawn_ns < every[run->mode]) return;
+    run->drawn_ns = now;
+    if (run->mode == LT_OUTPUT_SCREEN)
+        draw(run);
+    else if (run->mode == LT_OUTPUT_JSON)
+        progress_json(run);
+    else
+        progress_line(run);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------- */
+
+static void end_json(const lt_run *run, int exit_code)
+{
+    json_t *outputs = json_array();
+    double seconds = lt_run_seconds(run);
+    for (int i = 0; i < run->folder->n_outputs; i++)
+        json_array_append_new(outputs, json_string(run->folder->outputs[i]));
+    print_json(json_pack("{ss sf ss ss si so sI sf sf si}", "event", "end", "time", unix_time(), "outcome",
+                         lt_outcome_name(run->outcome), "text", run->why, "exit_code", exit_code, "outputs",
+                         outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds, "fps",
+                         seconds > 0 ? (double)lt_run_frames(run) / seconds : 0.0, "restarts",
+                         lt_run_restarts(run)));
+}
+
+void lt_progress_end(lt_run *run, int exit_code)
+{
+    double seconds = lt_run_seconds(run);
+    uint64_t frames = lt_run_frames(run);
+    int restarts = lt_run_restarts(run);
+    if (run->mode == LT_OUTPUT_SCREEN) draw(run); /* stays on the screen */
+    if (run->mode == LT_OUTPUT_JSON) {
+        end_json(run, exit_code);
+        return;
+    }
+    if (run->outcome == LT_FAILED) {
+        fprintf(stderr, "orchestrator: %s\n", run->why);
+        return;
+    }
+    if (run->outcome == LT_INTERRUPTED) {
+        fprintf(stderr, "interrupted after %s; the same command continues\n",
+                lt_format_seconds(seconds).text);
+        return;
+    }
+    for (int i = 0; i < run->folder->n_outputs; i++) printf("%s%s", i ? ", " : "", run->folder->outputs[i]);
+    printf("%s%llu frames in %.1f s, %.1f fps", run->folder->n_outputs ? ": " : "",
+           (unsigned long long)frames, seconds, seconds > 0 ? (double)frames / seconds : 0.0);
+    if (restarts) printf(", %d restart%s", restarts, restarts > 1 ? "s" : "");
+    printf("\n");
+    fflush(stdout);
+}

@@ -1,0 +1,210 @@
+/* run_folder.c - the folder beside an output: its place, its lock, its files. */
+#include "orchestrator/run_folder.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "orchestrator/check.h"
+
+enum { DYING_SECONDS = 10 };
+
+/* ---- place ------------------------------------------------------------------------------------------- */
+
+static bool add_path(lt_run_folder *folder, const char *path)
+{
+    folder->locks[folder->n_paths] = -1;
+    folder->paths[folder->n_paths] = path;
+    return folder->paths[folder->n_paths++] != NULL;
+}
+
+static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
+{
+    bool ok = true;
+    for (int i = 0; i < graph->n_stages && ok; i++) {
+        const char *output = lt_stage_output(&graph->stages[i]);
+        if (!output) continue;
+        folder->outputs[folder->n_outputs++] = output;
+        ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", output));
+    }
+    if (!folder->n_paths && graph->cache) {
+        ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->cache));
+    } else if (!folder->n_paths) {
+        const char *slash = strrchr(graph->file, '/'), *name = slash ? slash + 1 : graph->file;
+        size_t n = strlen(name);
+        if (n > 5 && !strcmp(name + n - 5, ".toml")) n -= 5;
+        ok = add_path(folder, lt_arena_printf(arena, "%s/%.*s.longtake", graph->base, (int)n, name));
+    }
+    folder->path = folder->paths[0];
+    return ok ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
+}
+
+const char *lt_run_folder_of(const lt_run_folder *folder, const lt_graph_stage *stage)
+{
+    const char *output = lt_stage_output(stage);
+    for (int i = 0; output && i < folder->n_outputs; i++)
+        if (!strcmp(folder->outputs[i], output)) return folder->paths[i];
+    return folder->path;
+}
+
+/* ---- lock -------------------------------------------------------------------------------------------- */
+
+/* Pid written in a lock file, 0: none. */
+static int read_pid(int fd)
+{
+    char text[32] = "";
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    return n > 0 ? atoi(text) : 0;
+}
+
+static lt_status wait_for_lock(int fd, const char *path, lt_err *err)
+{
+    int64_t deadline = lt_now_ns() + DYING_SECONDS * INT64_C(1000000000);
+    while (flock(fd, LOCK_EX | LOCK_NB)) {
+        if (errno != EWOULDBLOCK) return lt_fail_errno(err, errno, "locking %s", path);
+        int pid = read_pid(fd);
+        bool is_alive = pid > 0 && (!kill(pid, 0) || errno == EPERM);
+        if (is_alive || lt_now_ns() > deadline)
+            return lt_fail(err, LT_E_BUSY, "%.*s is being written by another run (pid %d)%s",
+                           (int)(strlen(path) - strlen(".longtake")), path, pid,
+                           is_alive ? "" : ", whose stages are still alive");
+        /* Waiting for a lock with a time limit has no other way. */
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    }
+    return LT_OK;
+}
+
+/* Open and lock <path>/lock. AGAIN: its owner has removed it meanwhile. */
+static lt_status try_lock(const char *path, const char *name, int *lock, lt_err *err)
+{
+    struct stat opened, there;
+    if (mkdir(path, 0777) && errno != EEXIST)
+        return lt_fail_errno(err, errno, "cannot make the run folder %s", path);
+    *lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0) return errno == ENOENT ? LT_AGAIN : lt_fail_errno(err, errno, "%s", name);
+    lt_status status = wait_for_lock(*lock, path, err);
+    if (!status && (fstat(*lock, &opened) || stat(name, &there) || opened.st_ino != there.st_ino))
+        status = LT_AGAIN;
+    return status;
+}
+
+static lt_status lock_path(const char *path, int *lock, lt_err *err)
+{
+    char name[4200], pid[32];
+    lt_status status;
+    snprintf(name, sizeof name, "%s/lock", path);
+    while ((status = try_lock(path, name, lock, err)) == LT_AGAIN)
+        if (*lock >= 0) close(*lock);
+    if (status) return status;
+    int n = snprintf(pid, sizeof pid, "%d\n", (int)getpid());
+    if (ftruncate(*lock, 0) || pwrite(*lock, pid, (size_t)n, 0) != n)
+        return lt_fail_errno(err, errno, "%s", name);
+    return LT_OK;
+}
+
+lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
+{
+    *folder = (lt_run_folder){0};
+    lt_status status = find_paths(graph, arena, folder, err);
+    for (int i = 0; i < folder->n_paths && !status; i++)
+        status = lock_path(folder->paths[i], &folder->locks[i], err);
+    folder->is_locked = !status;
+    return status;
+}
+
+/* Nothing but the lock is in the folder. */
+static bool is_unused(const char *path)
+{
+    DIR *dir = opendir(path);
+    int n = 0;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) n += strcmp(entry->d_name, "lock") != 0;
+    if (dir) closedir(dir);
+    return n == 2; /* "." and ".." */
+}
+
+void lt_run_folder_finish(lt_run_folder *folder, bool unused)
+{
+    char name[4200];
+    for (int i = 0; i < folder->n_paths; i++) {
+        if (folder->locks[i] < 0) continue;
+        snprintf(name, sizeof name, "%s/lock", folder->paths[i]);
+        /* Only the holder of a lock may remove it, which is this process when it has locked all. */
+        if (unused && folder->is_locked && is_unused(folder->paths[i])) {
+            unlink(name);
+            rmdir(folder->paths[i]);
+        }
+        close(folder->locks[i]);
+    }
+    folder->n_paths = 0;
+}
+
+/* ---- files ------------------------------------------------------------------------------------------- */
+
+/* Remove what is in an open folder; `keep`: a name that stays. Takes the descriptor. */
+static bool remove_inside(int fd, const char *keep, int depth)
+{
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    bool ok = dir != NULL && depth < 16;
+    if (!dir && fd >= 0) close(fd);
+    for (struct dirent *entry; ok && (entry = readdir(dir));) {
+        const char *name = entry->d_name;
+        if (!strcmp(name, ".") || !strcmp(name, "..") || (keep && !strcmp(name, keep))) continue;
+        if (!unlinkat(dirfd(dir), name, 0)) continue;
+        ok = (errno == EISDIR || errno == EPERM) &&
+             remove_inside(openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), NULL,
+                           depth + 1) &&
+             !unlinkat(dirfd(dir), name, AT_REMOVEDIR);
+    }
+    if (dir) closedir(dir);
+    return ok;
+}
+
+lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err)
+{
+    for (int i = 0; i < folder->n_paths; i++)
+        if (!remove_inside(open(folder->paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC), "lock", 0))
+            return lt_fail_errno(err, errno, "clearing %s", folder->paths[i]);
+    return LT_OK;
+}
+
+static lt_status sync_folder_of(const char *path, lt_err *err)
+{
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash) *slash = 0;
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    lt_status status = fd < 0 || fsync(fd) ? lt_fail_errno(err, errno, "%s", folder) : LT_OK;
+    if (fd >= 0) close(fd);
+    return status;
+}
+
+lt_status lt_write_file(const char *path, const char *text, size_t bytes, lt_err *err)
+{
+    char temporary[4200];
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return lt_fail_errno(err, errno, "%s", temporary);
+    lt_status status = LT_OK;
+    for (size_t done = 0; done < bytes && !status;) {
+        ssize_t n = write(fd, text + done, bytes - done);
+        if (n >= 0)
+            done += (size_t)n;
+        else if (errno != EINTR)
+            status = lt_fail_errno(err, errno, "writing %s", temporary);
+    }
+    if (!status && fsync(fd)) status = lt_fail_errno(err, errno, "writing %s", temporary);
+    if (close(fd) && !status) status = lt_fail_errno(err, errno, "writing %s", temporary);
+    if (!status && rename(temporary, path)) status = lt_fail_errno(err, errno, "%s", path);
+    if (!status) status = sync_folder_of(path, err);
+    if (status) unlink(temporary);
+    return status;
+}

@@ -1,0 +1,43 @@
+/* run_folder.h - the folder beside an output that keeps a run: lock, manifest, logs, report.
+ *
+ * `<output>.longtake/` for a sink with an option `output`, else `<cache>.longtake/`, else `<graph>.longtake/`.
+ * Every output has one, with a lock; the first one's also holds the manifest:
+ *
+ *     lock             flock by the orchestrator and every stage; the orchestrator's pid
+ *     manifest.json    configuration, its digest, the plan's resolved options, when it began and ended
+ *     logs/            STAGE.REPLICA.log, what stages wrote to standard error; appended
+ *     report.json      see report.h */
+#ifndef LT_ORCHESTRATOR_RUN_FOLDER_H
+#define LT_ORCHESTRATOR_RUN_FOLDER_H
+
+#include "orchestrator/graph.h"
+
+typedef struct lt_run_folder {
+    const char *path;                   /* of the first */
+    const char *outputs[LT_MAX_STAGES]; /* files that the sinks write */
+    int n_outputs;
+    const char *paths[LT_MAX_STAGES]; /* one an output; at least one */
+    int locks[LT_MAX_STAGES];         /* descriptors, one a path; every stage inherits them */
+    int n_paths;
+    bool is_locked; /* all of them, by this process */
+} lt_run_folder;
+
+/* Make the folders and lock them. When another run holds one: E_BUSY at once, naming its pid; when that run's
+ * orchestrator is dead, its stages get 10 s to end. *folder is the caller's to finish, also after an error. Strings
+ * in `arena`. Errors: E_BUSY, E_IO, E_PERMISSION, E_NO_SPACE. */
+lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err);
+
+/* Close the locks: the folders are free once no stage holds them either. `unused`: the run has not begun, so folders
+ * with nothing but a lock are removed. */
+void lt_run_folder_finish(lt_run_folder *folder, bool unused);
+
+/* Remove everything but the locks. */
+lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err);
+
+/* The run folder that stage `index` is told: that of its own output, else the first. */
+const char *lt_run_folder_of(const lt_run_folder *folder, const lt_graph_stage *stage);
+
+/* Write a file whole or not at all: temporary file, fsync, rename, fsync of the folder. */
+lt_status lt_write_file(const char *path, const char *text, size_t bytes, lt_err *err);
+
+#endif

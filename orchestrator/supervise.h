@@ -1,0 +1,13 @@
+/* supervise.h - the loop that keeps a run's stages going until its sinks are done. */
+#ifndef LT_ORCHESTRATOR_SUPERVISE_H
+#define LT_ORCHESTRATOR_SUPERVISE_H
+
+#include "orchestrator/run.h"
+
+/* Run a prepared run to its end: start every stage, restart what dies, and when the sinks are done, a stage fails for
+ * good or the user interrupts, end all of them. Returns when no stage is alive. run->outcome and ->why say how it
+ * went. SIGINT, SIGTERM, SIGHUP and SIGCHLD must be blocked and arrive at `signals` (a signalfd, non-blocking). The
+ * first interrupt lets sinks finish their segment, the second ends everything at once. One thread. */
+void lt_supervise(lt_run *run, int signals);
+
+#endif
