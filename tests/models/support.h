@@ -1,0 +1,71 @@
+/* support.h - what the tests of models/ share: synthetic checkpoints, fixtures, comparison. Failures end the running test
+ * through cmocka. */
+#ifndef LT_TEST_SUPPORT_H
+#define LT_TEST_SUPPORT_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "kernels/safetensors.h"
+#include "models/tiling.h"
+
+/* ---- a folder that is removed at the end ------------------------------------------------------------------------------ */
+
+/* For main: make a temporary folder and keep the results of this run's checkpoints in it. */
+void support_start(void);
+void support_finish(void);
+/* folder/`format`, in static memory of 8 texts. */
+const char *in_folder(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* ---- synthetic checkpoints (synthetic.c) -------------------------------------------------------------------------------- */
+
+/* How a file shall differ from what its description says. */
+typedef struct synthetic {
+    lt_dtype dtype;         /* F32, F16, BF16 */
+    int n_shards;           /* 0: one file */
+    const char *omit[3];    /* tensors that are left out */
+    const char *add[2];     /* tensors that are put in beside, f32 [3] */
+    const char *reshape[2]; /* tensors that have one row more */
+    const char *poison[2];  /* tensors whose last value is NaN, the second's infinity */
+    bool no_config;
+} synthetic;
+
+/* Write the model that tests/fixtures/vae/`name`.json describes into `folder` (made), every value as make_vae_fixtures.py
+ * has it. */
+void synthetic_write(const char *name, const char *folder, const synthetic *options);
+
+/* ---- fixtures ------------------------------------------------------------------------------------------------------------ */
+
+typedef enum { FRAMES_FIRST, CHANNELS_FIRST } test_layout; /* [N,C,H,W], [C,T,H,W] */
+
+typedef struct fixture {
+    lt_safetensors *file;
+    const char *name;
+} fixture;
+
+fixture fixture_open(const char *name);
+void fixture_close(fixture *f);
+/* A tensor as f32 [N,H,W,C]; data is the caller's to free. */
+lt_tensor fixture_get(const fixture *f, const char *name, test_layout layout);
+/* Three numbers AxBxC of a fixture's metadata. */
+void fixture_box(const fixture *f, const char *key, int box[3]);
+
+/* ||a - b|| / ||b|| and max|a - b| / max|b|, printed; fails unless they are within bound and 2 * bound. Returns the
+ * first. */
+double check_close(const char *label, const float *a, const float *b, int64_t n, double bound);
+
+/* ---- contexts and models --------------------------------------------------------------------------------------------------- */
+
+void must(lt_status status, const lt_err *err); /* fails with err's text unless status is OK */
+lt_context *open_context(const char *device, lt_dtype dtype, size_t bytes, int threads);
+lt_vae *open_vae(const char *folder, int parts, lt_numerics numerics);
+/* A new zeroed f32 tensor [n,h,w,c] on the heap. */
+lt_tensor new_host(int64_t n, int64_t h, int64_t w, int64_t c);
+/* Nothing may be left in the workspace. */
+void check_empty(const lt_context *context);
+
+#endif

@@ -1,0 +1,231 @@
+/* test_vae.c - the networks against the references' own code in float64. */
+#include "tests/models/support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define F32_BOUND  1e-5
+#define BF16_BOUND 3e-2
+#define WORKSPACE  ((size_t)256 << 20)
+
+/* What a case of a fixture means. */
+typedef struct vae_case {
+    const char *fixture, *model, *in, *out;
+    lt_numerics numerics;
+    test_layout layout;
+    bool encode, scaled; /* scaled: latents are times 0.18215, as lite-sora has them */
+} vae_case;
+
+static const vae_case cases[] = {
+    {"svd_encode", "svd", "sample", "latent", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false},
+    {"svd_decode", "svd", "latent", "sample", LT_NUMERICS_AUTO, FRAMES_FIRST, false, false},
+    {"svd_decode_lite", "svd", "latent", "sample", LT_NUMERICS_LITE_SORA, CHANNELS_FIRST, false, true},
+    {"svd_shallow_1", "svd_shallow", "latent", "frames", LT_NUMERICS_AUTO, FRAMES_FIRST, false, false},
+    {"svd_shallow_1", "svd_shallow", "sample", "mean", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false},
+    {"svd_shallow_4", "svd_shallow", "latent", "frames", LT_NUMERICS_AUTO, FRAMES_FIRST, false, false},
+    {"svd_shallow_4", "svd_shallow", "sample", "mean", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false},
+    {"kl_encode", "kl", "sample", "latent", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false},
+    {"kl_decode", "kl", "latent", "sample", LT_NUMERICS_AUTO, FRAMES_FIRST, false, false},
+    {"lite_encoder", "lite_encoder", "sample", "latent", LT_NUMERICS_AUTO, FRAMES_FIRST, true, true},
+    {"lite_sd_decoder", "lite_sd_decoder", "latent", "sample", LT_NUMERICS_AUTO, FRAMES_FIRST, false, true},
+    {"lite_svd_decoder", "lite_svd_decoder", "latent", "sample", LT_NUMERICS_AUTO, CHANNELS_FIRST, false,
+     true},
+};
+
+static void scale(lt_tensor *t, double by)
+{
+    float *x = t->data;
+    for (int64_t i = 0; i < lt_n_elements(t); i++) x[i] = (float)(x[i] * by);
+}
+
+/* Run one half of a VAE on x [N,H,W,C] f32; the result, f32 on the heap. Moments are cut to the mean. */
+static lt_tensor run_half(lt_context *c, lt_vae *vae, lt_tensor x, bool encode)
+{
+    lt_err err = {0};
+    lt_tensor in = c->dtype == LT_F32 ? x : lt_convert(c, x, c->dtype);
+    lt_tensor y = encode ? lt_vae_encode(c, vae, in) : lt_vae_decode(c, vae, in);
+    if (c->dtype != LT_F32) lt_drop(c, &in);
+    int64_t channels = encode ? lt_vae_get_info(vae)->latent_channels : 3;
+    lt_tensor mean = lt_slice_channels(c, y, 0, channels), result = lt_convert(c, mean, LT_F32);
+    must(lt_context_status(c, &err), &err);
+    lt_tensor host = new_host(result.shape[0], result.shape[1], result.shape[2], channels);
+    memcpy(host.data, result.data, lt_tensor_bytes(&host));
+    lt_drop(c, &y);
+    lt_drop(c, &mean);
+    lt_drop(c, &result);
+    check_empty(c);
+    return host;
+}
+
+static double run_case(const vae_case *t, const char *model, const char *device, lt_dtype dtype, double bound)
+{
+    fixture f = fixture_open(t->fixture);
+    lt_vae *vae = open_vae(in_folder("%s", model), t->encode ? LT_VAE_ENCODER : LT_VAE_DECODER, t->numerics);
+    lt_context *c = open_context(device, dtype, WORKSPACE, 2);
+    double factor = t->scaled ? lt_vae_get_info(vae)->scaling_factor : 1;
+    lt_tensor in = fixture_get(&f, t->in, t->layout), wanted = fixture_get(&f, t->out, t->layout);
+    if (!t->encode) scale(&in, 1 / factor);
+    lt_tensor got = run_half(c, vae, in, t->encode);
+    if (t->encode) scale(&got, factor);
+    char label[96];
+    snprintf(label, sizeof(label), "%s %s %s", device, lt_dtype_name(dtype), t->fixture);
+    assert_int_equal(lt_n_elements(&got), lt_n_elements(&wanted));
+    double l2 = check_close(label, got.data, wanted.data, lt_n_elements(&wanted), bound);
+    free(in.data);
+    free(wanted.data);
+    free(got.data);
+    lt_vae_close(vae, c);
+    lt_context_destroy(c);
+    fixture_close(&f);
+    return l2;
+}
+
+static void networks_f32(void **state)
+{
+    for (size_t i = 0; i < LT_COUNT(cases); i++)
+        run_case(&cases[i], cases[i].model, "cpu", LT_F32, F32_BOUND);
+}
+
+static void networks_ref(void **state)
+{
+    for (size_t i = 0; i < LT_COUNT(cases); i++) run_case(&cases[i], cases[i].model, "ref", LT_F64, 1e-6);
+}
+
+/* A wrong eps must not pass. */
+static void numerics_matter(void **state)
+{
+    vae_case wrong = cases[2];
+    fixture f = fixture_open(wrong.fixture);
+    lt_context *c = open_context("cpu", LT_F32, WORKSPACE, 2);
+    lt_vae *lite = open_vae(in_folder("svd"), LT_VAE_DECODER, LT_NUMERICS_LITE_SORA);
+    lt_vae *other = open_vae(in_folder("svd"), LT_VAE_DECODER, LT_NUMERICS_DIFFUSERS);
+    assert_int_equal(lt_vae_get_info(other)->numerics, LT_NUMERICS_DIFFUSERS);
+    lt_tensor in = fixture_get(&f, "latent", CHANNELS_FIRST);
+    scale(&in, 1 / 0.18215);
+    lt_tensor a = run_half(c, lite, in, false), b = run_half(c, other, in, false);
+    double difference = 0, size = 0;
+    for (int64_t i = 0; i < lt_n_elements(&a); i++) {
+        double x = ((float *)a.data)[i], y = ((float *)b.data)[i];
+        difference += (x - y) * (x - y);
+        size += y * y;
+    }
+    assert_true(difference / size > 1e-8); /* L2 above 1e-4 */
+    free(in.data);
+    free(a.data);
+    free(b.data);
+    lt_vae_close(lite, c);
+    lt_vae_close(other, c);
+    lt_context_destroy(c);
+    fixture_close(&f);
+}
+
+/* Weight files in halves, computed in f32. */
+static void weights_f16(void **state)
+{
+    const vae_case encode = {"svd_f16", "", "sample", "mean", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false};
+    const vae_case decode = {"svd_f16", "", "latent", "frames", LT_NUMERICS_AUTO, FRAMES_FIRST, false, false};
+    synthetic_write("svd", in_folder("svd_f16"), &(synthetic){.dtype = LT_F16});
+    run_case(&encode, "svd_f16", "cpu", LT_F32, F32_BOUND);
+    run_case(&decode, "svd_f16", "cpu", LT_F32, F32_BOUND);
+}
+
+/* bf16 weights and activations; no worse than 1.25 times a network that rounds after each operator. */
+static void network_bf16(void **state)
+{
+    const vae_case encode = {"svd_bf16", "", "sample", "mean", LT_NUMERICS_AUTO, FRAMES_FIRST, true, false};
+    const vae_case decode = {"svd_bf16",       "",           "latent", "frames",
+                             LT_NUMERICS_AUTO, FRAMES_FIRST, false,    false};
+    synthetic_write("svd", in_folder("svd_bf16"), &(synthetic){.dtype = LT_BF16});
+    fixture f = fixture_open("svd_bf16");
+    double emulated_encode = atof(lt_safetensors_metadata(f.file, "emulation_encode"));
+    double emulated_decode = atof(lt_safetensors_metadata(f.file, "emulation_decode"));
+    fixture_close(&f);
+    assert_true(run_case(&encode, "svd_bf16", "cpu", LT_BF16, BF16_BOUND) <= 1.25 * emulated_encode);
+    assert_true(run_case(&decode, "svd_bf16", "cpu", LT_BF16, BF16_BOUND) <= 1.25 * emulated_decode);
+    /* The file's values in f32 arithmetic are the reference itself. */
+    run_case(&decode, "svd_bf16", "cpu", LT_F32, F32_BOUND);
+}
+
+static void sharded(void **state)
+{
+    synthetic_write("svd", in_folder("shards"), &(synthetic){.n_shards = 3});
+    run_case(&cases[0], "shards", "cpu", LT_F32, F32_BOUND);
+    run_case(&cases[1], "shards", "cpu", LT_F32, F32_BOUND);
+}
+
+/* Without config.json the architecture comes from names and shapes (32 groups). */
+static void inferred(void **state)
+{
+    synthetic_write("svd", in_folder("bare"), &(synthetic){.no_config = true});
+    run_case(&cases[0], "bare", "cpu", LT_F32, F32_BOUND);
+    run_case(&cases[1], "bare", "cpu", LT_F32, F32_BOUND);
+    run_case(&cases[1], "bare/diffusion_pytorch_model.safetensors", "cpu", LT_F32, F32_BOUND);
+    synthetic_write("svd_shallow", in_folder("bare_shallow"), &(synthetic){.no_config = true});
+    run_case(&cases[5], "bare_shallow", "cpu", LT_F32, F32_BOUND);
+}
+
+/* A frame has the same bytes alone and in a batch, with one thread and with two. */
+static void same_bytes(void **state)
+{
+    fixture f = fixture_open("svd_encode");
+    lt_tensor both = fixture_get(&f, "sample", FRAMES_FIRST), one = both;
+    lt_context *c = open_context("cpu", LT_F32, WORKSPACE, 2),
+               *single = open_context("cpu", LT_F32, WORKSPACE, 1);
+    lt_vae *vae = open_vae(in_folder("svd"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    lt_vae *again = open_vae(in_folder("svd"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    one.shape[0] = 1;
+    lt_tensor a = run_half(c, vae, both, true), b = run_half(c, vae, one, true),
+              d = run_half(single, again, both, true);
+    assert_memory_equal(a.data, b.data, lt_tensor_bytes(&b));
+    assert_memory_equal(a.data, d.data, lt_tensor_bytes(&a));
+    lt_tensor x = run_half(c, vae, a, false), y = run_half(single, again, a, false);
+    assert_memory_equal(x.data, y.data, lt_tensor_bytes(&x));
+    lt_tensor *all[] = {&both, &a, &b, &d, &x, &y};
+    for (size_t i = 0; i < LT_COUNT(all); i++) free(all[i]->data);
+    lt_vae_close(vae, c);
+    lt_vae_close(again, single);
+    lt_context_destroy(c);
+    lt_context_destroy(single);
+    fixture_close(&f);
+}
+
+/* Wrong input and a workspace that is too small are errors; the context can be used again and nothing is left in it. */
+static void errors(void **state)
+{
+    lt_err err = {0};
+    lt_vae *vae = open_vae(in_folder("svd"), LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    lt_context *c = open_context("cpu", LT_F32, 200000, 2);
+    lt_tensor wrong = new_host(1, 3, 4, 5), right = new_host(2, 3, 4, 4);
+    assert_null(lt_vae_decode(c, vae, wrong).data);
+    assert_int_equal(lt_context_status(c, &err), LT_E_INVALID);
+    assert_non_null(strstr(err.text, "[1,3,4,5]"));
+    assert_null(lt_vae_encode(c, vae, right).data);
+    assert_int_equal(lt_context_status(c, &err), LT_E_INVALID);
+    assert_non_null(strstr(err.text, "encoder"));
+    check_empty(c);
+    assert_null(lt_vae_decode(c, vae, right).data);
+    assert_int_equal(lt_context_status(c, &err), LT_E_NO_MEMORY);
+    check_empty(c);
+    free(wrong.data);
+    free(right.data);
+    lt_vae_close(vae, c);
+    lt_context_destroy(c);
+}
+
+int main(void)
+{
+    support_start();
+    static const char *const models[] = {"svd",          "svd_shallow",     "kl",
+                                         "lite_encoder", "lite_sd_decoder", "lite_svd_decoder"};
+    for (size_t i = 0; i < LT_COUNT(models); i++)
+        synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(networks_f32), cmocka_unit_test(networks_ref), cmocka_unit_test(numerics_matter),
+        cmocka_unit_test(weights_f16),  cmocka_unit_test(network_bf16), cmocka_unit_test(sharded),
+        cmocka_unit_test(inferred),     cmocka_unit_test(same_bytes),   cmocka_unit_test(errors),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    support_finish();
+    return failed;
+}
