@@ -93,6 +93,9 @@ lt_status lt_cache_export(lt_cache *cache, const char *clip, const char *digest,
     FILE *file = NULL;
     char *beside = lt_arena_printf(&arena, "%s.part", path);
     lt_status status = lt_cache_get_clip(cache, clip, digest, &arena, &record, err);
+    if (status == LT_E_NOT_FOUND)
+        lt_fail(err, status, "clip %s is not complete in the cache %s: it has no record", clip,
+                cache->folder);
     if (status) goto fail;
     if (record.state != LT_CACHE_COMPLETE)
         LT_TRY(lt_fail(err, LT_E_NOT_FOUND, "clip %s is not complete: %s", clip, record.reason));

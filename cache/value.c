@@ -155,7 +155,7 @@ lt_status lt_cache_unpack(const MDB_val *value, const char *key, int64_t first, 
     }
     status = lt_safetensors_open_memory(&file, bytes, value->mv_size, key, err);
     if (status == LT_OK && (status = take_chunk(file, &chunk, err)) != LT_OK)
-        lt_err_prefix(err, "the cache's value of %s is damaged: ", key);
+        lt_err_prefix(err, "the cache's value of %s is damaged", key);
     if (status == LT_OK) status = use(user, &chunk, err);
     lt_safetensors_close(file);
     free(copy);

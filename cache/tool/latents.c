@@ -68,7 +68,7 @@ static const char *human(int64_t bytes, char text[32])
 static int print_clip(const lt_cache_summary *s, bool json)
 {
     if (json)
-        return print_json(json_pack("{sssssssIsIsIsIsisisisissssb}", "clip", s->clip, "digest", s->digest,
+        return print_json(json_pack("{sssssssIsIsIsIsisisisisssb}", "clip", s->clip, "digest", s->digest,
                                     "state", lt_cache_state_name(s->state), "chunks", (json_int_t)s->chunks,
                                     "n_chunks", (json_int_t)s->n_chunks, "frames", (json_int_t)s->n_frames,
                                     "bytes", (json_int_t)s->bytes, "chunk", s->chunk, "channels", s->channels,
@@ -125,7 +125,7 @@ static int print_stat(lt_cache *cache, const arguments *a)
     printf("file     %s of at most %s\n", human(s.file_bytes, file), human(s.map_bytes, map));
     printf("lmdb     %lld entries, depth %d, pages of %d bytes, transaction %lld\n", (long long)s.entries,
            s.depth, s.page_bytes, (long long)s.last_transaction);
-    printf("readers  %d of %d, this one included\n", s.readers, s.max_readers);
+    printf("readers  %d of %d\n", s.readers, s.max_readers);
     return FINE;
 }
 

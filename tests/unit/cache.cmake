@@ -1,0 +1,5 @@
+pkg_check_modules(LMDB REQUIRED IMPORTED_TARGET lmdb)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
+longtake_unit_test(cache test_cache.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
+target_compile_definitions(unit_cache PRIVATE LT_LATENTS="$<TARGET_FILE:latents>")
+add_dependencies(unit_cache latents)

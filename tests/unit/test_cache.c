@@ -1,0 +1,396 @@
+/* test_cache.c - what the cache keeps, and that it comes back.
+ *
+ *     unit_cache                    the tests
+ *     unit_cache --make FOLDER      leave a cache in FOLDER, for cache_python.py */
+#include "tests/unit/cache_sample.h"
+
+#include "kernels/safetensors.h"
+
+#include <sys/wait.h>
+
+typedef struct fixture {
+    char folder[512];
+    lt_cache *cache;
+} fixture;
+
+static int set_up(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    lt_err err;
+    strcpy(f->folder, temporary_folder(NULL));
+    if (lt_cache_open(&f->cache, f->folder, true, 0, &err)) fail_msg("%s", err.text);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    fixture *f = *state;
+    lt_cache_close(f->cache);
+    remove_folder(f->folder);
+    free(f);
+    return 0;
+}
+
+/* ---- values and records -------------------------------------------------------------------------------- */
+
+static void reads_back_clip(lt_cache *cache, lt_cache_clip *clip)
+{
+    lt_err err;
+    int64_t first = -1, n = 0;
+    lt_status status;
+    MUST(put_clip(cache, clip, &err));
+    while ((status = lt_cache_next_chunk(cache, clip->clip, clip->digest, first, &first, &err)) == LT_OK) {
+        assert_int_equal(first, n++ * clip->chunk);
+        MUST(lt_cache_read(cache, clip->clip, clip->digest, first, same_chunk, clip, &err));
+    }
+    assert_int_equal(status, LT_END);
+    assert_int_equal(n, 3);
+}
+
+static void chunks_come_back(void **state)
+{
+    fixture *f = *state;
+    lt_cache_clip clip = sample_clip("film");
+    reads_back_clip(f->cache, &clip);
+    clip.clip = "film-2", clip.dtype = LT_BF16, clip.logvar = true;
+    reads_back_clip(f->cache, &clip);
+    clip.clip = "film.large", clip.height = 50, clip.width = 70; /* values of many pages */
+    reads_back_clip(f->cache, &clip);
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
+static void a_chunk_is_written_once(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_stat before, after;
+    lt_cache_clip clip = sample_clip("film");
+    bool added = false, there = true;
+    MUST(lt_cache_has(f->cache, "film", clip.digest, 8, &there, &err));
+    assert_false(there);
+    MUST(put_chunk(f->cache, &clip, 8, &added, &err));
+    assert_true(added);
+    MUST(lt_cache_has(f->cache, "film", clip.digest, 8, &there, &err));
+    assert_true(there);
+    MUST(lt_cache_get_stat(f->cache, &before, &err));
+    MUST(put_chunk(f->cache, &clip, 8, &added, &err));
+    assert_false(added);
+    MUST(lt_cache_get_stat(f->cache, &after, &err));
+    assert_int_equal(before.last_transaction, after.last_transaction);
+    assert_int_equal(after.chunks, 1);
+    assert_int_equal(after.frames, 8);
+}
+
+static void the_record_comes_with_the_last_chunk(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_clip clip = sample_clip("film"), got;
+    int64_t deltas[19];
+    for (int i = 0; i < 19; i++) deltas[i] = i == 0 ? -512 : i < 9 ? 512 : 700 + i % 2;
+    clip.pts_delta = deltas;
+    clip.caption = "not UTF-8: \xff";
+    MUST(put_chunk(f->cache, &clip, 16, NULL, &err));
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    assert_int_equal(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &got, &err), LT_E_NOT_FOUND);
+    MUST(put_chunk(f->cache, &clip, 8, NULL, &err));
+    MUST(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &got, &err));
+    assert_int_equal(got.state, LT_CACHE_COMPLETE);
+    assert_int_equal(got.n_frames, 19);
+    assert_int_equal(got.chunk, 8);
+    assert_int_equal(got.channels, 3);
+    assert_int_equal(got.height, 5);
+    assert_int_equal(got.width, 7);
+    assert_int_equal(got.time_base_den, 12800);
+    assert_int_equal(got.last_duration, 512);
+    assert_memory_equal(got.pts_delta, deltas, sizeof deltas);
+    assert_memory_equal(&got.picture, &clip.picture, sizeof clip.picture);
+    assert_string_equal(got.source, clip.source);
+    assert_string_equal(got.caption, "not UTF-8: ?");
+    assert_string_equal(got.numeric_class, "cpu/test");
+    assert_string_equal(got.encoding, "tile none");
+    assert_true(got.scaling_factor == 0.18215);
+    lt_arena_finish(&arena);
+}
+
+static void another_geometry_is_refused(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("film");
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    clip.width = 8;
+    assert_int_equal(put_chunk(f->cache, &clip, 8, NULL, &err), LT_E_MISMATCH);
+    clip = sample_clip("film");
+    assert_int_equal(put_chunk(f->cache, &clip, 4, NULL, &err), LT_E_INVALID);
+    assert_int_equal(put_chunk(f->cache, &clip, 24, NULL, &err), LT_E_INVALID);
+    clip.clip = "../film";
+    assert_int_equal(put_chunk(f->cache, &clip, 0, NULL, &err), LT_E_INVALID);
+    clip.clip = "";
+    assert_int_equal(put_chunk(f->cache, &clip, 0, NULL, &err), LT_E_INVALID);
+    char name[400];
+    memset(name, 'x', sizeof name);
+    name[255] = 0;
+    clip.clip = name;
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    name[255] = 'x', name[256] = 0;
+    assert_int_equal(put_chunk(f->cache, &clip, 0, NULL, &err), LT_E_INVALID);
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
+static void a_failed_clip_can_be_completed(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_stat stat;
+    lt_cache_clip clip = sample_clip("film"), got;
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    MUST(lt_cache_fail(f->cache, &clip, "a number is not finite", &err));
+    MUST(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &got, &err));
+    assert_int_equal(got.state, LT_CACHE_FAILED);
+    assert_string_equal(got.reason, "a number is not finite");
+    MUST(lt_cache_get_stat(f->cache, &stat, &err));
+    assert_int_equal(stat.failed, 1);
+    assert_int_equal(count_faults(f->cache), 0);
+    MUST(put_clip(f->cache, &clip, &err));
+    MUST(lt_cache_fail(f->cache, &clip, "too late", &err));
+    MUST(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &got, &err));
+    assert_int_equal(got.state, LT_CACHE_COMPLETE);
+    MUST(lt_cache_get_stat(f->cache, &stat, &err));
+    assert_int_equal(stat.failed, 0);
+    assert_int_equal(stat.complete, 1);
+    assert_int_equal(count_faults(f->cache), 0);
+    lt_arena_finish(&arena);
+}
+
+/* ---- side streams -------------------------------------------------------------------------------------- */
+
+static void write_noise(const char *path, size_t n_bytes, uint32_t seed)
+{
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    for (size_t i = 0; i < n_bytes; i++) {
+        seed = seed * 1664525 + 1013904223;
+        fputc((int)(seed >> 24), file);
+    }
+    assert_int_equal(fclose(file), 0);
+}
+
+static void side_streams_come_with_the_record(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_clip clip = sample_clip("film"), got;
+    char path[600], back[600], command[1300];
+    snprintf(path, sizeof path, "%s/side.mkv", f->folder);
+    snprintf(back, sizeof back, "%s/back.mkv", f->folder);
+    clip.side_path = path;
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    MUST(put_chunk(f->cache, &clip, 8, NULL, &err));
+    assert_int_equal(put_chunk(f->cache, &clip, 16, NULL, &err), LT_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "side.mkv"));
+    write_noise(path, LT_CACHE_SIDE_BYTES * 2 + 12345, 7);
+    MUST(put_chunk(f->cache, &clip, 16, NULL, &err));
+    MUST(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &got, &err));
+    assert_int_equal(got.side_bytes, LT_CACHE_SIDE_BYTES * 2 + 12345);
+    MUST(lt_cache_side(f->cache, "film", clip.digest, back, &err));
+    snprintf(command, sizeof command, "cmp '%s' '%s'", path, back);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(count_faults(f->cache), 0);
+    lt_arena_finish(&arena);
+}
+
+/* ---- damage -------------------------------------------------------------------------------------------- */
+
+/* Change a value behind the cache's back: NULL bytes delete it. */
+static void tamper(lt_cache *cache, const char *key, const void *bytes, size_t n_bytes)
+{
+    lt_err err;
+    MDB_txn *txn;
+    MUST(lt_cache_begin(cache, true, &txn, &err));
+    MDB_val k = lt_cache_val(key, strlen(key)), v = lt_cache_val(bytes, n_bytes);
+    assert_int_equal(bytes ? mdb_put(txn, cache->dbi, &k, &v, 0) : mdb_del(txn, cache->dbi, &k, NULL), 0);
+    MUST(lt_cache_commit(cache, txn, &err));
+}
+
+static void flip_bit(lt_cache *cache, const char *key)
+{
+    lt_err err;
+    MDB_txn *txn;
+    MDB_val value;
+    MUST(lt_cache_begin(cache, false, &txn, &err));
+    MUST(lt_cache_get(cache, txn, lt_cache_val(key, strlen(key)), &value, &err));
+    char *copy = malloc(value.mv_size);
+    memcpy(copy, value.mv_data, value.mv_size);
+    copy[value.mv_size - 5] ^= 16;
+    lt_cache_abort(cache, txn);
+    tamper(cache, key, copy, value.mv_size);
+    free(copy);
+}
+
+static lt_status ignore_chunk(void *user, const lt_cache_chunk *chunk, lt_err *err)
+{
+    return LT_OK;
+}
+
+static void damage_is_found(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("a");
+    static const char *const names[] = {"a", "b", "c", "d", "e"};
+    for (int i = 0; i < 5; i++) {
+        clip.clip = names[i];
+        MUST(put_clip(f->cache, &clip, &err));
+    }
+    assert_int_equal(count_faults(f->cache), 0);
+    flip_bit(f->cache, "latent/a/0123456789abcdef/000000000008");
+    assert_int_equal(lt_cache_read(f->cache, "a", clip.digest, 8, ignore_chunk, NULL, &err), LT_E_FORMAT);
+    assert_non_null(strstr(err.text, "latent/a/0123456789abcdef/000000000008"));
+    assert_int_equal(count_faults(f->cache), 1);
+    tamper(f->cache, "latent/b/0123456789abcdef/000000000000", "short", 5);
+    assert_int_equal(count_faults(f->cache), 2);
+    tamper(f->cache, "latent/c/0123456789abcdef/000000000016", NULL, 0); /* missing, and the count is wrong */
+    assert_int_equal(count_faults(f->cache), 4);
+    tamper(f->cache, "clip/d/0123456789abcdef", "{}", 2);
+    assert_int_equal(count_faults(f->cache), 5);
+    tamper(f->cache, "latent/nobody/00/000000000000", "x", 1);
+    tamper(f->cache, "something", "x", 1);
+    assert_int_equal(count_faults(f->cache), 7);
+    tamper(f->cache, "state/e/0123456789abcdef", "[", 1);
+    assert_true(count_faults(f->cache) > 7);
+}
+
+static void nan_is_found(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("film");
+    clip.n_frames = clip.chunk = 1;
+    float *latent = sample_chunk(&clip, 0, 0);
+    latent[17] = 0.0f / 0.0f;
+    MUST(lt_cache_put(f->cache, &clip, 0, latent, NULL, NULL, &err));
+    assert_int_equal(count_faults(f->cache), 1);
+    free(latent);
+}
+
+/* ---- the tool ------------------------------------------------------------------------------------------ */
+
+/* Run the tool; its output, and its exit code. */
+static char *run_tool(const char *arguments, int *code)
+{
+    static char output[8192];
+    char command[2048];
+    snprintf(command, sizeof command, "%s %s 2>&1", LT_LATENTS, arguments);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    output[fread(output, 1, sizeof output - 1, pipe)] = 0;
+    *code = WEXITSTATUS(pclose(pipe));
+    return output;
+}
+
+static void the_tool_tells(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    char arguments[1600];
+    int code;
+    lt_cache_clip clip = sample_clip("film");
+    clip.logvar = true;
+    MUST(put_clip(f->cache, &clip, &err));
+    clip.clip = "other";
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+#define RUN(...) (snprintf(arguments, sizeof arguments, __VA_ARGS__), run_tool(arguments, &code))
+    assert_non_null(strstr(RUN("ls %s", f->folder),
+                           "film/0123456789abcdef  complete  3/3 chunks  19 frames  3x5x7 f32+logvar"));
+    assert_int_equal(code, 0);
+    assert_non_null(strstr(RUN("--cache %s ls --json", f->folder), "\"state\":\"partial\""));
+    json_t *stat = json_loads(RUN("%s stat --json", f->folder), 0, NULL);
+    assert_int_equal(json_integer_value(json_object_get(stat, "chunks")), 4);
+    assert_int_equal(json_integer_value(json_object_get(stat, "complete")), 1);
+    assert_true(json_integer_value(json_object_get(stat, "last_transaction")) > 0);
+    json_decref(stat);
+    assert_non_null(strstr(RUN("verify %s", f->folder), "no fault"));
+    assert_int_equal(code, 0);
+    RUN("export %s film/01 %s/film.safetensors", f->folder, f->folder);
+    assert_int_equal(code, 0);
+    assert_non_null(strstr(RUN("export %s other %s/x.safetensors", f->folder, f->folder), "no record"));
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(RUN("export %s nobody %s/x.safetensors", f->folder, f->folder), "no clip nobody"));
+    assert_int_equal(code, 1);
+    RUN("--help");
+    assert_int_equal(code, 0);
+    RUN("frobnicate %s", f->folder);
+    assert_int_equal(code, 2);
+    RUN("ls %s/nowhere", f->folder);
+    assert_int_equal(code, 1);
+    flip_bit(f->cache, "latent/film/0123456789abcdef/000000000008");
+    assert_non_null(strstr(RUN("verify %s", f->folder), "latent/film/0123456789abcdef/000000000008"));
+    assert_int_equal(code, 1);
+    RUN("verify --json %s", f->folder);
+    assert_int_equal(code, 1);
+#undef RUN
+}
+
+static void an_export_is_the_whole_clip(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_safetensors *file;
+    lt_tensor latent, logvar;
+    char path[600];
+    lt_cache_clip clip = sample_clip("film");
+    clip.logvar = true;
+    MUST(put_clip(f->cache, &clip, &err));
+    snprintf(path, sizeof path, "%s/film.safetensors", f->folder);
+    MUST(lt_cache_export(f->cache, "film", clip.digest, path, &err));
+    MUST(lt_safetensors_open(&file, path, &err));
+    MUST(lt_safetensors_get(file, "latent", &latent, &err));
+    MUST(lt_safetensors_get(file, "logvar", &logvar, &err));
+    assert_int_equal(latent.shape[0], 19);
+    const float *values = latent.data, *more = logvar.data;
+    for (int64_t i = 0; i < 19 * 105; i++) {
+        int64_t first = i / (8 * 105) * 8, at = i - first * 105;
+        assert_true(values[i] == sample_value(first, at) && more[i] == sample_value(first + 1000, at));
+    }
+    assert_string_equal(lt_safetensors_metadata(file, "scaling_factor"), "0.18215");
+    assert_string_equal(lt_safetensors_metadata(file, "caption"), "a cockatoo \"dances\"");
+    lt_safetensors_close(file);
+}
+
+static int make(const char *folder)
+{
+    lt_err err;
+    lt_cache *cache;
+    lt_cache_clip clip = sample_clip("film");
+    clip.logvar = true;
+    if (lt_cache_open(&cache, folder, true, 0, &err) || put_clip(cache, &clip, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    lt_cache_close(cache);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "--make") == 0) return make(argv[2]);
+#define TEST(function) cmocka_unit_test_setup_teardown(function, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(chunks_come_back),
+        TEST(a_chunk_is_written_once),
+        TEST(the_record_comes_with_the_last_chunk),
+        TEST(another_geometry_is_refused),
+        TEST(a_failed_clip_can_be_completed),
+        TEST(side_streams_come_with_the_record),
+        TEST(damage_is_found),
+        TEST(nan_is_found),
+        TEST(the_tool_tells),
+        TEST(an_export_is_the_whole_clip),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
