@@ -57,6 +57,7 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
     }
     d->threads = threads ? threads : n_cores();
     d->simd = choose_simd(isa);
+    d->has_brgemm = d->simd == &cpu_simd_avx512;
     snprintf(numeric_class, class_bytes, "cpu/%s+%s/onednn-%s/epoch-%d/%s", isa, d->simd->name, version,
              lt_backend_cpu.numeric_epoch, lt_dtype_name(dtype));
     *device = d;

@@ -13,6 +13,7 @@
 typedef struct cpu_device {
     int threads;
     const cpu_simd *simd;
+    bool has_brgemm; /* oneDNN computes convolutions here */
     struct cpu_onednn *onednn;
 } cpu_device;
 
@@ -68,6 +69,11 @@ lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char
 void cpu_onednn_close(struct cpu_onednn *onednn);
 lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+
+/* ---- product.c --------------------------------------------------------------------------------------- */
+
+lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 
 /* ---- operators --------------------------------------------------------------------------------------- */
 

@@ -111,7 +111,9 @@ const void *cpu_weight_panels(lt_context *c, lt_weight *weight)
     const cpu_packed *found = find(weight, CPU_FORM_PANELS, c->dtype);
     if (found) return found->data;
     const lt_tensor *t = &weight->tensor;
-    int64_t outputs = t->shape[0], inner = t->shape[1], width = cpu_of(c)->simd->tile_columns;
+    int64_t outputs = t->shape[0], inputs = t->shape[1], width = cpu_of(c)->simd->tile_columns, taps = 1;
+    for (int i = 2; i < t->rank; i++) taps *= t->shape[i];
+    int64_t inner = inputs * taps;
     int64_t n_panels = (outputs + width - 1) / width;
     size_t bytes = (size_t)(n_panels * inner * width) * lt_dtype_bytes(c->dtype);
     cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_PANELS, c->dtype, bytes, NULL, 0);
@@ -123,7 +125,8 @@ const void *cpu_weight_panels(lt_context *c, lt_weight *weight)
         for (int64_t k = 0; k < inner; k++) {
             for (int64_t j = 0; j < width; j++) {
                 int64_t o = panel * width + j, to = (panel * inner + k) * width + j;
-                float value = o < outputs ? value_at(t, o * inner + k) : 0;
+                int64_t from = (o * inputs + k % inputs) * taps + k / inputs;
+                float value = o < outputs ? value_at(t, from) : 0;
                 if (c->dtype == LT_BF16) {
                     h[to] = lt_f32_to_bf16(value);
                 } else {

@@ -64,7 +64,8 @@ double rng_normal(rng *r)
 
 static double random_value(rng *r, values v, double scale)
 {
-    static const double extremes[] = {0, -0.0, 1e-40, -1e-30, 0.5, -1, 1, 3.9, -6, 20, 88, -88, 90, -104, 1e4, -1e4, 1e30, -1e30};
+    static const double extremes[] = {0,  -0.0, 1e-40, -1e-30, 0.5,  -1,  1,    3.9,  -6,
+                                      20, 88,   -88,   90,     -104, 1e4, -1e4, 1e30, -1e30};
     switch (v) {
     case VALUES_OFFSET: return 1000 + rng_normal(r);
     case VALUES_SMALL: return 1e-3 * rng_normal(r);
@@ -199,8 +200,8 @@ static run_result run_on(lt_context *c, const op_case *k, const lt_tensor *input
     return result;
 }
 
-static run_result run_case(const char *device, lt_dtype dtype, const op_case *k, const lt_tensor *inputs, operands *o,
-                           size_t bytes, int threads)
+static run_result run_case(const char *device, lt_dtype dtype, const op_case *k, const lt_tensor *inputs,
+                           operands *o, size_t bytes, int threads)
 {
     lt_context *c;
     run_result result = {0};
@@ -246,12 +247,13 @@ static void compare(checker *k, const op_case *c, const lt_tensor *y, const lt_t
     for (int64_t i = 0; i < lt_n_elements(y); i++) {
         double a = lt_load_f64(y->data, y->dtype, i), b = lt_load_f64(ref->data, ref->dtype, i);
         if ((isnan(a) && isnan(b)) || a == b) continue;
-        double max = rounding * fabs(b) + f32_error * (c->magnitude < 0 ? fabs(b) : magnitude) + (c->units > 0 ? 1e-37 : 0);
+        double max = rounding * fabs(b) + f32_error * (c->magnitude < 0 ? fabs(b) : magnitude) +
+                     (c->units > 0 ? 1e-37 : 0);
         double err = fabs(a - b);
         if (err / max > k->worst) k->worst = err / max;
         if (!(err <= max)) {
-            fail(k, "element %lld is %.9g where the reference has %.9g: error %.3g, bound %.3g", (long long)i, a, b,
-                 err, max);
+            fail(k, "element %lld is %.9g where the reference has %.9g: error %.3g, bound %.3g", (long long)i,
+                 a, b, err, max);
             return;
         }
     }
@@ -290,7 +292,8 @@ static void check_guards(checker *k, const op_case *c, operands *o, const lt_ten
     for (int i = 0; i < MAX_WEIGHTS; i++) lt_weight_finish(context, &weights[i]);
     lt_context_destroy(context);
     for (int i = 0; i < c->n_inputs; i++) {
-        if (o->inputs[i].data && !same_bytes(&o->inputs[i], o->copies[i].data)) fail(k, "input %d was changed", i);
+        if (o->inputs[i].data && !same_bytes(&o->inputs[i], o->copies[i].data))
+            fail(k, "input %d was changed", i);
     }
 }
 
@@ -365,14 +368,18 @@ static void describe_case(checker *k, const op_case *c)
     int at = snprintf(k->what, sizeof(k->what), "%s", c->op);
     for (int i = 0; i < c->n_inputs + c->n_weights; i++) {
         const spec *s = i < c->n_inputs ? &c->inputs[i] : &c->weights[i - c->n_inputs];
-        lt_tensor t = {.data = s->left_out ? NULL : k, .dtype = s->dtype == DTYPE_CONTEXT ? k->dtype : (lt_dtype)s->dtype,
+        lt_tensor t = {.data = s->left_out ? NULL : k,
+                       .dtype = s->dtype == DTYPE_CONTEXT ? k->dtype : (lt_dtype)s->dtype,
                        .rank = s->rank};
         memcpy(t.shape, s->shape, sizeof(t.shape));
         char text[128];
-        at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " %s", lt_tensor_describe(&t, text, sizeof(text)));
+        at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " %s",
+                       lt_tensor_describe(&t, text, sizeof(text)));
     }
-    at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " act %d values %d ints", c->act, c->inputs[0].values);
-    for (int i = 0; i < 9; i++) at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " %lld", (long long)c->ints[i]);
+    at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " act %d values %d ints", c->act,
+                   c->inputs[0].values);
+    for (int i = 0; i < 9; i++)
+        at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " %lld", (long long)c->ints[i]);
 }
 
 static void check_operator(checker *k, int which, int n_cases, uint64_t seed)
@@ -409,13 +416,20 @@ static bool parse_arguments(arguments *a, int argc, char **argv)
     *a = (arguments){.seed = (uint64_t)time(NULL), .n_cases = 40};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--bench") == 0) a->bench = true;
-        else if (strcmp(argv[i], "--verbose") == 0) a->verbose = true;
-        else if (value && strcmp(argv[i], "--seed") == 0) a->seed = strtoull(argv[++i], NULL, 10);
-        else if (value && strcmp(argv[i], "--cases") == 0) a->n_cases = atoi(argv[++i]);
-        else if (value && strcmp(argv[i], "--op") == 0) a->op = argv[++i];
-        else if (value && strcmp(argv[i], "--threads") == 0) a->threads = atoi(argv[++i]);
-        else return false;
+        if (strcmp(argv[i], "--bench") == 0)
+            a->bench = true;
+        else if (strcmp(argv[i], "--verbose") == 0)
+            a->verbose = true;
+        else if (value && strcmp(argv[i], "--seed") == 0)
+            a->seed = strtoull(argv[++i], NULL, 10);
+        else if (value && strcmp(argv[i], "--cases") == 0)
+            a->n_cases = atoi(argv[++i]);
+        else if (value && strcmp(argv[i], "--op") == 0)
+            a->op = argv[++i];
+        else if (value && strcmp(argv[i], "--threads") == 0)
+            a->threads = atoi(argv[++i]);
+        else
+            return false;
     }
     return true;
 }
@@ -428,7 +442,8 @@ int main(int argc, char **argv)
     } backends[] = {{"ref", LT_F32}, {"cpu", LT_F32}, {"cpu", LT_BF16}};
     arguments a;
     if (!parse_arguments(&a, argc, argv)) {
-        fprintf(stderr, "kernelcheck [--seed N] [--cases N] [--op NAME] [--bench] [--threads N] [--verbose]\n");
+        fprintf(stderr,
+                "kernelcheck [--seed N] [--cases N] [--op NAME] [--bench] [--threads N] [--verbose]\n");
         return 2;
     }
     if (a.bench) return bench(a.threads, a.op);

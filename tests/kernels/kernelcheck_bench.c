@@ -73,7 +73,8 @@ static lt_tensor random_activation(lt_context *c, rng *r, lt_dtype dtype, int ra
         state = state * 1664525u + 1013904223u;
         float f = (float)(state >> 8) * 0x1p-23f - 1;
         if (dtype == LT_F32) ((float *)t.data)[i] = f;
-        if (dtype == LT_BF16) ((uint16_t *)t.data)[i] = (uint16_t)((state & 0x8000) | 0x3e00 | (state >> 24 & 0x1ff));
+        if (dtype == LT_BF16)
+            ((uint16_t *)t.data)[i] = (uint16_t)((state & 0x8000) | 0x3e00 | (state >> 24 & 0x1ff));
         if (dtype == LT_U8) ((uint8_t *)t.data)[i] = (uint8_t)(state >> 24);
     }
     return t;
@@ -87,7 +88,8 @@ static double cpu_seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static lt_tensor run_bench(lt_context *c, const bench_case *b, lt_tensor x, lt_tensor other, lt_weight *w, lt_weight *v)
+static lt_tensor run_bench(lt_context *c, const bench_case *b, lt_tensor x, lt_tensor other, lt_weight *w,
+                           lt_weight *v)
 {
     lt_conv_params p = {.stride_h = (int)b->stride, .stride_w = (int)b->stride};
     p.pad_front = p.pad_back = b->kt == 3;
@@ -107,13 +109,14 @@ static lt_tensor run_bench(lt_context *c, const bench_case *b, lt_tensor x, lt_t
 }
 
 /* One case in a context that is dry or real; *seconds is the best of the repetitions, or stays. */
-static lt_status measure(lt_context *c, const bench_case *b, double *seconds, double *cpu, double *bytes, double *flops,
-                         lt_err *err)
+static lt_status measure(lt_context *c, const bench_case *b, double *seconds, double *cpu, double *bytes,
+                         double *flops, lt_err *err)
 {
     rng r;
     rng_seed(&r, 1);
     int64_t last = b->op == ATTENTION ? b->x[3] : b->x[4], out = b->out ? b->out : last;
-    int64_t w_shape[] = {out, last, b->kt, b->kh, b->kw}, y_shape[] = {b->x[0], b->x[1], b->x[2], b->x[3], out};
+    int64_t w_shape[] = {out, last, b->kt, b->kh, b->kw},
+            y_shape[] = {b->x[0], b->x[1], b->x[2], b->x[3], out};
     lt_tensor other = LT_NONE, x = random_activation(c, &r, b->op == FROM_PIXELS ? LT_U8 : c->dtype,
                                                      b->op == ATTENTION ? 4 : 5, b->x);
     if (b->residual || b->op == ADD) other = random_activation(c, &r, c->dtype, 5, y_shape);
@@ -128,7 +131,9 @@ static lt_status measure(lt_context *c, const bench_case *b, double *seconds, do
         double cpu_took = cpu_seconds() - cpu_start;
         if (i > 0 && (*seconds == 0 || took < *seconds)) *seconds = took;
         if (i > 0 && (*cpu == 0 || cpu_took < *cpu)) *cpu = cpu_took;
-        if (y.data) *bytes = (double)(lt_tensor_bytes(&x) + lt_tensor_bytes(&y) + (other.data ? lt_tensor_bytes(&other) : 0));
+        if (y.data)
+            *bytes = (double)(lt_tensor_bytes(&x) + lt_tensor_bytes(&y) +
+                              (other.data ? lt_tensor_bytes(&other) : 0));
         *flops = c->flops;
         lt_drop(c, &y);
     }
@@ -159,8 +164,9 @@ static bool bench_one(const bench_case *b, lt_dtype dtype, int threads)
         return false;
     }
     bool compute = b->op == CONV || b->op == LINEAR || b->op == ATTENTION;
-    printf("%-36s %-5s %9.2f ms  %7.1f %s, %7.1f a processor second\n", b->name, lt_dtype_name(dtype), seconds * 1e3,
-           (compute ? flops : bytes) / seconds * 1e-9, compute ? "GFLOP/s" : "GB/s", (compute ? flops : bytes) / cpu * 1e-9);
+    printf("%-36s %-5s %9.2f ms  %7.1f %s, %7.1f a processor second\n", b->name, lt_dtype_name(dtype),
+           seconds * 1e3, (compute ? flops : bytes) / seconds * 1e-9, compute ? "GFLOP/s" : "GB/s",
+           (compute ? flops : bytes) / cpu * 1e-9);
     fflush(stdout);
     return true;
 }

@@ -7,7 +7,8 @@ static int64_t pick(rng *r, const int64_t *from, int n)
 {
     return from[rng_range(r, 0, n - 1)];
 }
-#define PICK(r, ...) pick(r, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+#define PICK(r, ...)                                                                                         \
+    pick(r, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
 
 static lt_dtype weight_dtype(rng *r)
 {
@@ -19,8 +20,14 @@ static lt_dtype weight_dtype(rng *r)
 static lt_tensor run_conv(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
 {
     const int64_t *i = k->ints;
-    lt_conv_params p = {.stride_t = (int)i[0], .stride_h = (int)i[1], .stride_w = (int)i[2], .pad_front = (int)i[3],
-                        .pad_back = (int)i[4], .pad_top = (int)i[5], .pad_bottom = (int)i[6], .pad_left = (int)i[7],
+    lt_conv_params p = {.stride_t = (int)i[0],
+                        .stride_h = (int)i[1],
+                        .stride_w = (int)i[2],
+                        .pad_front = (int)i[3],
+                        .pad_back = (int)i[4],
+                        .pad_top = (int)i[5],
+                        .pad_bottom = (int)i[6],
+                        .pad_left = (int)i[7],
                         .pad_right = (int)i[8]};
     return lt_conv(c, in[0], &w[0], &w[1], p, in[1]);
 }
@@ -61,7 +68,9 @@ static void make_conv(op_case *k, rng *r, bool big)
     int64_t kernel[3] = {1, 1, 1};
     for (int e = 2; e < k->weights[0].rank; e++) kernel[3 - (k->weights[0].rank - e)] = w[e];
     double inner = (double)(w[1] * kernel[0] * kernel[1] * kernel[2]);
-    k->inputs[0] = (spec){.rank = 5, .shape = {x[0], x[1], x[2], x[3], x[4]}, .dtype = DTYPE_CONTEXT,
+    k->inputs[0] = (spec){.rank = 5,
+                          .shape = {x[0], x[1], x[2], x[3], x[4]},
+                          .dtype = DTYPE_CONTEXT,
                           .values = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE)};
     k->inputs[1] = (spec){.rank = 5, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
     int64_t *y = k->inputs[1].shape;
@@ -73,7 +82,8 @@ static void make_conv(op_case *k, rng *r, bool big)
     }
     k->weights[0].dtype = (int)weight_dtype(r);
     k->weights[0].scale = 1 / sqrt(inner);
-    k->weights[1] = (spec){.rank = 1, .shape = {w[0]}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
+    k->weights[1] = (spec){
+        .rank = 1, .shape = {w[0]}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
     /* A sum of K products in f32, in any order: a random walk of K roundings, 5 deviations. */
     k->units = 4 + 2 * sqrt(inner);
     k->magnitude = 1;
@@ -97,10 +107,14 @@ static void make_linear(op_case *k, rng *r, bool big)
     int64_t out = big ? PICK(r, 320, 512, 768, 1540) : PICK(r, 1, 3, 8, 33, 64, 96, 520);
     values v = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE);
     k->inputs[0] = (spec){.rank = 3, .shape = {batch, rows, in}, .dtype = DTYPE_CONTEXT, .values = v};
-    k->inputs[1] = (spec){.rank = 3, .shape = {batch, rows, out}, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
-    k->weights[0] = (spec){.rank = rng_range(r, 0, 1) ? 2 : 4, .shape = {out, in, 1, 1}, .dtype = (int)weight_dtype(r),
+    k->inputs[1] = (spec){
+        .rank = 3, .shape = {batch, rows, out}, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
+    k->weights[0] = (spec){.rank = rng_range(r, 0, 1) ? 2 : 4,
+                           .shape = {out, in, 1, 1},
+                           .dtype = (int)weight_dtype(r),
                            .scale = 1 / sqrt((double)in)};
-    k->weights[1] = (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
+    k->weights[1] =
+        (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
     k->units = 8 + 2 * sqrt((double)in); /* as conv; 4 more for the activation */
     k->magnitude = 1;
 }
@@ -123,8 +137,10 @@ static void make_group_norm(op_case *k, rng *r, bool big)
     if (big) groups = 32;
     int64_t channels = groups * width, side = big ? rng_range(r, 100, 200) : rng_range(r, 1, 12);
     values v = (values)PICK(r, VALUES_NORMAL, VALUES_OFFSET, VALUES_SMALL);
-    k->inputs[0] = (spec){.rank = 4, .shape = {rng_range(r, big ? 1 : 0, 3), side, side + 1, channels},
-                          .dtype = DTYPE_CONTEXT, .values = v};
+    k->inputs[0] = (spec){.rank = 4,
+                          .shape = {rng_range(r, big ? 1 : 0, 3), side, side + 1, channels},
+                          .dtype = DTYPE_CONTEXT,
+                          .values = v};
     k->weights[0] = (spec){.rank = 1, .shape = {channels}, .dtype = (int)weight_dtype(r)};
     k->weights[1] = (spec){.rank = 1, .shape = {channels}, .dtype = (int)weight_dtype(r)};
     k->ints[0] = groups;
@@ -158,8 +174,12 @@ static void make_attention(op_case *k, rng *r, bool big)
     k->inputs[1] = (spec){.rank = 4, .shape = {batch, keys, heads, width}, .dtype = DTYPE_CONTEXT};
     k->inputs[2] = k->inputs[1];
     bool shared = batch != 1 && rng_range(r, 0, 1);
-    k->inputs[3] = (spec){.rank = 4, .shape = {shared ? 1 : batch, PICK(r, 1, heads), PICK(r, 1, queries), keys},
-                          .dtype = LT_F32, .values = VALUES_MASK, .left_out = !masked, .shared = shared};
+    k->inputs[3] = (spec){.rank = 4,
+                          .shape = {shared ? 1 : batch, PICK(r, 1, heads), PICK(r, 1, queries), keys},
+                          .dtype = LT_F32,
+                          .values = VALUES_MASK,
+                          .left_out = !masked,
+                          .shared = shared};
     /* An error e of a score is a relative error e of its weight: scores of up to 4 * sqrt(D) * scale * sqrt(D) rounded
      * over a sum of D, then a sum over the keys. */
     double score = 16 * k->reals[0] * sqrt((double)width);
@@ -172,8 +192,10 @@ static void make_attention(op_case *k, rng *r, bool big)
 static spec any_tensor(rng *r, bool big, values v)
 {
     int64_t batch = rng_range(r, big ? 1 : 0, 3);
-    return (spec){.rank = 3, .shape = {batch, big ? rng_range(r, 100, 2000) : rng_range(r, 0, 40), rng_range(r, 1, 70)},
-                  .dtype = DTYPE_CONTEXT, .values = v};
+    return (spec){.rank = 3,
+                  .shape = {batch, big ? rng_range(r, 100, 2000) : rng_range(r, 0, 40), rng_range(r, 1, 70)},
+                  .dtype = DTYPE_CONTEXT,
+                  .values = v};
 }
 
 static lt_tensor run_upsample(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
@@ -187,9 +209,11 @@ static void make_upsample(op_case *k, rng *r, bool big)
     k->run = run_upsample;
     k->n_inputs = 1;
     int64_t most = big ? 30 : 6;
-    k->inputs[0] = (spec){.rank = 5, .shape = {rng_range(r, 0, 3), rng_range(r, 1, 4), rng_range(r, 1, most),
-                                               rng_range(r, 1, most), PICK(r, 1, 3, 4, 17, 64)},
-                          .dtype = DTYPE_CONTEXT, .values = VALUES_WIDE};
+    k->inputs[0] = (spec){.rank = 5,
+                          .shape = {rng_range(r, 0, 3), rng_range(r, 1, 4), rng_range(r, 1, most),
+                                    rng_range(r, 1, most), PICK(r, 1, 3, 4, 17, 64)},
+                          .dtype = DTYPE_CONTEXT,
+                          .values = VALUES_WIDE};
     for (int i = 0; i < 3; i++) k->ints[i] = rng_range(r, 1, 3);
 }
 
@@ -258,7 +282,8 @@ static void make_convert(op_case *k, rng *r, bool big)
     k->n_inputs = 1;
     bool floats = rng_range(r, 0, 3) != 0;
     k->inputs[0] = any_tensor(r, big, floats ? (values)PICK(r, VALUES_WIDE, VALUES_EXTREME) : VALUES_PIXELS);
-    k->inputs[0].dtype = floats ? (int)PICK(r, LT_F32, LT_BF16, LT_F16, LT_F64) : (int)PICK(r, LT_U8, LT_U16, LT_I32, LT_I64);
+    k->inputs[0].dtype =
+        floats ? (int)PICK(r, LT_F32, LT_BF16, LT_F16, LT_F64) : (int)PICK(r, LT_U8, LT_U16, LT_I32, LT_I64);
     k->ints[0] = rng_range(r, 0, LT_N_DTYPES - 1);
 }
 

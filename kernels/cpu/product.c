@@ -1,0 +1,163 @@
+/* product.c - linear layers and convolutions as matrix products of activations with packed weights.
+ *
+ * A convolution is the product of a matrix with a row for every output pixel, holding the inputs under the kernel, and
+ * the weights. That matrix is never made: a piece of BLOCK_ROWS rows gathers BLOCK_K columns of it at a time into a block
+ * that stays in the second-level cache. Channels-last, the inputs under one row of the kernel are contiguous, so gathering is
+ * copying runs. The sums of a piece stand in an f32 block of BLOCK_ROWS x CHUNK.
+ *
+ * Rows never meet, and the inner dimension is walked in the same steps always, so neither batch nor threads nor the
+ * instruction set's width can change the order of a sum. */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+enum { CHUNK = 512 };
+
+typedef struct product {
+    const cpu_simd *simd;
+    bool bf16;
+    const char *x;
+    const char *panels;
+    int64_t rows, inner, outputs;
+    const lt_conv_dims *dims; /* NULL: rows of x are the rows */
+    cpu_epilogue epilogue;    /* y and residual of row 0 */
+} product;
+
+static size_t piece_floats(void)
+{
+    return (size_t)BLOCK_ROWS * ROW_STRIDE + (size_t)BLOCK_ROWS * CHUNK;
+}
+
+static void load_row(const product *p, float *to, int64_t row, int64_t first_k, int64_t n)
+{
+    size_t size = p->bf16 ? 2 : 4;
+    p->simd->load(to, p->x + (size_t)(row * p->inner + first_k) * size, p->bf16, n);
+}
+
+static void zeros(float *to, int64_t n)
+{
+    if (n > 0) memset(to, 0, (size_t)n * sizeof(float));
+}
+
+/* Columns first .. first + n of one kernel row of length kw * I at input position (frame row `line`, pixel w): what lies
+ * beside the frame is zero. */
+static void load_run(const product *p, float *to, int64_t line, int64_t w, int64_t first, int64_t n)
+{
+    const lt_conv_dims *d = p->dims;
+    int64_t low = LT_MAX(0, -w) * d->i, high = LT_MIN(d->kw, d->w - w) * d->i;
+    int64_t from = LT_MIN(LT_MAX(first, low), first + n), until = LT_MAX(LT_MIN(first + n, high), from);
+    zeros(to, from - first);
+    if (until > from) {
+        int64_t at = (line * d->w + w) * d->i + from;
+        p->simd->load(to + (from - first), p->x + (size_t)at * (p->bf16 ? 2 : 4), p->bf16, until - from);
+    }
+    zeros(to + (until - first), first + n - until);
+}
+
+/* The inputs under the kernel at one output pixel, columns first_k .. first_k + n of kt x kh runs. */
+static void gather_row(const product *p, float *to, int64_t row, int64_t first_k, int64_t n)
+{
+    const lt_conv_dims *d = p->dims;
+    int64_t run = d->kw * d->i, w = row % d->wo * d->sw - d->left;
+    int64_t h0 = row / d->wo % d->ho * d->sh - d->top, t0 = row / (d->wo * d->ho) % d->to * d->st - d->front;
+    int64_t sample = row / (d->wo * d->ho * d->to);
+    while (n > 0) {
+        int64_t k = first_k / run, first = first_k % run, count = LT_MIN(n, run - first);
+        int64_t t = t0 + k / d->kh, h = h0 + k % d->kh;
+        if (t < 0 || t >= d->t || h < 0 || h >= d->h) {
+            zeros(to, count);
+        } else {
+            load_run(p, to, (sample * d->t + t) * d->h + h, w, first, count);
+        }
+        to += count;
+        first_k += count;
+        n -= count;
+    }
+}
+
+/* Rows from `row` on, columns first_k .. of them, into a block; rows up to a whole tile are zeros. */
+static void load_block(const product *p, float *block, int64_t row, int64_t rows, int64_t padded,
+                       int64_t first_k, int64_t n)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        if (p->dims) {
+            gather_row(p, block + r * ROW_STRIDE, row + r, first_k, n);
+        } else {
+            load_row(p, block + r * ROW_STRIDE, row + r, first_k, n);
+        }
+    }
+    for (int64_t r = rows; r < padded; r++) zeros(block + r * ROW_STRIDE, n);
+}
+
+static void compute_piece(const product *p, float *scratch, int64_t row, int64_t column)
+{
+    float *block = scratch, *sums = scratch + (size_t)BLOCK_ROWS * ROW_STRIDE;
+    const cpu_simd *simd = p->simd;
+    size_t size = p->bf16 ? 2 : 4;
+    int64_t rows = LT_MIN(BLOCK_ROWS, p->rows - row), columns = LT_MIN(CHUNK, p->outputs - column);
+    int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)simd->tile_rows);
+    int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns);
+    int64_t panel_stride = p->inner * simd->tile_columns;
+    const char *panels = p->panels + (size_t)(column * p->inner) * size;
+    for (int64_t k = 0; k < p->inner; k += BLOCK_K) {
+        int64_t n = LT_MIN(BLOCK_K, p->inner - k);
+        load_block(p, block, row, rows, padded_rows, k, n);
+        simd->gemm(sums, CHUNK, block, panels + (size_t)(k * simd->tile_columns) * size, p->bf16,
+                   panel_stride, padded_rows, padded_columns, n, k > 0);
+    }
+    cpu_epilogue e = p->epilogue;
+    size_t at = (size_t)(row * p->outputs + column) * size;
+    e.y = (char *)e.y + at;
+    if (e.residual) e.residual = (const char *)e.residual + at;
+    if (e.bias) e.bias += column;
+    simd->epilogue(&e, p->bf16, sums, CHUNK, rows, columns);
+}
+
+static lt_status compute(lt_context *c, const product *p)
+{
+    int64_t n_rows = (p->rows + BLOCK_ROWS - 1) / BLOCK_ROWS, n_columns = (p->outputs + CHUNK - 1) / CHUNK;
+    int threads = (int)LT_MIN((int64_t)cpu_of(c)->threads, n_rows * n_columns);
+    float *scratch = lt_scratch(c, (size_t)threads * piece_floats() * sizeof(float));
+    if (!scratch) return c->err.status;
+    if (!c->dry) {
+#pragma omp parallel num_threads(threads)
+        {
+            float *mine = scratch + (size_t)cpu_thread() * piece_floats();
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < n_rows * n_columns; i++)
+                compute_piece(p, mine, i / n_columns * BLOCK_ROWS, i % n_columns * CHUNK);
+        }
+    }
+    lt_workspace_release(c->workspace, scratch);
+    return LT_OK;
+}
+
+lt_status linear_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act,
+                     const lt_tensor *residual, lt_tensor *y)
+{
+    product p = {
+        .simd = cpu_of(c)->simd, .bf16 = c->dtype == LT_BF16, .x = x->data, .inner = weight->tensor.shape[1]};
+    p.outputs = weight->tensor.shape[0];
+    p.rows = lt_n_elements(x) / p.inner;
+    p.panels = cpu_weight_panels(c, weight);
+    p.epilogue = (cpu_epilogue){.bias = cpu_weight_vector(c, bias),
+                                .act = act,
+                                .residual = residual->data,
+                                .y = y->data,
+                                .stride = p.outputs};
+    return c->err.status == LT_OK ? compute(c, &p) : c->err.status;
+}
+
+lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
+{
+    product p = {.simd = cpu_of(c)->simd, .bf16 = c->dtype == LT_BF16, .x = x->data, .outputs = d->o};
+    p.inner = d->i * d->kt * d->kh * d->kw;
+    p.rows = d->n * d->to * d->ho * d->wo;
+    bool rows_are_pixels = p.inner == d->i && p.rows == d->n * d->t * d->h * d->w;
+    p.dims = rows_are_pixels ? NULL : d;
+    p.panels = cpu_weight_panels(c, weight);
+    p.epilogue = (cpu_epilogue){
+        .bias = cpu_weight_vector(c, bias), .residual = residual->data, .y = y->data, .stride = p.outputs};
+    return c->err.status == LT_OK ? compute(c, &p) : c->err.status;
+}
