@@ -65,23 +65,14 @@
 /* Parts of training checkpoints and other models in the same file. */
 static const char *const ldm_ignored[] = {"loss.", "model_ema.", NULL};
 
+/* The first whose marks are there is taken: what is general stands after what is special. */
 static const vae_names dialects[] = {
-    {.label = "diffusers' names",
-     .scope = "",
-     .marks = {{"encoder.down_blocks.0.resnets.0.conv1.weight", "encoder.mid_block.attentions.0.to_q.weight"},
-               {"decoder.mid_block.attentions.0.to_q.weight", "decoder.time_conv_out.weight"}},
-     .numerics = LT_NUMERICS_DIFFUSERS,
-     .module = DIFFUSERS_MODULES,
-     .spatial = ".spatial_res_block",
-     .temporal = ".temporal_res_block",
-     .mix = ".time_mixer.mix_factor",
-     .leaf =
-         {RESNET_LEAVES, [VAE_SHORTCUT] = "conv_shortcut", [VAE_ATTN_NORM] = "group_norm",
-          [VAE_ATTN_Q] = "to_q", [VAE_ATTN_K] = "to_k", [VAE_ATTN_V] = "to_v", [VAE_ATTN_OUT] = "to_out.0"}},
     {.label = "diffusers' names from before version 0.17",
      .scope = "",
-     .marks = {{"encoder.mid_block.attentions.0.query.weight", NULL},
-               {"decoder.mid_block.attentions.0.query.weight", NULL}},
+     .marks = {{"encoder.mid_block.attentions.0.query.weight",
+                "encoder.mid_block.attentions.0.proj_attn.weight"},
+               {"decoder.mid_block.attentions.0.query.weight",
+                "decoder.mid_block.attentions.0.proj_attn.weight"}},
      .numerics = LT_NUMERICS_DIFFUSERS,
      .module = DIFFUSERS_MODULES,
      .leaf = {RESNET_LEAVES, [VAE_SHORTCUT] = "conv_shortcut", [VAE_ATTN_NORM] = "group_norm",
@@ -101,6 +92,18 @@ static const vae_names dialects[] = {
      .module = LDM_MODULES(""),
      .leaf = LDM_LEAVES,
      .ignored = ldm_ignored},
+    {.label = "diffusers' names",
+     .scope = "",
+     .marks = {{"encoder.conv_norm_out.weight", "encoder.conv_in.weight"},
+               {"decoder.conv_norm_out.weight", "decoder.conv_in.weight"}},
+     .numerics = LT_NUMERICS_DIFFUSERS,
+     .module = DIFFUSERS_MODULES,
+     .spatial = ".spatial_res_block",
+     .temporal = ".temporal_res_block",
+     .mix = ".time_mixer.mix_factor",
+     .leaf =
+         {RESNET_LEAVES, [VAE_SHORTCUT] = "conv_shortcut", [VAE_ATTN_NORM] = "group_norm",
+          [VAE_ATTN_Q] = "to_q", [VAE_ATTN_K] = "to_k", [VAE_ATTN_V] = "to_v", [VAE_ATTN_OUT] = "to_out.0"}},
     {.label = "lite-sora's names",
      .scope = "",
      .marks = {{"quant_conv.weight", NULL}, {"time_conv_out.weight", "post_quant_conv.weight"}},

@@ -32,6 +32,8 @@ typedef struct synthetic {
     const char *reshape[2]; /* tensors that have one row more */
     const char *poison[2];  /* tensors whose last value is NaN, the second's infinity */
     bool no_config;
+    void (*rename)(const char *name, char *to,
+                   size_t bytes); /* names in the file; values stay; NULL: as described */
 } synthetic;
 
 /* Write the model that tests/fixtures/vae/`name`.json describes into `folder` (made), every value as make_vae_fixtures.py

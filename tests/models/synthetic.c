@@ -162,15 +162,21 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
     json_object_foreach(tensors, key, shape)
     {
         if (listed(key, o->omit, LT_COUNT(o->omit))) continue;
-        list[n++] = (lt_named_tensor){key, make(key, shape, seed, o)};
+        char name[200];
+        snprintf(name, sizeof(name), "%s", key);
+        if (o->rename) o->rename(key, name, sizeof(name));
+        list[n++] = (lt_named_tensor){strdup(name), make(key, shape, seed, o)};
     }
     for (size_t i = 0; i < LT_COUNT(o->add); i++) {
         if (!o->add[i]) continue;
         lt_tensor t = {.data = calloc(3, 4), .dtype = LT_F32, .rank = 1, .shape = {3}};
-        list[n++] = (lt_named_tensor){o->add[i], t};
+        list[n++] = (lt_named_tensor){strdup(o->add[i]), t};
     }
     write_weights(folder, list, n, o);
-    for (int i = 0; i < n; i++) free(list[i].tensor.data);
+    for (int i = 0; i < n; i++) {
+        free((char *)list[i].name);
+        free(list[i].tensor.data);
+    }
     free(list);
     json_decref(root);
 }

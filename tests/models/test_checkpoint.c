@@ -1,0 +1,240 @@
+/* test_checkpoint.c - opening checkpoints: what is wrong with a file is said, all of it; digests; real manifests. */
+#include "tests/models/support.h"
+
+#include "models/checkpoint.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Open must fail with this status and a sentence that holds every one of these texts. */
+static void refuse(const char *path, int parts, lt_status wanted, const char *const *texts)
+{
+    lt_vae *vae;
+    lt_err err = {0};
+    lt_status status = lt_vae_open(&vae, path, parts, LT_NUMERICS_AUTO, &err);
+    printf("  %s\n", err.text);
+    assert_null(vae);
+    assert_int_equal(status, wanted);
+    assert_int_equal(err.status, wanted);
+    for (; *texts; texts++)
+        if (!strstr(err.text, *texts)) fail_msg("'%s' is not in: %s", *texts, err.text);
+}
+
+#define REFUSE(path, parts, status, ...) refuse(path, parts, status, (const char *const[]){__VA_ARGS__, NULL})
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* ---- bad files --------------------------------------------------------------------------------------------------------- */
+
+static void all_differences_at_once(void **state)
+{
+    const synthetic o = {
+        .omit = {"decoder.conv_in.weight", "decoder.up_blocks.0.resnets.1.time_mixer.mix_factor"},
+        .add = {"decoder.surprise", "optimizer.step"},
+        .reshape = {"decoder.conv_out.bias", "decoder.time_conv_out.weight"}};
+    synthetic_write("svd", in_folder("different"), &o);
+    REFUSE(in_folder("different"), LT_VAE_DECODER, LT_E_MISMATCH,
+           "missing: decoder.up_blocks.0.resnets.1.time_mixer.mix_factor, decoder.conv_in.weight;",
+           "decoder.up_blocks.0.resnets.1.time_mixer.mix_factor",
+           "not expected: decoder.surprise, optimizer.step", "decoder.conv_out.bias is [4], not [3]",
+           "decoder.time_conv_out.weight is [4,3,3,1,1], not [3,3,3,1,1]");
+    /* The encoder is whole, but for what does not belong there. */
+    REFUSE(in_folder("different"), LT_VAE_ENCODER, LT_E_MISMATCH,
+           "not expected: decoder.surprise, optimizer.step");
+    lt_err err;
+    lt_vae *vae;
+    assert_int_equal(lt_vae_open(&vae, in_folder("different"), LT_VAE_ENCODER, LT_NUMERICS_AUTO, &err),
+                     LT_E_MISMATCH);
+    assert_null(strstr(err.text, "missing"));
+}
+
+static void half_a_file(void **state)
+{
+    const synthetic o = {.omit = {"decoder.conv_in.weight"}};
+    synthetic_write("svd", in_folder("half"), &o);
+    lt_vae *vae = open_vae(in_folder("half"), LT_VAE_ENCODER, LT_NUMERICS_AUTO);
+    assert_true(lt_vae_get_info(vae)->has_encoder && !lt_vae_get_info(vae)->has_decoder);
+    lt_vae_close(vae, NULL);
+    REFUSE(in_folder("lite_encoder"), LT_VAE_DECODER, LT_E_NOT_FOUND, "no decoder", "lite-sora's names");
+    REFUSE(in_folder("lite_svd_decoder"), LT_VAE_ENCODER, LT_E_NOT_FOUND, "no encoder", "lite-sora's names");
+}
+
+static void long_lists_are_cut(void **state)
+{
+    write_file(in_folder("svd_wide.json"), "");
+    synthetic_write("svd", in_folder("wide"), &(synthetic){0});
+    write_file(in_folder("wide/config.json"),
+               "{\"_class_name\": \"AutoencoderKLTemporalDecoder\", \"block_out_channels\": "
+               "[32, 32, 64, 96], \"layers_per_block\": 2}");
+    REFUSE(in_folder("wide"), LT_VAE_DECODER, LT_E_MISMATCH, "of another shape", "more");
+}
+
+static void values_that_are_not_finite(void **state)
+{
+    const synthetic o = {.poison = {"decoder.conv_in.weight", "decoder.conv_norm_out.bias"}};
+    static const lt_dtype dtypes[] = {LT_F32, LT_F16, LT_BF16};
+    for (size_t i = 0; i < LT_COUNT(dtypes); i++) {
+        synthetic poisoned = o;
+        poisoned.dtype = dtypes[i];
+        const char *folder = in_folder("poisoned_%s", lt_dtype_name(dtypes[i]));
+        synthetic_write("svd", folder, &poisoned);
+        /* Twice: a bad file is not remembered as a good one. */
+        for (int j = 0; j < 2; j++)
+            REFUSE(folder, LT_VAE_DECODER, LT_E_NUMERIC, "NaN or infinity", "decoder.conv_in.weight",
+                   "decoder.conv_norm_out.bias");
+        lt_vae_close(open_vae(folder, LT_VAE_ENCODER, LT_NUMERICS_AUTO), NULL);
+    }
+}
+
+static void broken_files(void **state)
+{
+    REFUSE(in_folder("nowhere"), LT_VAE_DECODER, LT_E_NOT_FOUND, "nowhere");
+    mkdir(in_folder("empty"), 0700);
+    REFUSE(in_folder("empty"), LT_VAE_DECODER, LT_E_NOT_FOUND, "no weights here",
+           "diffusion_pytorch_model.safetensors", "converted to safetensors");
+    synthetic_write("svd", in_folder("cut"), &(synthetic){0});
+    assert_int_equal(truncate(in_folder("cut/diffusion_pytorch_model.safetensors"), 100000), 0);
+    REFUSE(in_folder("cut"), LT_VAE_DECODER, LT_E_FORMAT, "cut/diffusion_pytorch_model.safetensors");
+    synthetic_write("svd", in_folder("broken"), &(synthetic){0});
+    write_file(in_folder("broken/config.json"), "{\"_class_name\": \"AutoencoderKLTemporalDecoder\",\n ]");
+    REFUSE(in_folder("broken"), LT_VAE_DECODER, LT_E_FORMAT, "broken/config.json:2");
+    write_file(in_folder("broken/config.json"), "{\"_class_name\": \"AutoencoderTiny\"}");
+    REFUSE(in_folder("broken"), LT_VAE_DECODER, LT_E_UNSUPPORTED, "AutoencoderTiny",
+           "AutoencoderKLTemporalDecoder");
+    write_file(
+        in_folder("broken/config.json"),
+        "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [32, 100], \"layers_per_block\": 1}");
+    REFUSE(in_folder("broken"), LT_VAE_DECODER, LT_E_UNSUPPORTED, "100 channels", "32 groups");
+    write_file(in_folder("broken/config.json"),
+               "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [1e99]}");
+    REFUSE(in_folder("broken"), LT_VAE_DECODER, LT_E_UNSUPPORTED, "block_out_channels");
+}
+
+static void broken_shards(void **state)
+{
+    const char *index = "shards/diffusion_pytorch_model.safetensors.index.json";
+    synthetic_write("kl", in_folder("shards"), &(synthetic){.n_shards = 2});
+    lt_vae_close(open_vae(in_folder("shards"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_AUTO), NULL);
+    unlink(in_folder("shards/diffusion_pytorch_model-00002-of-00002.safetensors"));
+    REFUSE(in_folder("shards"), LT_VAE_DECODER, LT_E_NOT_FOUND, "00002-of-00002.safetensors", "index.json");
+    write_file(in_folder("%s", index), "{\"weight_map\": {\"a\": \"../../etc/passwd\"}}");
+    REFUSE(in_folder("shards"), LT_VAE_DECODER, LT_E_FORMAT, "tensor a", "file beside it");
+    write_file(in_folder("%s", index), "{\"weight_map\": {}}");
+    REFUSE(in_folder("shards"), LT_VAE_DECODER, LT_E_FORMAT, "weight_map");
+    synthetic_write("kl", in_folder("twice"), &(synthetic){0});
+    assert_int_equal(
+        rename(in_folder("twice/diffusion_pytorch_model.safetensors"), in_folder("shards/b.safetensors")), 0);
+    assert_int_equal(link(in_folder("shards/b.safetensors"), in_folder("shards/c.safetensors")), 0);
+    write_file(in_folder("%s", index),
+               "{\"weight_map\": {\"x\": \"b.safetensors\", \"y\": \"c.safetensors\"}}");
+    REFUSE(in_folder("shards"), LT_VAE_DECODER, LT_E_FORMAT, "b.safetensors", "c.safetensors");
+}
+
+/* ---- what is told about a model ------------------------------------------------------------------------------------------ */
+
+static void info(void **state)
+{
+    lt_vae *vae = open_vae(in_folder("svd"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    const lt_vae_info *i = lt_vae_get_info(vae);
+    assert_true(i->temporal && i->has_encoder && i->has_decoder);
+    assert_int_equal(i->factor, 8);
+    assert_int_equal(i->latent_channels, 4);
+    assert_true(i->scaling_factor == 0.18215 && i->numerics == LT_NUMERICS_DIFFUSERS);
+    struct stat file;
+    stat(in_folder("svd/diffusion_pytorch_model.safetensors"), &file);
+    assert_int_equal(i->weight_bytes, file.st_size);
+    lt_vae_close(vae, NULL);
+    vae = open_vae(in_folder("kl"), LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    i = lt_vae_get_info(vae);
+    assert_true(!i->temporal && !i->has_encoder && i->has_decoder && i->scaling_factor == 0.13025);
+    assert_int_equal(i->factor, 4);
+    lt_vae_close(vae, NULL);
+    vae = open_vae(in_folder("lite_svd_decoder/diffusion_pytorch_model.safetensors"), LT_VAE_DECODER,
+                   LT_NUMERICS_AUTO);
+    i = lt_vae_get_info(vae);
+    assert_true(i->temporal && i->numerics == LT_NUMERICS_LITE_SORA && i->scaling_factor == 0.18215);
+    lt_vae_close(vae, NULL);
+    /* A pipeline's folder. */
+    mkdir(in_folder("pipeline"), 0700);
+    synthetic_write("kl", in_folder("pipeline/vae"), &(synthetic){0});
+    lt_vae_close(open_vae(in_folder("pipeline"), LT_VAE_DECODER, LT_NUMERICS_AUTO), NULL);
+}
+
+static int count_files(const char *path)
+{
+    int n = 0;
+    DIR *folder = opendir(path);
+    if (!folder) return 0;
+    for (struct dirent *entry; (entry = readdir(folder));) n += entry->d_name[0] != '.';
+    closedir(folder);
+    return n;
+}
+
+static void digest_of(const char *folder, char digest[33])
+{
+    lt_vae *vae = open_vae(folder, LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    memcpy(digest, lt_vae_get_info(vae)->digest, 33);
+    lt_vae_close(vae, NULL);
+}
+
+static void digests(void **state)
+{
+    char first[33], again[33], other[33];
+    const char *remembered = in_folder("cache/longtake/weights");
+    synthetic_write("kl", in_folder("digest"), &(synthetic){0});
+    int before = count_files(remembered);
+    digest_of(in_folder("digest"), first);
+    assert_int_equal(strlen(first), 32);
+    assert_int_equal(count_files(remembered), before + 1);
+    digest_of(in_folder("digest"), again);
+    assert_string_equal(first, again);
+    assert_int_equal(count_files(remembered), before + 1);
+    /* No place to remember: read again, the same. */
+    setenv("XDG_CACHE_HOME", "/proc/no", 1);
+    digest_of(in_folder("digest"), again);
+    setenv("XDG_CACHE_HOME", in_folder("cache"), 1);
+    assert_string_equal(first, again);
+    /* One value, one letter of the configuration, the same content elsewhere. */
+    synthetic_write("kl", in_folder("digest2"), &(synthetic){0});
+    digest_of(in_folder("digest2"), again);
+    assert_string_equal(first, again);
+    synthetic_write("kl", in_folder("digest2"), &(synthetic){.dtype = LT_BF16});
+    digest_of(in_folder("digest2"), other);
+    assert_string_not_equal(first, other);
+    FILE *config = fopen(in_folder("digest/config.json"), "a");
+    fputs("\n", config);
+    fclose(config);
+    digest_of(in_folder("digest"), other);
+    assert_string_not_equal(first, other);
+}
+
+int main(void)
+{
+    support_start();
+    static const char *const models[] = {"svd", "kl", "lite_encoder", "lite_svd_decoder"};
+    for (size_t i = 0; i < LT_COUNT(models); i++)
+        synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_differences_at_once),
+        cmocka_unit_test(half_a_file),
+        cmocka_unit_test(long_lists_are_cut),
+        cmocka_unit_test(values_that_are_not_finite),
+        cmocka_unit_test(broken_files),
+        cmocka_unit_test(broken_shards),
+        cmocka_unit_test(info),
+        cmocka_unit_test(digests),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    support_finish();
+    return failed;
+}

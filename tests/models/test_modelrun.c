@@ -1,0 +1,115 @@
+/* test_modelrun.c - the tool end to end: its files against the references', its exit codes and sentences. */
+#include "tests/models/support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+static char said[4096]; /* what the last run wrote to standard error */
+
+static int run(const char *format, ...)
+{
+    char command[8192];
+    int n = snprintf(command, sizeof(command), "%s ", LT_MODELRUN);
+    va_list arguments;
+    va_start(arguments, format);
+    n += vsnprintf(command + n, sizeof(command) - (size_t)n, format, arguments);
+    va_end(arguments);
+    snprintf(command + n, sizeof(command) - (size_t)n, " >%s 2>%s", in_folder("stdout"), in_folder("stderr"));
+    int status = system(command);
+    FILE *file = fopen(in_folder("stderr"), "r");
+    assert_non_null(file);
+    size_t length = fread(said, 1, sizeof(said) - 1, file);
+    said[length] = '\0';
+    fclose(file);
+    assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void run_well(const char *options, const char *model, const char *name)
+{
+    int code = run("%s --in %s/vae/%s.safetensors --out %s --threads 2 %s", in_folder("%s", model),
+                   LT_FIXTURES, name, in_folder("out.safetensors"), options);
+    if (code != 0) fail_msg("modelrun ended with %d: %s", code, said);
+}
+
+static void compare(const char *label, const char *name, const char *key, const char *wanted_key,
+                    double bound)
+{
+    lt_safetensors *out;
+    lt_tensor got, wanted;
+    lt_err err = {0};
+    fixture f = fixture_open(name);
+    must(lt_safetensors_open(&out, in_folder("out.safetensors"), &err), &err);
+    must(lt_safetensors_get(out, key, &got, &err), &err);
+    must(lt_safetensors_get(f.file, wanted_key, &wanted, &err), &err);
+    assert_int_equal(got.rank, 4);
+    assert_memory_equal(got.shape, wanted.shape, 4 * sizeof(int64_t));
+    check_close(label, got.data, wanted.data, lt_n_elements(&got), bound);
+    lt_safetensors_close(out);
+    fixture_close(&f);
+}
+
+static void against_fixtures(void **state)
+{
+    run_well("--part encoder", "kl", "kl_encode");
+    compare("encoder, diffusers", "kl_encode", "latent", "latent", 1e-5);
+    compare("  its log-variance", "kl_encode", "logvar", "logvar", 1e-5);
+    run_well("--part decoder", "kl", "kl_decode");
+    compare("decoder, diffusers", "kl_decode", "sample", "sample", 1e-5);
+    run_well("--part decoder --device ref", "svd_shallow", "svd_shallow_1");
+    compare("decoder, ref", "svd_shallow_1", "sample", "frames", 1e-6);
+    run_well("--part decoder --dtype bf16", "svd", "svd_decode");
+    compare("decoder, bf16", "svd_decode", "sample", "sample", 3e-2);
+    run_well("--part encoder", "lite_encoder", "lite_encoder");
+    compare("encoder, lite-sora", "lite_encoder", "latent", "latent", 1e-5);
+    run_well("--part decoder --numerics lite-sora", "svd", "svd_decode_lite");
+    compare("decoder, lite-sora numerics", "svd_decode_lite", "sample", "sample", 1e-5);
+    run_well("--part decode_video --tile 4x3x3 --stride 2x2x2", "lite_svd_decoder", "video_1");
+    compare("decode_video", "video_1", "sample", "sample", 1e-5);
+}
+
+/* One sentence, naming what it is about. */
+static void complains(const char *text)
+{
+    if (!strstr(said, text)) fail_msg("'%s' is not in: %s", text, said);
+    char *end = strchr(said, '\n');
+    assert_true(end && end[1] == '\0');
+}
+
+static void failures(void **state)
+{
+    const char *in = LT_FIXTURES "/vae/kl_encode.safetensors";
+    char model[2048], out[2048];
+    snprintf(model, sizeof(model), "%s", in_folder("kl"));
+    snprintf(out, sizeof(out), "%s", in_folder("out.safetensors"));
+    assert_int_equal(run("--help"), 0);
+    assert_int_equal(run("%s --in %s", model, in), 2);
+    complains("--out");
+    assert_int_equal(run("%s --in %s --out %s --part middle", model, in, out), 2);
+    complains("--part does not take 'middle'");
+    assert_int_equal(run("%s --in %s --out %s --tile 4x4", model, in, out), 2);
+    assert_int_equal(run("%s --in %s --out %s --frobnicate", model, in, out), 2);
+    assert_int_equal(run("%s --in %s --out %s", model, in, out), 1); /* holds both sample and latent */
+    complains("--part");
+    assert_int_equal(run("%s --in %s --out %s --part encoder", in_folder("nowhere"), in, out), 1);
+    complains("nowhere");
+    assert_int_equal(run("%s --in %s --out %s --part encoder --device warp", model, in, out), 1);
+    complains("warp");
+    assert_int_equal(
+        run("%s --in %s --out %s --part encoder", model, LT_FIXTURES "/vae/video_2.safetensors", out), 1);
+    assert_int_equal(run("%s --in %s --out %s --part encoder", model, in, "/proc/no/out.safetensors"), 1);
+}
+
+int main(void)
+{
+    support_start();
+    static const char *const models[] = {"svd", "svd_shallow", "kl", "lite_encoder", "lite_svd_decoder"};
+    for (size_t i = 0; i < LT_COUNT(models); i++)
+        synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
+    const struct CMUnitTest tests[] = {cmocka_unit_test(against_fixtures), cmocka_unit_test(failures)};
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    support_finish();
+    return failed;
+}
