@@ -92,8 +92,9 @@ static void check_given(checker *c, const lt_graph_stage *stage, lt_given *given
         return;
     }
     if (!given->text || (!given->where.set && !type_fits(option->type, given->type))) {
-        lt_mistake_add(c->mistakes, given->where, "%s is %s: must be a %s", given->name,
-                       lt_toml_type_name(given->type), lt_option_type_name(option->type));
+        const char *type = lt_option_type_name(option->type);
+        lt_mistake_add(c->mistakes, given->where, "%s is %s: must be %s %s", given->name,
+                       lt_toml_type_name(given->type), strchr("aeiou", type[0]) ? "an" : "a", type);
         return;
     }
     if (option->type == LT_OPT_PATH && *given->text &&

@@ -261,7 +261,7 @@ void lt_progress_end(lt_run *run, int exit_code)
     double seconds = lt_run_seconds(run);
     uint64_t frames = lt_run_frames(run);
     int restarts = lt_run_restarts(run);
-    if (run->mode == LT_OUTPUT_SCREEN) draw(run); /* stays on the screen */
+    if (run->mode == LT_OUTPUT_SCREEN && run->begun_ns) draw(run); /* stays on the screen */
     if (run->mode == LT_OUTPUT_JSON) {
         end_json(run, exit_code);
         return;

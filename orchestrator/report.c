@@ -42,7 +42,7 @@ const char *lt_outcome_name(lt_outcome outcome)
 uint64_t lt_run_frames(const lt_run *run)
 {
     uint64_t frames = 0;
-    for (int i = 0; i < run->graph->n_stages; i++)
+    for (int i = 0; i < run->graph->n_stages && run->n_replicas; i++)
         if (!run->graph->stages[i].described->n_outputs) frames += lt_stage_progress_of(run, i).frames;
     return frames;
 }
