@@ -1,6 +1,8 @@
 /* backend.h - what a backend must provide: a const table of functions, none of them NULL.
  *
- * ops.h checks shapes, allocates the result and counts FLOPs once for all backends; a backend function only computes. */
+ * ops.h checks shapes, allocates the result and counts FLOPs once for all backends; a backend function only computes. It is
+ * never called with a result of no elements, nor after an error. Inputs are as ops.h says; an optional tensor that is left
+ * out has data NULL, an optional weight may also be NULL itself. */
 #ifndef LT_BACKEND_H
 #define LT_BACKEND_H
 
@@ -15,17 +17,21 @@ typedef struct lt_conv_dims {
     int64_t front, back, top, bottom, left, right; /* zeros around x */
 } lt_conv_dims;
 
+/* The operators return LT_OK, or the status of an error they have set in the context (lt_context_fail). Temporary memory
+ * beside the result is taken from the context's workspace (lt_scratch) and released before they return, also when dry,
+ * so that plans are exact; when dry nothing else is done. */
 typedef struct lt_backend {
     const char *name;  /* "ref", "cpu", "cuda" */
-    int numeric_epoch; /* raised when a kernel's results change; part of cache keys */
+    int numeric_epoch; /* raised when a kernel's results change; part of the numeric class */
     bool any_float;    /* inputs may be of any float dtype; otherwise they have the context's */
 
-    /* Open state for device `index`; set *numeric_class (text, at most class_bytes) to what results depend on: backend, instruction set or GPU model, library versions. */
+    /* Open state for device `index`, computing in `dtype` on `threads` threads (0: all cores); set *device (NULL is legal)
+     * and numeric_class (text, at most class_bytes) to what results depend on: backend, instruction set or GPU model,
+     * library versions, epoch, dtype. E_NOT_FOUND, E_UNSUPPORTED (dtype), E_INVALID, E_NO_MEMORY. */
     lt_status (*open)(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
                       size_t class_bytes, lt_err *err);
-    void (*close)(void *device);
+    void (*close)(void *device); /* not NULL */
 
-    /* Temporary workspace bytes an operator takes beside its result are taken from and released to the context's workspace, also when dry, so that plans are exact. */
     lt_status (*conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                       const lt_conv_dims *dims, const lt_tensor *residual, lt_tensor *y);
     lt_status (*linear)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
@@ -43,15 +49,17 @@ typedef struct lt_backend {
     lt_status (*pixels_to_values)(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
     lt_status (*values_to_pixels)(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
 
+    /* Free weight->packed, which is not NULL, and set it to NULL. */
     void (*release_weight)(lt_context *c, lt_weight *weight);
 } lt_backend;
 
 extern const lt_backend lt_backend_ref, lt_backend_cpu;
 
-/* Temporary bytes from the context's workspace; NULL with the context's error set when they do not fit. */
-void *lt_scratch(lt_context *context, size_t bytes);
-
 /* The table by name, or NULL. */
 const lt_backend *lt_backend_find(const char *name);
+
+/* Temporary bytes from the context's workspace, 64-byte aligned; NULL with the context's error set (E_NO_MEMORY) when they
+ * do not fit. */
+void *lt_scratch(lt_context *context, size_t bytes);
 
 #endif

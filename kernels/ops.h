@@ -1,20 +1,39 @@
 /* ops.h - the operators networks are made of.
  *
- * Contract of all: inputs are borrowed; the result is a new tensor of the context's workspace, to be dropped by the caller.
- * Results have the context's dtype; accumulation is f32 (f64 on ref), in an order that depends neither on threads nor on batch:
- * sample n of a batch has the same bytes as when it is computed alone. Shapes that do not fit set the context's error, name the operator and
- * both shapes, and return LT_NONE. With a dry context only shapes, memory and FLOPs are worked out. With a tape, an operator keeps what its gradient needs.
- * A tensor or weight whose data is NULL is "left out". */
+ * Contract of all:
+ * - Inputs are borrowed and not changed; the result is a new tensor of the context's workspace, to be dropped by the
+ *   caller, and lies nowhere over an input. Scratch memory is taken from the workspace for the call's duration.
+ * - Inputs have the context's dtype (ref takes any float dtype) and so has the result, where nothing else is said. Weights
+ *   may be F32, BF16, F16 or F64; in a bf16 context matrices are rounded to bf16, vectors (bias, gamma, beta) to f32.
+ * - Computed in f32 (f64 on ref) and rounded once, to nearest even, when stored.
+ * - The bytes depend neither on threads nor on batch: sample n (index 0 of the shape) of a batch has the same bytes as when
+ *   it is computed alone.
+ * - NaN and infinities go through as IEEE arithmetic has it, where nothing else is said.
+ * - A batch or a row count of 0 gives a result without elements.
+ * - Shapes that do not fit set the context's error (E_INVALID), a sentence that names the operator and both shapes, and
+ *   return LT_NONE; a full workspace E_NO_MEMORY. After an error in the context an operator does nothing.
+ * - With a dry context only shapes, memory and FLOPs are worked out. With a tape, an operator keeps what its gradient needs.
+ * - A tensor or weight whose data is NULL, or a weight pointer that is NULL, is "left out".
+ * - Blocking; on the threads of the context.
+ *
+ * Error bounds below are against exact arithmetic on the same (rounded) inputs and weights, before the result is rounded:
+ * u = 2^-23, |.|max the largest magnitude of the result, at least 1. tests/kernels/kernelcheck holds every backend to
+ * them. */
 #ifndef LT_OPS_H
 #define LT_OPS_H
 
 #include "kernels/tensor.h"
 
+/* none; x sigmoid(x); 0.5 x (1 + erf(x / sqrt 2)); 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); x sigmoid(1.702 x) */
 typedef enum { LT_ACT_NONE, LT_ACT_SILU, LT_ACT_GELU_ERF, LT_ACT_GELU_TANH, LT_ACT_QUICK_GELU } lt_activation;
 
-/* Convolution over T, H, W.
- * x [N,T,H,W,I]; weight [O,I,kt,kh,kw] ([O,I,kh,kw] and [O,I] mean kernel sizes of 1 in front or everywhere); bias [O] or left out.
- * residual [N,To,Ho,Wo,O], added to the result, or LT_NONE. Returns [N,To,Ho,Wo,O], To = (T + pad.front + pad.back - kt) / stride_t + 1 and so on. */
+/* Convolution (cross-correlation, as in PyTorch) over T, H, W.
+ * x [N,T,H,W,I]; weight [O,I,kt,kh,kw] ([O,I,kh,kw] and [O,I] mean kernel sizes of 1 in front or everywhere); bias [O]
+ * or left out. residual [N,To,Ho,Wo,O], added to the result, or LT_NONE. Pads are zeros around x, not negative, and may
+ * differ on the two sides. Returns [N,To,Ho,Wo,O], To = (T + pad_front + pad_back - kt) / stride_t + 1, rounded down, and
+ * so on; none may be 0. FLOPs: 2 N To Ho Wo O I kt kh kw, pads included.
+ * Error: (4 + 2 sqrt(I kt kh kw)) u |.|max for weights of deviation 1 / sqrt(I kt kh kw).
+ * Agrees with torch.nn.functional.conv2d / conv3d. */
 typedef struct lt_conv_params {
     int stride_t, stride_h, stride_w; /* 0 means 1 */
     int pad_front, pad_back, pad_top, pad_bottom, pad_left, pad_right;
@@ -22,39 +41,55 @@ typedef struct lt_conv_params {
 lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_conv_params params,
                   lt_tensor residual);
 
-/* y = act(x W^T + b) + residual. x [...,K]; weight [O,K] (or [O,K,1,1]); bias [O] or left out; residual [...,O] or LT_NONE. */
+/* y = act(x W^T + b) + residual.
+ * x [...,K]; weight [O,K] (or [O,K,1,1]); bias [O] or left out; residual [...,O] or LT_NONE. Returns [...,O].
+ * FLOPs: 2 rows K O. Error: (8 + 2 sqrt(K)) u |.|max for weights of deviation 1 / sqrt(K). */
 lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act,
                     lt_tensor residual);
 
-/* Group normalisation with an activation after it. x [N,...,C]: statistics (biased variance) over everything of sample n in a group of C/groups
- * channels; so frames folded in N give per-frame statistics, frames in T those of the clip. gamma, beta [C]. */
+/* Group normalisation with an activation after it (Wu and He, 2018).
+ * x [N,...,C], rank 2 or more: statistics (biased variance) over everything of sample n in a group of C/groups channels;
+ * so frames folded in N give per-frame statistics, frames in T those of the clip. gamma, beta [C]; groups divides C; eps is
+ * added to the variance, finite and not negative. Returns [N,...,C]. FLOPs: 8 an element.
+ * Statistics are accumulated in f64 around a value of the sample: a mean far from zero costs no digits.
+ * Error: 10 u |.|max. Agrees with torch.nn.functional.group_norm. */
 lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, int groups, double eps,
                         lt_activation act);
 
-/* softmax(scale * q k^T + mask) v. q [B,L,heads,D], k, v [B,S,heads,D]; mask additive [B or 1, heads or 1, L or 1, S] f32 or LT_NONE. Returns [B,L,heads,D].
- * Never holds an L x S matrix whole: memory is O(L). */
+/* softmax(scale * q k^T + mask) v.
+ * q [B,L,heads,D], k, v [B,S,heads,D], S and D not 0; mask additive, f32 [B or 1, heads or 1, L or 1, S], or LT_NONE;
+ * causal: query l sees keys 0 .. l only (torch's is_causal). A query that sees no key at all (every one masked with
+ * -infinity) gives zeros. Returns [B,L,heads,D].
+ * Never holds an L x S matrix whole: memory is O(L + S). FLOPs: 4 B heads L S D, causal or not.
+ * Error: (16 + 2 sqrt(S) + s (2 + sqrt(D))) u |.|max, s a bound of the scaled scores.
+ * Dao et al., FlashAttention, 2022; agrees with torch.nn.functional.scaled_dot_product_attention. */
 lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale,
                        bool causal);
 
-/* Nearest-neighbour upsampling by whole factors. x [N,T,H,W,C] -> [N,T*ft,H*fh,W*fw,C]. */
+/* Nearest-neighbour upsampling by whole factors, 1 or more: element (t,h,w) of the result is (t/ft, h/fh, w/fw) of x.
+ * x [N,T,H,W,C] -> [N,T*ft,H*fh,W*fw,C]. Exact. FLOPs: none. */
 lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw);
 
-/* x + a * y, elementwise, same shapes. */
+/* x + a * y, elementwise, same shapes; a is rounded to f32. FLOPs: 2 an element. Error: 2 u |.|max. */
 lt_tensor lt_add_scaled(lt_context *c, lt_tensor x, lt_tensor y, double a);
 
-/* act(a * x + b), elementwise. */
+/* act(a * x + b), elementwise; a, b are rounded to f32. FLOPs: 2 an element. Error: 8 u |.|max. */
 lt_tensor lt_affine(lt_context *c, lt_tensor x, double a, double b, lt_activation act);
 
-/* Elements start .. start+count of the last dimension. x [...,C] -> [...,count]. */
+/* Elements start .. start + count - 1 of the last dimension. x [...,C] -> [...,count]. Exact. FLOPs: none. */
 lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t count);
 
-/* The same values in another dtype (round to nearest, ties to even; to integer types also clamped). */
+/* The same values in another dtype, from any to any, whatever the context's: round to nearest, ties to even, once; to
+ * integer types also clamped, NaN becomes 0; to f16 and f32 too large becomes infinity. The same dtype is a copy. FLOPs:
+ * none. */
 lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype);
 
-/* Pixels to model values: u8 or u16 (full range of `bits`) -> x / (max/2) - 1, in the context's dtype. */
+/* Pixels to model values: x / (max/2) - 1, max = 2^bits - 1. pixels u8 for bits <= 8, else u16, any shape; bits 1 to 16.
+ * Returns the context's dtype. FLOPs: 2 an element. Error: 2 u. */
 lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits);
 
-/* Model values to pixels: clamp((x + 1) * max/2, 0, max), rounded half to even (diffusers) or truncated (lite-sora), u8 for bits <= 8 else u16. */
+/* Model values to pixels: clamp((x + 1) * max/2, 0, max), computed in f64, rounded half to even (diffusers) or truncated
+ * (lite-sora); NaN becomes 0. Returns u8 for bits <= 8, else u16; bits 1 to 16. Exact. FLOPs: 2 an element. */
 lt_tensor lt_values_to_pixels(lt_context *c, lt_tensor x, int bits, bool truncate);
 
 #endif
