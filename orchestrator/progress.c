@@ -29,6 +29,7 @@ static const char *state_of(const lt_run *run, int stage)
         running |= replica->state == LT_REPLICA_READY && !replica->is_idle && !replica->is_done;
         waiting |= replica->state == LT_REPLICA_READY && replica->is_idle && !replica->is_done;
     }
+    if (run->is_stopping) return run->outcome == LT_FINISHED ? "done" : "stopped";
     return running ? "running" : waiting ? "waiting" : starting ? "starting" : down ? "restarting" : "done";
 }
 
@@ -43,6 +44,7 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
         p.cached += r->cached + r->past_cached;
         p.bytes_out += r->bytes_out + r->past_bytes_out;
         p.memory_bytes += r->memory_bytes;
+        p.peak_bytes += r->peak_memory;
         p.queued += r->queued;
         p.held += r->held;
         p.restarts += r->n_restarts;
@@ -121,13 +123,14 @@ static void stage_line(const lt_run *run, int stage, char *line, size_t room)
                  (unsigned long long)p.frames_total);
     else
         snprintf(frames, sizeof frames, "%llu", (unsigned long long)p.frames);
-    if (is_sink(run, stage) && seconds_left(&p) >= 0)
+    if (is_sink(run, stage) && seconds_left(&p) >= 0 && !run->is_stopping)
         snprintf(eta, sizeof eta, "  ETA %s", lt_format_seconds(seconds_left(&p)).text);
     if (p.cached) snprintf(cached, sizeof cached, "  %llu cached", (unsigned long long)p.cached);
     if (p.restarts) snprintf(restarts, sizeof restarts, "  %d restarted", p.restarts);
     snprintf(line, room, "%-*s  %13s frames %7.1f fps  queue %-3u %9s  %-10s%s%s%s", width,
              run->graph->stages[stage].name, frames, p.fps, p.queued,
-             lt_format_bytes((double)p.memory_bytes).text, p.state, cached, restarts, eta);
+             lt_format_bytes((double)(run->is_stopping ? p.peak_bytes : p.memory_bytes)).text, p.state,
+             cached, restarts, eta);
 }
 
 static void draw(lt_run *run)
@@ -252,8 +255,7 @@ static void end_json(const lt_run *run, int exit_code)
     print_json(json_pack("{ss sf ss ss si so sI sf sf si}", "event", "end", "time", unix_time(), "outcome",
                          lt_outcome_name(run->outcome), "text", run->why, "exit_code", exit_code, "outputs",
                          outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds, "fps",
-                         seconds > 0 ? (double)lt_run_frames(run) / seconds : 0.0, "restarts",
-                         lt_run_restarts(run)));
+                         lt_run_fps(run), "restarts", lt_run_restarts(run)));
 }
 
 void lt_progress_end(lt_run *run, int exit_code)
@@ -277,7 +279,7 @@ void lt_progress_end(lt_run *run, int exit_code)
     }
     for (int i = 0; i < run->folder->n_outputs; i++) printf("%s%s", i ? ", " : "", run->folder->outputs[i]);
     printf("%s%llu frames in %.1f s, %.1f fps", run->folder->n_outputs ? ": " : "",
-           (unsigned long long)frames, seconds, seconds > 0 ? (double)frames / seconds : 0.0);
+           (unsigned long long)frames, seconds, lt_run_fps(run));
     if (restarts) printf(", %d restart%s", restarts, restarts > 1 ? "s" : "");
     printf("\n");
     fflush(stdout);

@@ -17,8 +17,8 @@
 
 /* A stage's replicas taken together. */
 typedef struct lt_stage_progress {
-    const char *state; /* "starting", "running", "waiting", "restarting", "done" */
-    uint64_t units, frames, frames_total, cached, memory_bytes, bytes_out;
+    const char *state; /* "starting", "running", "waiting", "restarting", "done", "stopped" */
+    uint64_t units, frames, frames_total, cached, memory_bytes, peak_bytes, bytes_out;
     uint32_t queued, held;
     int restarts;
     double fps;

@@ -47,6 +47,14 @@ uint64_t lt_run_frames(const lt_run *run)
     return frames;
 }
 
+double lt_run_fps(const lt_run *run)
+{
+    uint64_t before = 0, frames = lt_run_frames(run);
+    double seconds = lt_run_seconds(run);
+    for (int i = 0; i < run->n_replicas; i++) before += run->replicas[i].first_frames;
+    return seconds > 0 && frames > before ? (double)(frames - before) / seconds : 0;
+}
+
 double lt_run_seconds(const lt_run *run)
 {
     return run->begun_ns ? (double)(lt_now_ns() - run->begun_ns) * 1e-9 : 0;
@@ -92,8 +100,8 @@ lt_status lt_write_report(const lt_run *run, lt_err *err)
         json_array_append_new(outputs, json_string(run->folder->outputs[i]));
     json_t *report = json_pack("{ss ss ss ss sf sI sf si so so}", "outcome", lt_outcome_name(run->outcome),
                                "text", run->why, "began", began, "ended", ended, "seconds", seconds, "frames",
-                               (json_int_t)frames, "fps", seconds > 0 ? (double)frames / seconds : 0.0,
-                               "restarts", lt_run_restarts(run), "outputs", outputs, "stages", stages);
+                               (json_int_t)frames, "fps", lt_run_fps(run), "restarts", lt_run_restarts(run),
+                               "outputs", outputs, "stages", stages);
     char *text = report ? json_dumps(report, JSON_INDENT(2)) : NULL;
     json_decref(report);
     snprintf(path, sizeof path, "%s/report.json", run->folder->path);

@@ -19,8 +19,10 @@ lt_status lt_write_report(const lt_run *run, lt_err *err);
 /* "finished", "failed", "interrupted". */
 const char *lt_outcome_name(lt_outcome outcome);
 
-/* Frames in the outputs, seconds since the run began, restarts of all stages. */
+/* Frames in the outputs, seconds since this command began to run them, frames it has added a second, restarts of all
+ * stages. */
 uint64_t lt_run_frames(const lt_run *run);
+double lt_run_fps(const lt_run *run);
 double lt_run_seconds(const lt_run *run);
 int lt_run_restarts(const lt_run *run);
 

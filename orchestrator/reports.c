@@ -53,6 +53,8 @@ static void take_progress(lt_run *run, lt_replica *replica, const Lt__Wire__Prog
     replica->units = progress->units_done;
     replica->frames = progress->frames_done;
     replica->most_frames = LT_MAX(replica->most_frames, replica->frames);
+    if (replica->incarnation == 1 && !progress->units_done)
+        replica->first_frames = LT_MAX(replica->first_frames, replica->frames);
     replica->frames_total = progress->frames_total;
     replica->queued = progress->queued;
     replica->held = progress->held;
@@ -92,6 +94,9 @@ static void take_done(lt_run *run, lt_replica *replica, const Lt__Wire__Done *do
 {
     replica->is_done = true;
     replica->was_stopped = done->stopped;
+    for (int e = 0; e < run->graph->n_edges && !done->stopped; e++)
+        if (run->graph->edges[e].consumer == replica->stage)
+            replica->most_frames = LT_MAX(replica->most_frames, run->plan->edges[e].stream->n_frames);
     bool any_stopped = false;
     for (int i = 0; i < run->n_replicas; i++) {
         const lt_replica *other = &run->replicas[i];

@@ -55,7 +55,7 @@ typedef struct lt_replica {
     bool is_idle;
 
     /* Over all incarnations. */
-    uint64_t most_frames; /* of a sink */
+    uint64_t most_frames, first_frames; /* of a sink: in its output, and when this run began */
     uint64_t past_units, past_frames, past_cached, past_bytes_out, past_busy_ns;
     double cpu_seconds;
     uint64_t memory_bytes, peak_anonymous, peak_shared, peak_memory; /* now, and the highest that was seen */

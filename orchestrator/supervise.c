@@ -19,7 +19,7 @@
 
 #define SECOND INT64_C(1000000000)
 
-static const int64_t heartbeat_ns = 30 * SECOND, load_ns = 300 * SECOND;
+static const int64_t heartbeat_ns = 30 * SECOND, load_ns = 1800 * SECOND;
 static const int64_t least_deadline_ns = 600 * SECOND, stalled_ns = 300 * SECOND;
 static const double pessimistic_flops = 1e9; /* a second: a busy machine with one core */
 
@@ -96,8 +96,10 @@ static void check_deadlines(lt_run *run)
         if (!replica->pid || replica->is_done) continue;
         bool is_loading = replica->state == LT_REPLICA_STARTING;
         all_idle &= replica->is_idle;
-        if (now - replica->heard_ns > (is_loading ? load_ns : heartbeat_ns))
-            lt_kill_stuck(run, replica, is_loading ? "did not get ready" : "gave no sign of life for 30 s");
+        if (now - replica->heard_ns > heartbeat_ns)
+            lt_kill_stuck(run, replica, "gave no sign of life for 30 s");
+        else if (is_loading && now - replica->started_ns > load_ns)
+            lt_kill_stuck(run, replica, "did not get ready in half an hour");
         else if (!is_loading && !replica->is_idle && now - replica->moved_ns > deadline_of(run, replica))
             lt_kill_stuck(run, replica, "has worked on one unit for far too long");
     }

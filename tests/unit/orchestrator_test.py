@@ -276,7 +276,7 @@ def plans(place):
     same((work["replicas"], work["threads"], work["units"], work["peak_bytes"], work["tflop"]), (2, 4, 10, 50 << 20, 5.0))
     same(work["slab_bytes"], 3 * unit + 6 * unit)  # its own slots, and those of its producer
     same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (3, 9216, 221184)])
-    has(place.call("plan", graph, "--set", "stage.work.refuse=no such model: nowhere", code=1), ":5:8: stage \"work\": no such model: nowhere")
+    has(place.call("plan", graph, "--set", "stage.work.refuse=no such model: nowhere", code=1), "graph.toml:6:8: stage \"work\": no such model: nowhere")
     has(place.call("run", graph, "--set", "stage.write.disk=109951162777600", code=1), "not enough disk space at", "100.0 TiB needed", "missing")
     assert not place.folder().exists(), "a run that never began leaves a folder"
 
