@@ -1,0 +1,152 @@
+/* vae_stage.c - options, model and memory of the VAE's stages. */
+#include "stages/vae/vae_stage.h"
+
+#include "kernels/backend.h"
+
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+/* ---- options ------------------------------------------------------------------------------------------- */
+
+lt_dtype lt_vae_stage_dtype(int choice)
+{
+    return choice == 1 ? LT_BF16 : LT_F32;
+}
+
+const char *lt_vae_numerics_name(lt_numerics numerics)
+{
+    return numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers";
+}
+
+/* A number of at most 6 digits; false where there is none. */
+static bool take_number(const char **at, int *value)
+{
+    int digits = 0;
+    for (*value = 0; isdigit((unsigned char)**at) && digits < 6; (*at)++, digits++)
+        *value = *value * 10 + (**at - '0');
+    return digits > 0;
+}
+
+lt_status lt_tile_parse(const char *text, const char *option, int factor, lt_tile_option *tile, lt_err *err)
+{
+    *tile = (lt_tile_option){0};
+    if (!text || strcmp(text, "auto") == 0 || !*text) {
+        tile->is_auto = true;
+        return LT_OK;
+    }
+    if (strcmp(text, "none") == 0) {
+        tile->none = true;
+        return LT_OK;
+    }
+    const char *at = text;
+    bool fine = take_number(&at, &tile->width);
+    tile->height = tile->width;
+    if (fine && *at == 'x') {
+        at++;
+        fine = take_number(&at, &tile->height);
+    }
+    if (!fine || *at || tile->width <= 0 || tile->height <= 0 || tile->width % factor ||
+        tile->height % factor)
+        return lt_fail(err, LT_E_INVALID,
+                       "option %s is \"%s\"; wanted auto, none, or WIDTHxHEIGHT in pixels, multiples of %d, "
+                       "such as 512x384",
+                       option, text, factor);
+    return LT_OK;
+}
+
+/* MemAvailable of the system, or 4 GiB where it is not told. */
+static size_t available_memory(void)
+{
+    unsigned long long kib = 4u << 20;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    if (file) fclose(file);
+    return (size_t)kib << 10;
+}
+
+size_t lt_vae_memory(const lt_vae_common *common)
+{
+    return common->memory > 0 ? (size_t)common->memory : available_memory() / 4;
+}
+
+/* ---- the model and its memory -------------------------------------------------------------------------- */
+
+void lt_vae_hash(const char *text, char digest[33])
+{
+    XXH128_hash_t hash = XXH3_128bits(text, strlen(text));
+    snprintf(digest, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+}
+
+static lt_status open_model(lt_vae_host *host, lt_err *err)
+{
+    const lt_vae_common *common = host->common;
+    lt_status status =
+        lt_vae_open(&host->vae, common->model, host->parts, (lt_numerics)common->numerics, err);
+    if (status) return status;
+    const lt_vae_info *info = lt_vae_get_info(host->vae);
+    char text[320];
+    snprintf(text, sizeof text, "vae %s %s %s epoch %d", info->digest, lt_vae_numerics_name(info->numerics),
+             host->dry->numeric_class, host->dry->backend->numeric_epoch);
+    lt_vae_hash(text, host->digest);
+    return LT_OK;
+}
+
+lt_status lt_vae_host_open(lt_vae_host *host, const lt_vae_common *common, int parts, int threads,
+                           lt_err *err)
+{
+    *host = (lt_vae_host){.common = common, .parts = parts};
+    host->threads = common->threads > 0 ? (int)common->threads : threads;
+    lt_status status = lt_context_create(&host->dry, common->device, lt_vae_stage_dtype(common->dtype), 0,
+                                         host->threads, err);
+    if (status == LT_OK) {
+        host->dry->dry = true;
+        status = open_model(host, err);
+    }
+    if (status) lt_vae_host_close(host);
+    return status;
+}
+
+lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
+{
+    if (host->run && host->run_bytes >= bytes) return LT_OK;
+    if (host->run) {
+        /* Packed weights belong to the context they were packed in. */
+        lt_vae_close(host->vae, host->run);
+        lt_context_destroy(host->run);
+        host->vae = NULL;
+        host->run = NULL;
+        lt_status status = open_model(host, err);
+        if (status) return status;
+    }
+    host->run_bytes = bytes;
+    return lt_context_create(&host->run, host->common->device, lt_vae_stage_dtype(host->common->dtype), bytes,
+                             host->threads, err);
+}
+
+void lt_vae_host_close(lt_vae_host *host)
+{
+    if (host->vae) lt_vae_close(host->vae, host->run);
+    lt_context_destroy(host->run);
+    lt_context_destroy(host->dry);
+    *host = (lt_vae_host){0};
+}
+
+/* ---- numbers ------------------------------------------------------------------------------------------- */
+
+int64_t lt_first_not_finite(const float *values, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        if ((bits & 0x7f800000u) == 0x7f800000u) return i;
+    }
+    return -1;
+}

@@ -1,0 +1,111 @@
+/* vae_stage.h - what the stages vae_encode and vae_decode share: options, the opened model with the memory it runs
+ * in, tiles as text, and digests.
+ *
+ * Threads: everything here belongs to the stage's main thread. */
+#ifndef LT_VAE_STAGE_H
+#define LT_VAE_STAGE_H
+
+#include "models/tiling.h"
+#include "stages/runtime/stage.h"
+
+/* ---- options ------------------------------------------------------------------------------------------- */
+
+typedef struct lt_vae_common {
+    const char *model, *device;
+    int dtype;    /* lt_vae_stage_dtype */
+    int numerics; /* lt_numerics */
+    const char *tile;
+    int64_t memory, threads;
+} lt_vae_common;
+
+/* Rows of a stage's option table, for a configuration whose first field is an lt_vae_common. `tile_help` says what
+ * the stage's tiles are. */
+#define LT_VAE_COMMON_OPTIONS(tile_help)                                                                     \
+    {"model", LT_OPT_PATH, offsetof(lt_vae_common, model),                                                   \
+     NULL,    0,           0,                                                                                \
+     NULL,    NULL,        "folder of a VAE (config.json and safetensors), or a single safetensors file",    \
+     false},                                                                                                 \
+        {"device",                                                                                           \
+         LT_OPT_STRING,                                                                                      \
+         offsetof(lt_vae_common, device),                                                                    \
+         "cpu",                                                                                              \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         NULL,                                                                                               \
+         NULL,                                                                                               \
+         "where it is computed: cpu, or ref for scalar float64",                                             \
+         false},                                                                                             \
+        {"dtype",    LT_OPT_ENUM, offsetof(lt_vae_common, dtype),                                            \
+         "f32",      0,           0,                                                                         \
+         "f32|bf16", NULL,        "of activations and weights while computing; bf16 halves the memory",      \
+         false},                                                                                             \
+        {"numerics",                                                                                         \
+         LT_OPT_ENUM,                                                                                        \
+         offsetof(lt_vae_common, numerics),                                                                  \
+         "auto",                                                                                             \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         "auto|diffusers|lite-sora",                                                                         \
+         NULL,                                                                                               \
+         "whose numbers are followed where the two differ; auto: the file's names decide",                   \
+         false},                                                                                             \
+        {"tile",    LT_OPT_STRING, offsetof(lt_vae_common, tile), "auto", 0, 0, NULL, "pixels",              \
+         tile_help, false},                                                                                  \
+        {"memory",                                                                                           \
+         LT_OPT_BYTES,                                                                                       \
+         offsetof(lt_vae_common, memory),                                                                    \
+         "0",                                                                                                \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         NULL,                                                                                               \
+         NULL,                                                                                               \
+         "what one replica may take, for tile = auto; 0: a quarter of what is free when it is planned",      \
+         true},                                                                                              \
+    {                                                                                                        \
+        "threads", LT_OPT_INT, offsetof(lt_vae_common, threads), "0", 0, 1024, NULL, NULL,                   \
+            "cores to use; 0: this replica's share of the host", true                                        \
+    }
+
+lt_dtype lt_vae_stage_dtype(int choice);
+const char *lt_vae_numerics_name(lt_numerics numerics);
+
+/* A tile as an option's text: "auto", "none", "512" or "512x384" (width x height, pixels). */
+typedef struct lt_tile_option {
+    bool is_auto, none;
+    int width, height;
+} lt_tile_option;
+
+/* E_INVALID naming `option` when it is none of those, or no multiple of `factor`. */
+lt_status lt_tile_parse(const char *text, const char *option, int factor, lt_tile_option *tile, lt_err *err);
+
+/* Bytes the option `memory` stands for: itself, or a quarter of what the system has free. */
+size_t lt_vae_memory(const lt_vae_common *common);
+
+/* ---- the model and its memory -------------------------------------------------------------------------- */
+
+typedef struct lt_vae_host {
+    const lt_vae_common *common;
+    int parts, threads;
+    lt_vae *vae;
+    lt_context *dry; /* for plans, and for the numeric class */
+    lt_context *run; /* NULL until memory is reserved */
+    size_t run_bytes;
+    char digest[33]; /* of the model: weights, numerics, numeric class and epoch */
+} lt_vae_host;
+
+/* Open the model's `parts` (LT_VAE_ENCODER, LT_VAE_DECODER) and a dry context. On failure the host is empty. */
+lt_status lt_vae_host_open(lt_vae_host *host, const lt_vae_common *common, int parts, int threads,
+                           lt_err *err);
+/* Make host->run a context whose workspace holds at least `bytes`; one that is large enough is kept. */
+lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err);
+void lt_vae_host_close(lt_vae_host *host); /* an empty or half-open one too */
+
+/* 32 hex digits of the XXH3-128 of a text. */
+void lt_vae_hash(const char *text, char digest[33]);
+
+/* ---- numbers ------------------------------------------------------------------------------------------- */
+
+/* Place of the first number that is not finite, or -1. */
+int64_t lt_first_not_finite(const float *values, int64_t n);
+
+#endif

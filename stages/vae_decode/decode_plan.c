@@ -1,0 +1,291 @@
+/* decode_plan.c - what vae_decode will do to a clip, and what it takes. */
+#include "stages/vae_decode/vae_decode.h"
+
+#include "proto/wire.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+/* Measured: RssAnon of the running process less what is counted apart (libraries' tables, threads, sockets). */
+enum { BASE_BYTES = 12 << 20 };
+
+/* ---- geometry ------------------------------------------------------------------------------------------ */
+
+static lt_status check_input(const lt_stream *in, const lt_vae_info *info, lt_err *err)
+{
+    if (in->kind != LT__WIRE__PORT_KIND__PORT_LATENTS || in->chunk == 0 || in->n_frames == 0)
+        return lt_fail(err, LT_E_INVALID, "vae_decode takes latents in chunks; clip %s is not that",
+                       in->name);
+    if (in->dtype != LT__WIRE__DTYPE__DTYPE_F32 && in->dtype != LT__WIRE__DTYPE__DTYPE_F16 &&
+        in->dtype != LT__WIRE__DTYPE__DTYPE_BF16)
+        return lt_fail(err, LT_E_UNSUPPORTED, "vae_decode takes latents in f32, f16 or bf16; clip %s has %s",
+                       in->name, lt_wire_dtype_name(in->dtype));
+    if ((int)in->channels != info->latent_channels || (in->factor && (int)in->factor != info->factor))
+        return lt_fail(err, LT_E_MISMATCH,
+                       "latents of clip %s have %u channels and %u pixels a cell; this VAE decodes %d "
+                       "channels and %d pixels a cell",
+                       in->name, in->channels, in->factor, info->latent_channels, info->factor);
+    return LT_OK;
+}
+
+/* The request for models/tiling.h that the options stand for. Tiles in pixels become cells. */
+static lt_status make_request(const lt_vae_decode_config *config, const lt_stream *in,
+                              const lt_vae_info *info, lt_decode_request *r, bool *is_auto, lt_err *err)
+{
+    lt_tile_option tile, stride;
+    lt_status status = lt_tile_parse(config->common.tile, "tile", info->factor, &tile, err);
+    if (status == LT_OK)
+        status = lt_tile_parse(config->tile_stride, "tile_stride", info->factor, &stride, err);
+    if (status) return status;
+    if (config->window == 0 && config->stride > LT_DEFAULT_WINDOW)
+        return lt_fail(err, LT_E_INVALID,
+                       "option stride is %" PRId64 ", more than the default window of %d; give a window",
+                       config->stride, LT_DEFAULT_WINDOW);
+    *is_auto = tile.is_auto;
+    *r = (lt_decode_request){.height = (int)in->height,
+                             .width = (int)in->width,
+                             .n_frames = (int64_t)in->n_frames,
+                             .window = (int)config->window,
+                             .stride = info->temporal ? (int)config->stride : 0,
+                             .tile_height = tile.none ? (int)in->height : tile.height / info->factor,
+                             .tile_width = tile.none ? (int)in->width : tile.width / info->factor,
+                             .stride_height = stride.height / info->factor,
+                             .stride_width = stride.width / info->factor};
+    if (!info->temporal && config->window == 0) r->window = (int)in->chunk;
+    return LT_OK;
+}
+
+size_t lt_decode_frame_elements(const lt_decode_geometry *g)
+{
+    const lt_decode_plan *p = &g->plan;
+    return (size_t)p->height * (size_t)p->width * (size_t)p->factor * (size_t)p->factor * 3;
+}
+
+size_t lt_decode_latent_bytes(const lt_decode_geometry *g)
+{
+    return (size_t)g->longest * (size_t)g->plan.height * (size_t)g->plan.width * (size_t)g->channels *
+           lt_dtype_bytes(g->dtype);
+}
+
+size_t lt_decode_sum_bytes(const lt_decode_geometry *g)
+{
+    return (size_t)g->longest * lt_decode_frame_elements(g) * sizeof(float);
+}
+
+size_t lt_decode_pixel_bytes(const lt_decode_geometry *g)
+{
+    return lt_decode_frame_elements(g) * (g->bits > 8 ? 2 : 1);
+}
+
+/* What a replica holds beside the workspace. */
+static size_t held_bytes(const lt_decode_geometry *g)
+{
+    return g->cost.weight_bytes + lt_decode_latent_bytes(g) + lt_decode_sum_bytes(g) +
+           lt_decode_pixel_bytes(g);
+}
+
+static void count_windows(lt_decode_geometry *g)
+{
+    g->n_windows = lt_decode_windows_count(&g->plan, g->n_frames);
+    g->longest = LT_MIN((int64_t)g->plan.window, g->n_frames);
+}
+
+static lt_status check_memory(const lt_vae_common *common, const lt_decode_geometry *g, size_t *memory,
+                              size_t *held, lt_err *err)
+{
+    *memory = lt_vae_memory(common);
+    *held = held_bytes(g) + BASE_BYTES;
+    if (*held < *memory) return LT_OK;
+    return lt_fail(err, LT_E_NO_MEMORY,
+                   "vae_decode holds %.0f MiB of weights and of one window of %" PRId64
+                   " frames; %.0f MiB of memory are too few: give more "
+                   "memory, or a shorter window",
+                   (double)*held / 0x1p20, g->longest, (double)*memory / 0x1p20);
+}
+
+lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host *host, const lt_stream *in,
+                                lt_decode_geometry *g, lt_err *err)
+{
+    const lt_vae_info *info = lt_vae_get_info(host->vae);
+    lt_decode_request request;
+    bool is_auto;
+    size_t memory, held;
+    lt_status status = check_input(in, info, err);
+    if (status) return status;
+    status = make_request(config, in, info, &request, &is_auto, err);
+    if (status) return status;
+    *g = (lt_decode_geometry){.dtype = (lt_dtype)(in->dtype - 1),
+                              .channels = info->latent_channels,
+                              .bits = config->bits == 1 ? 16 : 8,
+                              .n_frames = (int64_t)in->n_frames,
+                              .chunk = in->chunk,
+                              .truncate = info->numerics == LT_NUMERICS_LITE_SORA};
+    status = lt_decode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
+    if (status) return status;
+    count_windows(g);
+    if (!is_auto) return LT_OK;
+    status = check_memory(&config->common, g, &memory, &held, err);
+    if (status || g->cost.workspace_bytes + held <= memory) return status;
+    request.memory = memory - held;
+    return lt_decode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
+}
+
+lt_window_parts lt_decode_parts(const lt_decode_geometry *g, int64_t k)
+{
+    lt_window_parts parts;
+    int64_t end;
+    lt_decode_window_range(&g->plan, g->n_frames, k, &parts.first, &end);
+    lt_decode_window_shared(&g->plan, g->n_frames, k, &parts.lead, &parts.trail);
+    parts.own = end - parts.first - parts.lead - parts.trail;
+    return parts;
+}
+
+lt_need lt_decode_need(const lt_decode_geometry *g, int64_t k)
+{
+    int64_t first, end;
+    lt_decode_window_range(&g->plan, g->n_frames, k, &first, &end);
+    return (lt_need){(uint64_t)(first / g->chunk), (uint64_t)((end - 1) / g->chunk - first / g->chunk + 1)};
+}
+
+/* The largest payload, and the most chunks that a window needs. */
+static void largest_unit(const lt_decode_geometry *g, uint64_t *bytes, uint64_t *chunks)
+{
+    size_t sum = lt_decode_frame_elements(g) * sizeof(float), pixels = lt_decode_pixel_bytes(g);
+    *bytes = *chunks = 0;
+    for (int64_t k = 0; k < g->n_windows; k++) {
+        lt_window_parts parts = lt_decode_parts(g, k);
+        size_t unit = lt_round_up((size_t)parts.lead * sum, LT_PAYLOAD_ALIGNMENT) +
+                      lt_round_up((size_t)parts.own * pixels, LT_PAYLOAD_ALIGNMENT) +
+                      lt_round_up((size_t)parts.trail * sum, LT_PAYLOAD_ALIGNMENT);
+        *bytes = LT_MAX(*bytes, (uint64_t)unit);
+        *chunks = LT_MAX(*chunks, lt_decode_need(g, k).count);
+    }
+}
+
+/* ---- the stream ---------------------------------------------------------------------------------------- */
+
+static bool has_tiles(const lt_decode_plan *p)
+{
+    return p->tile_height < p->height || p->tile_width < p->width;
+}
+
+/* Everything that decides the frames' bytes. */
+static void digest_of(const lt_vae_host *host, const lt_stream *in, const lt_decode_geometry *g,
+                      char digest[33])
+{
+    char text[512];
+    const lt_decode_plan *p = &g->plan;
+    snprintf(text, sizeof text, "vae_decode 1 %.64s %s window %d %d tile %dx%d %dx%d bits %d %s", in->digest,
+             host->digest, p->window, p->stride, p->tile_width, p->tile_height, p->stride_width,
+             p->stride_height, g->bits, g->truncate ? "truncated" : "rounded");
+    lt_vae_hash(text, digest);
+}
+
+static lt_status describe_windows(const lt_decode_geometry *g, lt_stream *out, lt_arena *arena, lt_err *err)
+{
+    Lt__Wire__Windows *windows = lt_arena_alloc(arena, sizeof *windows);
+    if (!windows) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    lt__wire__windows__init(windows);
+    windows->window = (uint32_t)g->plan.window;
+    windows->stride = (uint32_t)g->plan.stride;
+    windows->tile_height = (uint32_t)g->plan.tile_height;
+    windows->tile_width = (uint32_t)g->plan.tile_width;
+    windows->stride_height = (uint32_t)g->plan.stride_height;
+    windows->stride_width = (uint32_t)g->plan.stride_width;
+    windows->truncate = g->truncate;
+    out->windows = windows;
+    return LT_OK;
+}
+
+lt_status lt_decode_describe(const lt_vae_host *host, const lt_stream *in, const lt_decode_geometry *g,
+                             lt_stream *out, lt_arena *arena, lt_err *err)
+{
+    char digest[33];
+    uint64_t chunks;
+    digest_of(host, in, g, digest);
+    lt_status status = lt_stream_copy(out, in, arena, err);
+    if (status == LT_OK) status = describe_windows(g, out, arena, err);
+    if (status) return status;
+    out->kind = LT__WIRE__PORT_KIND__PORT_WINDOWS;
+    out->dtype = g->bits > 8 ? LT__WIRE__DTYPE__DTYPE_U16 : LT__WIRE__DTYPE__DTYPE_U8;
+    out->width = (uint32_t)(g->plan.width * g->plan.factor);
+    out->height = (uint32_t)(g->plan.height * g->plan.factor);
+    out->channels = 3;
+    out->bits = (uint32_t)g->bits;
+    out->chunk = 0;
+    out->factor = (uint32_t)g->plan.factor;
+    out->n_units = (uint64_t)g->n_windows;
+    largest_unit(g, &out->unit_bytes, &chunks);
+    out->digest = lt_arena_strdup(arena, digest);
+    out->numeric_class = lt_arena_strdup(arena, host->dry->numeric_class);
+    return out->digest && out->numeric_class ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+}
+
+/* ---- planning ------------------------------------------------------------------------------------------ */
+
+static void resolve(const lt_vae_decode_config *config, const lt_vae_info *info, const lt_decode_geometry *g,
+                    lt_plan *plan)
+{
+    const lt_decode_plan *p = &g->plan;
+    int f = p->factor;
+    lt_plan_resolve(plan, "window", "%d", p->window);
+    lt_plan_resolve(plan, "stride", "%d", p->stride);
+    if (has_tiles(p)) {
+        lt_plan_resolve(plan, "tile", "%dx%d", p->tile_width * f, p->tile_height * f);
+        lt_plan_resolve(plan, "tile_stride", "%dx%d", p->stride_width * f, p->stride_height * f);
+    } else {
+        lt_plan_resolve(plan, "tile", "none");
+    }
+    if (config->common.numerics == LT_NUMERICS_AUTO)
+        lt_plan_resolve(plan, "numerics", "%s", lt_vae_numerics_name(info->numerics));
+}
+
+static void add_notes(const lt_vae_host *host, const lt_decode_geometry *g, lt_plan *plan)
+{
+    const lt_vae_info *info = lt_vae_get_info(host->vae);
+    const lt_decode_plan *p = &g->plan;
+    int f = p->factor;
+    if (p->temporal)
+        lt_plan_note(plan, "windows of %d frames every %d; %" PRId64 " of them", p->window, p->stride,
+                     g->n_windows);
+    else
+        lt_plan_note(plan, "every frame alone, %d at a time", p->window);
+    if (has_tiles(p))
+        lt_plan_note(plan, "%dx%d in %d tiles of %dx%d every %dx%d", p->width * f, p->height * f,
+                     g->cost.n_tiles, p->tile_width * f, p->tile_height * f, p->stride_width * f,
+                     p->stride_height * f);
+    else
+        lt_plan_note(plan, "tile none: %dx%d fits in %.0f MiB", p->width * f, p->height * f,
+                     (double)g->cost.workspace_bytes / 0x1p20);
+    lt_plan_note(plan, "numerics %s, %s; work x %.2f", lt_vae_numerics_name(info->numerics),
+                 host->dry->numeric_class, g->cost.work_factor);
+}
+
+lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,
+                               lt_err *err)
+{
+    const lt_vae_decode_config *config = setup->config;
+    lt_vae_host host;
+    lt_decode_geometry g;
+    lt_status status = lt_vae_host_open(&host, &config->common, LT_VAE_DECODER, setup->threads, err);
+    if (status) return status;
+    LT_TRY(lt_decode_geometry_of(config, &host, inputs[0], &g, err));
+    LT_TRY(lt_decode_describe(&host, inputs[0], &g, plan->output, plan->arena, err));
+    uint64_t bytes, chunks;
+    largest_unit(&g, &bytes, &chunks);
+    /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
+    plan->in_flight[0] = (uint32_t)(2 * chunks);
+    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g);
+    double frames = 0;
+    for (int64_t k = 0; k < g.n_windows; k++) {
+        lt_window_parts parts = lt_decode_parts(&g, k);
+        frames += (double)(parts.lead + parts.own + parts.trail);
+    }
+    plan->flops = g.cost.flops / (double)g.longest * frames;
+    plan->work_factor = g.cost.work_factor;
+    resolve(config, lt_vae_get_info(host.vae), &g, plan);
+    add_notes(&host, &g, plan);
+fail:
+    lt_vae_host_close(&host);
+    return status;
+}

@@ -1,0 +1,387 @@
+/* vae_encode.c - filter: chunks of frames to chunks of latents. What the cache holds is not computed, and what is
+ * computed goes to the cache before anyone sees it. */
+#include "stages/vae_encode/vae_encode.h"
+
+#include "kernels/convert.h"
+#include "proto/wire.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define AT(field) offsetof(lt_vae_encode_config, field)
+static const lt_option options[] = {
+    LT_VAE_COMMON_OPTIONS(
+        "square tiles a frame is cut into: auto (the largest that fits in memory, none where the "
+        "frame does), none, or their edge"),
+    {"overlap", LT_OPT_FLOAT, AT(overlap), "0.25", 0, 0.9, NULL, NULL,
+     "part of a tile over which it is blended with the next", false},
+    {"batch", LT_OPT_INT, AT(batch), "1", 1, 256, NULL, "frames",
+     "frames handed to the network at once; changes no result", true},
+    {"cache_dtype", LT_OPT_ENUM, AT(cache_dtype), "f32", 0, 0, "f32|f16|bf16", NULL,
+     "what latents are rounded to, in the cache and downstream: f32 keeps what was computed, f16 and bf16 "
+     "take half the room",
+     false},
+    {"logvar", LT_OPT_BOOL, AT(logvar), "false", 0, 0, NULL, NULL, "keep the log-variance in the cache, too",
+     false},
+    {"cache_size", LT_OPT_BYTES, AT(cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
+     "the most the cache may hold", true},
+};
+#undef AT
+
+typedef struct encode_state {
+    const lt_setup *setup;
+    const lt_vae_encode_config *config;
+    lt_vae_host host;
+    lt_cache *cache; /* NULL: none */
+    char numeric_class[128];
+} encode_state;
+
+/* One clip. Buffers hold one chunk. */
+typedef struct encode_clip {
+    lt_encode_geometry geometry;
+    lt_cache_clip record;
+    char encoding[64];
+    bool side_missed;
+    float *mean, *logvar;    /* [n,h,w,C], as computed */
+    void *latents, *logvars; /* [n,C,h,w], rounded, as in the cache */
+} encode_clip;
+
+/* ---- opening ------------------------------------------------------------------------------------------- */
+
+static void encode_destroy(void *opaque)
+{
+    encode_state *state = opaque;
+    if (!state) return;
+    lt_cache_close(state->cache);
+    lt_vae_host_close(&state->host);
+    free(state);
+}
+
+static lt_status encode_create(void **out, const lt_setup *setup, const char **numeric_class, lt_err *err)
+{
+    encode_state *state = calloc(1, sizeof *state);
+    if (!state) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    lt_status status;
+    state->setup = setup;
+    state->config = setup->config;
+    LT_TRY(lt_vae_host_open(&state->host, &state->config->common, LT_VAE_ENCODER, setup->threads, err));
+    if (setup->cache && *setup->cache)
+        LT_TRY(lt_cache_open(&state->cache, setup->cache, true, state->config->cache_size, err));
+    snprintf(state->numeric_class, sizeof state->numeric_class, "%s", state->host.dry->numeric_class);
+    *numeric_class = state->numeric_class;
+    *out = state;
+    return LT_OK;
+fail:
+    encode_destroy(state);
+    return status;
+}
+
+static void free_clip(encode_clip *c)
+{
+    if (!c) return;
+    free(c->mean);
+    free(c->logvar);
+    free(c->latents);
+    free(c->logvars);
+    free(c);
+}
+
+static lt_status make_buffers(encode_clip *c, bool logvar, lt_err *err)
+{
+    size_t moments = lt_encode_moment_bytes(&c->geometry), values = lt_encode_value_bytes(&c->geometry);
+    c->mean = malloc(moments);
+    c->latents = malloc(values);
+    if (logvar) {
+        c->logvar = malloc(moments);
+        c->logvars = malloc(values);
+    }
+    if (c->mean && c->latents && (!logvar || (c->logvar && c->logvars))) return LT_OK;
+    return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
+}
+
+static lt_cache_picture picture_of(const lt_stream *s)
+{
+    const Lt__Wire__Picture *p = s->picture;
+    if (!p) return (lt_cache_picture){.sample_aspect_num = 1, .sample_aspect_den = 1};
+    return (lt_cache_picture){(int32_t)p->width,
+                              (int32_t)p->height,
+                              (int32_t)p->sample_aspect_num,
+                              (int32_t)p->sample_aspect_den,
+                              p->rotation,
+                              (int32_t)p->primaries,
+                              (int32_t)p->transfer,
+                              (int32_t)p->matrix,
+                              (int32_t)p->range};
+}
+
+/* What the cache is told of the clip. Text is the stream's or lives in the clip. */
+static void fill_record(const encode_state *state, encode_clip *c, const lt_stream *out)
+{
+    const lt_vae_info *info = lt_vae_get_info(state->host.vae);
+    const lt_encode_geometry *g = &c->geometry;
+    lt_encode_tile_text(g, c->encoding, sizeof c->encoding);
+    c->record = (lt_cache_clip){.clip = out->name,
+                                .digest = out->digest,
+                                .n_frames = g->n_frames,
+                                .chunk = (int32_t)g->chunk,
+                                .dtype = g->dtype,
+                                .channels = g->channels,
+                                .height = g->height,
+                                .width = g->width,
+                                .logvar = state->config->logvar,
+                                .scaling_factor = info->scaling_factor,
+                                .factor = info->factor,
+                                .source = out->source,
+                                .fingerprint = out->fingerprint,
+                                .caption = out->caption,
+                                .time_base_num = (int32_t)out->time_base_num,
+                                .time_base_den = (int32_t)out->time_base_den,
+                                .pts_delta = out->n_pts_delta == out->n_frames ? out->pts_delta : NULL,
+                                .last_duration = out->last_duration,
+                                .picture = picture_of(out),
+                                .model = state->config->common.model,
+                                .weights = info->digest,
+                                .numerics = lt_vae_numerics_name(info->numerics),
+                                .numeric_class = state->numeric_class,
+                                .encoding = c->encoding};
+}
+
+static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
+{
+    encode_state *state = opaque;
+    lt_status status = LT_OK;
+    encode_clip *c = calloc(1, sizeof *c);
+    if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    LT_TRY(lt_encode_geometry_of(state->config, &state->host, clip->inputs[0], &c->geometry, err));
+    LT_TRY(lt_encode_describe(state->config, &state->host, clip->inputs[0], &c->geometry, clip->output,
+                              clip->arena, err));
+    LT_TRY(lt_vae_host_reserve(&state->host, c->geometry.cost.workspace_bytes, err));
+    LT_TRY(make_buffers(c, state->config->logvar, err));
+    fill_record(state, c, clip->output);
+    clip->n_units = clip->output->n_units;
+    clip->state = c;
+    return LT_OK;
+fail:
+    free_clip(c);
+    return status;
+}
+
+static lt_status encode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
+                                    lt_err *err)
+{
+    free_clip(clip->state);
+    clip->state = NULL;
+    *result = NULL;
+    return LT_OK;
+}
+
+/* ---- units --------------------------------------------------------------------------------------------- */
+
+static lt_status encode_need(void *opaque, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
+                             lt_err *err)
+{
+    encode_state *state = opaque;
+    const encode_clip *c = clip->state;
+    bool there = false;
+    needs[0] = (lt_need){unit, 1};
+    if (!state->cache) return LT_OK;
+    lt_status status = lt_cache_has(state->cache, c->record.clip, c->record.digest,
+                                    (int64_t)unit * c->record.chunk, &there, err);
+    if (there) needs[0] = (lt_need){0, 0};
+    return status;
+}
+
+/* The frames of one unit, and where they go. */
+typedef struct unit_of {
+    encode_clip *clip;
+    int64_t first, n;
+    lt_payload *output;
+} unit_of;
+
+/* [n,C,h,w] of elements of `size` bytes -> [n,h,w,C]. */
+static void channels_last(const encode_clip *c, const void *from, void *to, int64_t n)
+{
+    const lt_encode_geometry *g = &c->geometry;
+    int64_t plane = (int64_t)g->height * g->width, size = (int64_t)lt_dtype_bytes(g->dtype);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t ch = 0; ch < g->channels; ch++) {
+            const char *a = (const char *)from + (i * g->channels + ch) * plane * size;
+            char *b = (char *)to + (i * plane * g->channels + ch) * size;
+            for (int64_t p = 0; p < plane; p++, a += size, b += g->channels * size)
+                memcpy(b, a, (size_t)size);
+        }
+    }
+}
+
+/* Values [n,C,h,w] of the unit as its payload. */
+static lt_status give(const unit_of *u, const void *latents, lt_err *err)
+{
+    const lt_encode_geometry *g = &u->clip->geometry;
+    lt_span *span;
+    size_t bytes =
+        (size_t)u->n * (size_t)g->channels * (size_t)g->height * (size_t)g->width * lt_dtype_bytes(g->dtype);
+    lt_status status = lt_payload_add(u->output, (uint64_t)u->first, (uint64_t)u->n,
+                                      (Lt__Wire__Dtype)(g->dtype + 1), bytes, &span, err);
+    if (status == LT_OK) channels_last(u->clip, latents, span->data, u->n);
+    return status;
+}
+
+static lt_status give_cached(void *user, const lt_cache_chunk *chunk, lt_err *err)
+{
+    const unit_of *u = user;
+    const lt_encode_geometry *g = &u->clip->geometry;
+    const int64_t shape[4] = {u->n, g->channels, g->height, g->width};
+    char text[96];
+    if (chunk->latent.dtype != g->dtype || memcmp(chunk->latent.shape, shape, sizeof shape) != 0)
+        return lt_fail(
+            err, LT_E_FORMAT, "the cache's latents of clip %s, frame %lld, are %s; run latents verify",
+            u->clip->record.clip, (long long)u->first, lt_tensor_describe(&chunk->latent, text, sizeof text));
+    return give(u, chunk->latent.data, err);
+}
+
+/* Round [n,h,w,C] to the cache's dtype, as [n,C,h,w]. */
+static void round_values(const encode_clip *c, const float *from, void *to, int64_t n)
+{
+    const lt_encode_geometry *g = &c->geometry;
+    int64_t plane = (int64_t)g->height * g->width, at = 0;
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t ch = 0; ch < g->channels; ch++) {
+            const float *x = from + i * plane * g->channels + ch;
+            for (int64_t p = 0; p < plane; p++, x += g->channels, at++) {
+                if (g->dtype == LT_F32)
+                    ((float *)to)[at] = *x;
+                else
+                    ((uint16_t *)to)[at] = g->dtype == LT_F16 ? lt_f32_to_f16(*x) : lt_f32_to_bf16(*x);
+            }
+        }
+    }
+}
+
+/* NaN and infinity end the clip: they would spread to everything that is made of it. */
+static lt_status check_finite(encode_state *state, const unit_of *u, const char *tensor, const float *values,
+                              lt_err *err)
+{
+    const lt_encode_geometry *g = &u->clip->geometry;
+    int64_t frame = (int64_t)g->channels * g->height * g->width,
+            at = lt_first_not_finite(values, u->n * frame);
+    float largest = 0;
+    for (int64_t i = 0; at < 0 && g->dtype == LT_F16 && i < u->n * frame; i++)
+        largest = LT_MAX(largest, values[i] < 0 ? -values[i] : values[i]);
+    if (at < 0 && largest < 65520) return LT_OK;
+    const lt_cache_clip *record = &u->clip->record;
+    lt_status status = at < 0
+                           ? lt_fail(err, LT_E_NUMERIC,
+                                     "clip %s, chunk of frames %lld to %lld: %s reaches %g, too large for "
+                                     "f16; use cache_dtype bf16 or f32",
+                                     record->clip, (long long)u->first, (long long)(u->first + u->n - 1),
+                                     tensor, (double)largest)
+                           : lt_fail(err, LT_E_NUMERIC,
+                                     "clip %s, chunk of frames %lld to %lld: %s is not finite at frame %lld "
+                                     "(model %s, dtype %s)",
+                                     record->clip, (long long)u->first, (long long)(u->first + u->n - 1),
+                                     tensor, (long long)(u->first + at / frame), state->config->common.model,
+                                     lt_dtype_name(lt_vae_stage_dtype(state->config->common.dtype)));
+    lt_err ignored;
+    if (state->cache &&
+        lt_cache_fail(state->cache, record, err ? err->text : "not finite", &ignored) != LT_OK)
+        lt_log(LT_LOG_WARN, "%s", ignored.text);
+    return status;
+}
+
+static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, const lt_payload *frames,
+                         lt_err *err)
+{
+    encode_clip *c = u->clip;
+    const lt_span *span = &frames->spans[0];
+    lt_dtype dtype = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16;
+    lt_tensor pixels = {span->data, dtype, 4, {u->n, in->height, in->width, 3}, 0};
+    if (frames->n_spans != 1 || span->first != (uint64_t)u->first || span->count != (uint64_t)u->n ||
+        span->dtype != in->dtype || span->bytes != lt_tensor_bytes(&pixels))
+        return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of %ux%u",
+                       in->name, (long long)u->first, (long long)u->n, in->width, in->height);
+    lt_status status = lt_encode_frames(state->host.run, state->host.vae, &c->geometry.plan, pixels,
+                                        (int)in->bits, c->mean, c->logvar, err);
+    if (status) {
+        lt_err_prefix(err, "clip %s, chunk at frame %lld", in->name, (long long)u->first);
+        return status;
+    }
+    status = check_finite(state, u, "latent", c->mean, err);
+    if (status == LT_OK && c->logvar) status = check_finite(state, u, "logvar", c->logvar, err);
+    if (status) return status;
+    round_values(c, c->mean, c->latents, u->n);
+    if (c->logvar) round_values(c, c->logvar, c->logvars, u->n);
+    return LT_OK;
+}
+
+/* Where the clip's side file is. One that cannot be read here (made on another host) is left out, which is said once. */
+static void find_side(encode_clip *c, const lt_stream *out)
+{
+    const char *path = out->side_path;
+    c->record.side_path = NULL;
+    if (!path || !*path) return;
+    if (access(path, R_OK) == 0) {
+        c->record.side_path = path;
+    } else if (!c->side_missed) {
+        lt_log(LT_LOG_WARN,
+               "clip %s: %s is not here; the cache keeps the clip without its sound and subtitles", out->name,
+               path);
+        c->side_missed = true;
+    }
+}
+
+static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
+                                lt_payload *output, lt_err *err)
+{
+    encode_state *state = opaque;
+    encode_clip *c = clip->state;
+    lt_status status = LT_E_NOT_FOUND;
+    unit_of u = {.clip = c, .first = (int64_t)unit * c->geometry.chunk, .output = output};
+    u.n = LT_MIN(c->geometry.chunk, c->geometry.n_frames - u.first);
+    if (u.n <= 0) return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " lies behind the end", unit);
+    if (state->cache)
+        status = lt_cache_read(state->cache, c->record.clip, c->record.digest, u.first, give_cached, &u, err);
+    if (status == LT_OK) lt_stage_cached(clip);
+    if (status != LT_E_NOT_FOUND) return status;
+    if (!inputs || !inputs[0])
+        return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " came without its frames", unit);
+    status = compute(state, &u, clip->inputs[0], inputs[0], err);
+    if (status) return status;
+    if (state->cache) {
+        find_side(c, clip->output);
+        status = lt_cache_put(state->cache, &c->record, u.first, c->latents, c->logvars, NULL, err);
+        if (status) return status;
+    }
+    return give(&u, c->latents, err);
+}
+
+/* ---- the descriptor ------------------------------------------------------------------------------------ */
+
+static const lt_port inputs[] = {
+    {"frames", 1u << LT__WIRE__PORT_KIND__PORT_FRAMES, "pictures in RGB, width and height multiples of 8"}};
+static const lt_port outputs[] = {
+    {"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS, "means of the VAE's encoder, unscaled"}};
+
+const lt_stage lt_vae_encode_stage = {
+    .kind = "vae_encode",
+    .help = "Encodes frames with a VAE. Latents are kept in the cache, where the graph has one; what is "
+            "there is neither "
+            "decoded nor computed again.",
+    .inputs = inputs,
+    .outputs = outputs,
+    .n_inputs = 1,
+    .n_outputs = 1,
+    .options = options,
+    .n_options = (int)LT_COUNT(options),
+    .config_bytes = sizeof(lt_vae_encode_config),
+    .replicable = true,
+    .plan = lt_encode_stage_plan,
+    .create = encode_create,
+    .destroy = encode_destroy,
+    .open_clip = encode_open_clip,
+    .need = encode_need,
+    .process = encode_process,
+    .finish_clip = encode_finish_clip,
+};
