@@ -1,0 +1,307 @@
+/* flow.c - demand: what shall be made, what that takes, and which piece is worked on next. */
+#include "stages/runtime/runtime.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- requests ------------------------------------------------------------------------------------------------------------- */
+
+lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err)
+{
+    const lt_stage *stage = rt->stage;
+    lt_status status = LT_OK;
+    if (rt_is_source(rt)) return LT_OK;
+    if (stage->need) status = stage->need(rt->state, &clip->clip, unit, needs, err);
+    for (int port = 0; port < stage->n_inputs && !stage->need; port++) needs[port] = (lt_need){unit, 1};
+    if (status) err->status = status;
+    for (int port = 0; port < stage->n_inputs && !status; port++) {
+        const lt_need *need = &needs[port];
+        uint64_t n_units = clip->inputs[port].n_units;
+        if (need->count && (need->first >= n_units || need->count > n_units - need->first))
+            status = lt_fail(err, LT_E_INTERNAL,
+                             "unit %llu needs units %llu to %llu of port \"%s\", which has %llu",
+                             (unsigned long long)unit, (unsigned long long)need->first,
+                             (unsigned long long)(need->first + need->count - 1), stage->inputs[port].name,
+                             (unsigned long long)n_units);
+        else if (need->count > rt->inputs[port].n_items)
+            status =
+                lt_fail(err, LT_E_INVALID,
+                        "unit %llu needs %llu units of port \"%s\" at once, but only %u may be in flight",
+                        (unsigned long long)unit, (unsigned long long)need->count, stage->inputs[port].name,
+                        rt->inputs[port].n_items);
+    }
+    return status;
+}
+
+/* Where `key` is, or belongs. */
+static size_t position(const rt *rt, rt_key key)
+{
+    size_t low = 0, high = rt->n_requests;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (rt_key_compare(rt->requests[middle].key, key) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+bool rt_request_add(rt *rt, rt_clip *clip, uint64_t unit)
+{
+    rt_request request = {.key = {clip->clip.index, unit}, .clip = clip};
+    size_t at = position(rt, request.key);
+    lt_err err = {0};
+    if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, request.key)) return true;
+    if (rt_need(rt, clip, unit, request.needs, &err)) {
+        rt_fail(rt, &err, &request.key);
+        return false;
+    }
+    if (rt->n_requests == rt->requests_room) {
+        size_t room = LT_MAX(rt->requests_room * 2, (size_t)64);
+        rt_request *grown = realloc(rt->requests, room * sizeof *grown);
+        if (!grown) {
+            lt_fail(&err, LT_E_NO_MEMORY, "no memory for %zu requests", room);
+            rt_fail(rt, &err, NULL);
+            return false;
+        }
+        rt->requests = grown;
+        rt->requests_room = room;
+    }
+    memmove(rt->requests + at + 1, rt->requests + at, (rt->n_requests - at) * sizeof request);
+    rt->requests[at] = request;
+    rt->n_requests++;
+    return true;
+}
+
+static void remove_request(rt *rt, size_t at)
+{
+    memmove(rt->requests + at, rt->requests + at + 1, (--rt->n_requests - at) * sizeof *rt->requests);
+}
+
+void rt_requests_drop_clip(rt *rt, uint32_t clip)
+{
+    for (size_t i = rt->n_requests; i-- > 0;)
+        if (rt->requests[i].key.clip == clip) remove_request(rt, i);
+}
+
+void rt_requests_prune(rt *rt)
+{
+    for (size_t i = rt->n_requests; i-- > 0;) {
+        bool is_wanted = rt->requests[i].is_running;
+        for (size_t w = 0; w < rt->output.n_wants && !is_wanted; w++)
+            is_wanted = !rt_key_compare(rt->output.wants[w].key, rt->requests[i].key);
+        if (!is_wanted) remove_request(rt, i);
+    }
+}
+
+/* A sink asks itself: for the next unit, and as many behind it as there may be input for. */
+static void look_ahead(rt *rt)
+{
+    uint64_t ahead = 0;
+    for (int port = 0; port < rt->stage->n_inputs; port++) ahead = LT_MAX(ahead, rt->inputs[port].n_items);
+    for (int i = 0; i < RT_CLIPS; i++) {
+        rt_clip *clip = &rt->clips[i];
+        if (clip->state != RT_CLIP_OPEN || clip->ends) continue;
+        uint64_t end = LT_MIN(clip->clip.n_units, clip->next_unit + ahead);
+        for (uint64_t unit = clip->next_unit + rt->n_requests; unit < end; unit++)
+            if (!rt_request_add(rt, clip, unit)) return;
+    }
+}
+
+/* ---- input ------------------------------------------------------------------------------------------------------------------ */
+
+/* Room for everything `request` lacks of a port. False: there is no more. */
+static bool gather(rt *rt, int port, const rt_request *request, bool is_first)
+{
+    const lt_need *need = &request->needs[port];
+    for (uint64_t i = 0; i < need->count; i++) {
+        rt_key key = {request->key.clip, need->first + i};
+        if (rt_input_find(&rt->inputs[port], key)) continue;
+        if (!rt_input_make_room(rt, port, key, is_first ? request : NULL)) return false;
+    }
+    return true;
+}
+
+static void fetch(rt *rt)
+{
+    for (int port = 0; port < rt->stage->n_inputs; port++) {
+        bool is_first = true, has_room = true;
+        for (size_t i = 0; i < rt->n_requests && has_room; i++) {
+            if (rt->requests[i].is_running) continue;
+            has_room = gather(rt, port, &rt->requests[i], is_first);
+            is_first = false;
+        }
+        rt_input_ask(rt, port);
+    }
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------------------------------------- */
+
+static bool is_ready(rt *rt, const rt_request *request)
+{
+    for (int port = 0; port < rt->stage->n_inputs; port++)
+        for (uint64_t i = 0; i < request->needs[port].count; i++) {
+            rt_key key = {request->key.clip, request->needs[port].first + i};
+            const rt_item *item = rt_input_find(&rt->inputs[port], key);
+            if (!item || item->state != RT_ITEM_HELD) return false;
+        }
+    return true;
+}
+
+/* The lowest that can be worked on; of a sink only the next. */
+static rt_request *choose(rt *rt)
+{
+    for (size_t i = 0; i < rt->n_requests; i++) {
+        rt_request *request = &rt->requests[i];
+        if (request->clip->ends) continue;
+        if (is_ready(rt, request)) return request;
+        if (rt_is_sink(rt)) break;
+    }
+    return NULL;
+}
+
+static void start(rt *rt, rt_request *request)
+{
+    rt_job *job = &rt->job;
+    lt_err err;
+    job->unit = request->key.unit;
+    for (int port = 0; port < rt->stage->n_inputs; port++)
+        for (uint64_t i = 0; i < request->needs[port].count; i++) {
+            rt_key key = {request->key.clip, request->needs[port].first + i};
+            rt_item *item = rt_input_find(&rt->inputs[port], key);
+            item->in_use = true;
+            job->inputs[port][i] = item->payload;
+        }
+    if (!rt_is_sink(rt)) {
+        uint64_t bytes = lt_round_up(request->clip->output.unit_bytes, LT_PAYLOAD_ALIGNMENT);
+        job->output = (lt_payload){.unit = request->key.unit, .capacity = bytes};
+        if (rt_output_memory(rt, request->key, bytes, &job->memory, &job->output.data, &err)) {
+            rt_fail(rt, &err, &request->key);
+            return;
+        }
+    }
+    request->is_running = true;
+    rt_job_post(rt, RT_PROCESS, request->clip);
+}
+
+static void finish_sink_unit(rt *rt, rt_clip *clip)
+{
+    clip->next_unit++;
+    if (clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
+}
+
+/* A unit was made, or consumed. */
+static void processed(rt *rt, rt_clip *clip, rt_key key)
+{
+    rt_job *job = &rt->job;
+    lt_err err;
+    rt->units_done++;
+    rt->last_clip = key.clip;
+    size_t at = position(rt, key);
+    if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, key)) remove_request(rt, at);
+    for (int port = 0; port < rt->stage->n_inputs; port++)
+        for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i].in_use = false;
+    if (rt_is_sink(rt)) {
+        finish_sink_unit(rt, clip);
+    } else if (!job->output.n_spans) {
+        lt_fail(&err, LT_E_INTERNAL, "process of %s made nothing", rt->stage->kind);
+        rt_fail(rt, &err, &key);
+    } else {
+        for (int i = 0; i < job->output.n_spans; i++) clip->frames += job->output.spans[i].count;
+        rt->bytes_out += job->output.bytes;
+        rt_output_deliver(rt, key, &job->output, &job->memory);
+    }
+    rt_report_progress(rt);
+}
+
+static void fail_job(rt *rt, const char *what, const rt_key *unit)
+{
+    lt_err *err = &rt->job.err;
+    lt_status status = rt->job.status;
+    if (status == LT_END || status == LT_AGAIN) status = LT_E_INTERNAL;
+    if (!*err->text)
+        lt_fail(err, status, "%s of %s failed: %s", what, rt->stage->kind, lt_status_string(rt->job.status));
+    err->status = status;
+    rt_fail(rt, err, unit);
+}
+
+static void returned(rt *rt)
+{
+    rt_job *job = &rt->job;
+    rt_clip *clip = job->clip;
+    rt_key key = {clip ? clip->clip.index : 0, job->unit};
+    switch (job->kind) {
+    case RT_CREATE:
+        if (job->status) {
+            fail_job(rt, "create", NULL);
+        } else {
+            rt->is_ready = true;
+            rt_report_ready(rt);
+        }
+        break;
+    case RT_OPEN_CLIP:
+        if (job->status == LT_END && rt_is_source(rt)) {
+            rt->is_ended = true;
+            rt->n_clips = key.clip;
+            lt_arena_finish(&clip->arena);
+            clip->state = RT_CLIP_NONE;
+            rt_output_announce_clips(rt);
+        } else if (job->status) {
+            fail_job(rt, "open_clip", NULL);
+        } else {
+            rt_clip_opened(rt, clip);
+        }
+        break;
+    case RT_PROCESS:
+        rt->busy_ns += (uint64_t)job->busy_ns;
+        if (!job->status)
+            processed(rt, clip, key);
+        else if (job->status == LT_END && rt_is_sink(rt) && rt->was_stopped)
+            clip->ends = true;
+        else
+            fail_job(rt, "process", &key);
+        break;
+    case RT_FINISH_CLIP:
+        if (job->status)
+            fail_job(rt, "finish_clip", NULL);
+        else
+            rt_clip_finished(rt, clip);
+        break;
+    case RT_QUIT: rt->has_quit = true; break;
+    }
+}
+
+void rt_finish_sink(rt *rt)
+{
+    if (!rt->has_reported_done) rt_report_done(rt);
+    rt->has_reported_done = true;
+    rt_quit(rt, LT_EXIT_DONE, -1);
+}
+
+/* A sink that has nothing left to do, or nothing it may still do. */
+static bool is_finished(rt *rt)
+{
+    int n = 0;
+    for (int i = 0; i < RT_CLIPS; i++)
+        n += rt->clips[i].state > RT_CLIP_ARRIVING || (!rt->stop_asked && rt->clips[i].state != RT_CLIP_NONE);
+    return !n && (rt->stop_asked || (rt->is_ended && rt->n_closed >= rt->n_clips));
+}
+
+void rt_pump(rt *rt)
+{
+    if (rt_job_take(rt)) returned(rt);
+    rt_clips_send_safe(rt);
+    bool is_idle = rt_job_is_idle(rt);
+    if (is_idle && rt->is_ready && rt_is_sink(rt) && !rt->quits && is_finished(rt)) rt_finish_sink(rt);
+    if (rt->quits && is_idle && !rt->quit_posted) {
+        rt->quit_posted = true;
+        rt_job_post(rt, RT_QUIT, NULL);
+    }
+    if (rt->quits || !rt->is_ready) return;
+    if (rt_is_sink(rt)) look_ahead(rt);
+    fetch(rt);
+    if (!is_idle || rt_clips_dispatch(rt) || rt->quits) return;
+    rt_request *request = choose(rt);
+    if (request) start(rt, request);
+}

@@ -1,0 +1,116 @@
+/* job.c - where the two threads meet: one job at a time goes to the main thread and comes back. */
+#include "stages/runtime/runtime.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+void rt_wake(rt *rt)
+{
+    uint64_t one = 1;
+    ssize_t written = write(rt->wake_fd, &one, sizeof one);
+    (void)written; /* full: it is awake */
+}
+
+bool rt_job_is_idle(rt *rt)
+{
+    pthread_mutex_lock(&rt->mutex);
+    bool is_idle = rt->job.state == RT_IDLE;
+    pthread_mutex_unlock(&rt->mutex);
+    return is_idle;
+}
+
+void rt_job_post(rt *rt, rt_job_kind kind, rt_clip *clip)
+{
+    rt->job.kind = kind;
+    rt->job.clip = clip;
+    pthread_mutex_lock(&rt->mutex);
+    rt->job.state = RT_POSTED;
+    pthread_cond_signal(&rt->posted);
+    pthread_mutex_unlock(&rt->mutex);
+}
+
+bool rt_job_take(rt *rt)
+{
+    pthread_mutex_lock(&rt->mutex);
+    bool returned = rt->job.state == RT_RETURNED;
+    if (returned) rt->job.state = RT_IDLE;
+    pthread_mutex_unlock(&rt->mutex);
+    return returned;
+}
+
+/* ---- the main thread ---------------------------------------------------------------------------------------------------- */
+
+static lt_status create(rt *rt, rt_job *job)
+{
+    rt->numeric_class = "";
+    if (!rt->stage->create) return LT_OK;
+    const char *numeric_class = "";
+    lt_status status = rt->stage->create(&rt->state, &rt->setup, &numeric_class, &job->err);
+    rt->numeric_class = status || !numeric_class ? "" : numeric_class;
+    return status;
+}
+
+static lt_status process(rt *rt, rt_job *job)
+{
+    const lt_payload *inputs[LT_MAX_PORTS];
+    for (int port = 0; port < LT_MAX_PORTS; port++) inputs[port] = job->inputs[port];
+    rt_report_started(rt, job->clip->clip.index, job->unit);
+    return rt->stage->process(rt->state, &job->clip->clip, job->unit, inputs,
+                              rt_is_sink(rt) ? NULL : &job->output, &job->err);
+}
+
+static lt_status finish(rt *rt, rt_job *job)
+{
+    job->result = NULL;
+    if (!rt->stage->finish_clip) return LT_OK;
+    return rt->stage->finish_clip(rt->state, &job->clip->clip, job->complete, &job->result, &job->err);
+}
+
+/* What is open is given back; errors on the way down have no one left to act on them. */
+static void quit(rt *rt, rt_job *job)
+{
+    for (int i = 0; i < RT_CLIPS; i++) {
+        const char *result = NULL;
+        if (!rt->clips[i].is_stage_open || !rt->stage->finish_clip) continue;
+        if (rt->stage->finish_clip(rt->state, &rt->clips[i].clip, false, &result, &job->err))
+            lt_log(LT_LOG_WARN, "%s", job->err.text);
+    }
+    if (rt->stage->destroy) rt->stage->destroy(rt->state);
+    rt->state = NULL;
+}
+
+static void do_job(rt *rt, rt_job *job)
+{
+    int64_t start = lt_now_ns();
+    job->err.text[0] = 0;
+    switch (job->kind) {
+    case RT_CREATE: job->status = create(rt, job); break;
+    case RT_OPEN_CLIP:
+        job->status = rt->stage->open_clip(rt->state, &job->clip->clip, &job->err);
+        job->clip->is_stage_open = job->status == LT_OK;
+        break;
+    case RT_PROCESS: job->status = process(rt, job); break;
+    case RT_FINISH_CLIP:
+        job->clip->is_stage_open = false;
+        job->status = finish(rt, job);
+        break;
+    case RT_QUIT: quit(rt, job); break;
+    }
+    if (job->status) job->err.status = job->status;
+    job->busy_ns = lt_now_ns() - start;
+}
+
+void rt_job_loop(rt *rt)
+{
+    for (bool has_quit = false; !has_quit;) {
+        pthread_mutex_lock(&rt->mutex);
+        while (rt->job.state != RT_POSTED) pthread_cond_wait(&rt->posted, &rt->mutex);
+        pthread_mutex_unlock(&rt->mutex);
+        do_job(rt, &rt->job);
+        has_quit = rt->job.kind == RT_QUIT;
+        pthread_mutex_lock(&rt->mutex);
+        rt->job.state = RT_RETURNED;
+        pthread_mutex_unlock(&rt->mutex);
+        rt_wake(rt);
+    }
+}

@@ -1,0 +1,156 @@
+/* plan.c - `STAGE --plan`: one question on standard input, one answer on standard output. */
+#include "stages/runtime/runtime.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { WAIT_MS = 60000 };
+
+void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (plan->n_resolved >= (int)LT_COUNT(plan->resolved)) return;
+    plan->resolved[plan->n_resolved].name = name;
+    plan->resolved[plan->n_resolved].text = lt_arena_strdup(plan->arena, text);
+    plan->n_resolved++;
+}
+
+void lt_plan_note(lt_plan *plan, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (plan->n_notes < (int)LT_COUNT(plan->notes))
+        plan->notes[plan->n_notes++] = lt_arena_strdup(plan->arena, text);
+}
+
+/* Match the request's inputs with the stage's ports. */
+static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest *request,
+                             const lt_stream *inputs[LT_MAX_PORTS], lt_err *err)
+{
+    for (size_t i = 0; i < request->n_inputs; i++) {
+        int port = 0;
+        while (port < stage->n_inputs && strcmp(stage->inputs[port].name, request->inputs[i]->port)) port++;
+        if (port == stage->n_inputs)
+            return lt_fail(err, LT_E_INVALID, "there is no input port \"%s\"", request->inputs[i]->port);
+        if (!(stage->inputs[port].kinds & 1u << request->inputs[i]->stream->kind))
+            return lt_fail(err, LT_E_MISMATCH, "input port \"%s\" does not take %s", request->inputs[i]->port,
+                           lt_port_kind_name(request->inputs[i]->stream->kind));
+        inputs[port] = request->inputs[i]->stream;
+    }
+    for (int port = 0; port < stage->n_inputs; port++)
+        if (!inputs[port])
+            return lt_fail(err, LT_E_INVALID, "nothing is planned for input port \"%s\"",
+                           stage->inputs[port].name);
+    return LT_OK;
+}
+
+static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *request, lt_stream *output,
+                           lt_plan *plan, lt_err *err)
+{
+    lt_status status;
+    const lt_stream *inputs[LT_MAX_PORTS] = {NULL};
+    lt_setup setup = {.base_folder = request->base_folder,
+                      .run_folder = "",
+                      .cache = request->cache,
+                      .stage = stage->kind,
+                      .threads = (int)LT_MAX(request->threads, 1u)};
+    LT_TRY(rt_config_fill(stage, request->options, request->n_options, request->base_folder, plan->arena,
+                          &setup.config, err));
+    LT_TRY(take_inputs(stage, request, inputs, err));
+    lt__wire__stream__init(output);
+    plan->output = stage->n_outputs ? output : NULL;
+    plan->work_factor = 1;
+    LT_TRY(stage->plan(&setup, inputs, plan, err));
+    if (!stage->n_outputs) return LT_OK;
+    status = lt_stream_check(output, err);
+    if (status) return lt_fail(err, LT_E_INTERNAL, "the plan of %s is wrong: %s", stage->kind, err->text);
+    return LT_OK;
+fail:
+    return status;
+}
+
+/* Everything the reply points to. */
+typedef struct reply_parts {
+    Lt__Wire__PlanReply reply;
+    Lt__Wire__PlannedOutput output, *outputs[1];
+    Lt__Wire__Option resolved[16], *resolved_list[16];
+    Lt__Wire__InFlight in_flight[LT_MAX_PORTS], *in_flight_list[LT_MAX_PORTS];
+    char *notes[16];
+} reply_parts;
+
+static void fill_reply(const lt_stage *stage, const lt_plan *plan, reply_parts *parts)
+{
+    Lt__Wire__PlanReply *reply = &parts->reply;
+    reply->peak_bytes = plan->peak_bytes;
+    reply->disk_bytes = plan->disk_bytes;
+    reply->flops = plan->flops;
+    reply->work_factor = plan->work_factor;
+    reply->live = plan->live;
+    if (stage->n_outputs) {
+        lt__wire__planned_output__init(&parts->output);
+        parts->output.port = (char *)stage->outputs[0].name;
+        parts->output.stream = plan->output;
+        parts->outputs[0] = &parts->output;
+        reply->outputs = parts->outputs;
+        reply->n_outputs = 1;
+    }
+    reply->resolved = parts->resolved_list;
+    for (int i = 0; i < plan->n_resolved && plan->resolved[i].text; i++) {
+        lt__wire__option__init(&parts->resolved[i]);
+        parts->resolved[i].name = (char *)plan->resolved[i].name;
+        parts->resolved[i].text = (char *)plan->resolved[i].text;
+        parts->resolved_list[reply->n_resolved++] = &parts->resolved[i];
+    }
+    reply->in_flight = parts->in_flight_list;
+    for (int port = 0; port < stage->n_inputs; port++) {
+        lt__wire__in_flight__init(&parts->in_flight[port]);
+        parts->in_flight[port].port = (char *)stage->inputs[port].name;
+        parts->in_flight[port].units = LT_MAX(plan->in_flight[port], 1u);
+        parts->in_flight_list[reply->n_in_flight++] = &parts->in_flight[port];
+    }
+    reply->notes = parts->notes;
+    for (int i = 0; i < plan->n_notes && plan->notes[i]; i++)
+        parts->notes[reply->n_notes++] = (char *)plan->notes[i];
+}
+
+int rt_plan(const lt_stage *stage)
+{
+    lt_err err = {0};
+    lt_reader reader = {0};
+    lt_arena arena = {0};
+    lt_stream output;
+    lt_plan plan = {.arena = &arena};
+    reply_parts parts;
+    Lt__Wire__PlanRequest *request = NULL;
+    int fd = -1;
+    signal(SIGPIPE, SIG_IGN);
+    lt_log_init(stage->kind, LT_LOG_WARN);
+    memset(&parts, 0, sizeof parts);
+    lt__wire__plan_reply__init(&parts.reply);
+    lt_status status = rt_take_stdout(&fd, &err);
+    if (!status) status = lt_plan_request_read(&reader, STDIN_FILENO, WAIT_MS, &request, &err);
+    if (status == LT_AGAIN || status == LT_END)
+        status = lt_fail(&err, LT_E_INVALID, "--plan expects a request on standard input");
+    lt_status planned = status ? status : make_plan(stage, request, &output, &plan, &err);
+    if (planned) {
+        parts.reply.status = (uint32_t)planned;
+        parts.reply.text = err.text;
+    } else {
+        fill_reply(stage, &plan, &parts);
+    }
+    if (fd >= 0) status = lt_plan_reply_write(fd, &parts.reply, &err);
+    if (status) lt_log(LT_LOG_ERROR, "%s", err.text);
+    if (request) lt__wire__plan_request__free_unpacked(request, NULL);
+    lt_reader_finish(&reader);
+    lt_arena_finish(&arena);
+    return lt_exit_code(status);
+}
