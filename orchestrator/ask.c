@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_ANSWER_BYTES = 1 << 30, EXEC_FAILED = 127 };
+enum { MAX_ANSWER_BYTES = 1 << 30, EXEC_FAILED = 127, MAX_ATTEMPTS = 3 };
 
 /* The running child. Descriptors are -1 once closed. */
 typedef struct asked {
@@ -142,12 +142,12 @@ static void keep_last_line(const asked *a, lt_answer *answer)
     answer->errors[n] = 0;
 }
 
-lt_status lt_ask(const char *program, const char *argument, const void *input, size_t input_bytes,
-                 double seconds, lt_answer *answer, lt_err *err)
+/* One attempt. */
+static lt_status ask_once(const char *program, const char *argument, const void *input, size_t input_bytes,
+                          double seconds, lt_answer *answer, lt_err *err)
 {
     asked a = {.in = -1, .out = -1, .errors = -1, .input = input, .input_left = input_bytes};
     *answer = (lt_answer){0};
-    if (access(program, X_OK)) return lt_fail_errno(err, errno, "cannot run %s", program);
     lt_status status = start(&a, program, argument, err);
     if (!status) status = converse(&a, program, seconds, answer, err);
     shut(&a.in);
@@ -161,6 +161,19 @@ lt_status lt_ask(const char *program, const char *argument, const void *input, s
     }
     keep_last_line(&a, answer);
     return status;
+}
+
+lt_status lt_ask(const char *program, const char *argument, const void *input, size_t input_bytes,
+                 double seconds, lt_answer *answer, lt_err *err)
+{
+    *answer = (lt_answer){0};
+    if (access(program, X_OK)) return lt_fail_errno(err, errno, "cannot run %s", program);
+    for (int attempt = 1;; attempt++) {
+        lt_status status = ask_once(program, argument, input, input_bytes, seconds, answer, err);
+        bool was_killed = answer->exit_code == 128 + SIGKILL || answer->exit_code == 128 + SIGTERM;
+        if (status || !was_killed || attempt == MAX_ATTEMPTS) return status;
+        lt_answer_finish(answer);
+    }
 }
 
 void lt_answer_finish(lt_answer *answer)
