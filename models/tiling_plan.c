@@ -4,7 +4,9 @@
 
 #include <stdlib.h>
 
-enum { MIN_TILE = 8, MAX_CHOICES = 64 }; /* cells; tiles along an axis */
+/* Tiles of fewer than GOOD_TILE cells are taken only where no others fit, since their overlaps are too narrow to hide
+ * seams well; of fewer than MIN_TILE never. At most so many tiles stand along an axis. */
+enum { GOOD_TILE = 24, MIN_TILE = 8, MAX_CHOICES = 64 };
 
 /* ---- dry runs -------------------------------------------------------------------------------------------------------- */
 
@@ -123,11 +125,13 @@ static int axis_choices(int size, int tile, int stride, axis_choice *choices)
 typedef struct tile_choice {
     axis_choice rows, columns;
     double work;
+    bool small;
 } tile_choice;
 
 static int by_work(const void *a, const void *b)
 {
     const tile_choice *x = a, *y = b;
+    if (x->small != y->small) return x->small - y->small;
     if (x->work != y->work) return x->work < y->work ? -1 : 1;
     int64_t ax = (int64_t)x->rows.tile * x->columns.tile, ay = (int64_t)y->rows.tile * y->columns.tile;
     return ax != ay ? (ax > ay ? -1 : 1) : y->columns.tile - x->columns.tile;
@@ -183,8 +187,9 @@ static lt_status choose_decode(lt_context *dry, lt_vae *vae, const lt_decode_req
     if (!choices) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a plan");
     for (int i = 0; i < n_rows; i++)
         for (int j = 0; j < n_columns; j++)
-            choices[n_choices++] =
-                (tile_choice){rows[i], columns[j], (double)rows[i].work * (double)columns[j].work};
+            choices[n_choices++] = (tile_choice){
+                rows[i], columns[j], (double)rows[i].work * (double)columns[j].work,
+                rows[i].tile < LT_MIN(r->height, GOOD_TILE) || columns[j].tile < LT_MIN(r->width, GOOD_TILE)};
     qsort(choices, (size_t)n_choices, sizeof(*choices), by_work);
     const tile_choice *chosen = NULL;
     lt_status status = choose_tiles(dry, vae, true, n, r->memory, choices, n_choices, &chosen, err);
@@ -273,15 +278,17 @@ static lt_status encode_cost(lt_context *dry, lt_vae *vae, const lt_encode_plan 
 static int encode_choices(const lt_encode_plan *plan, tile_choice *choices, int capacity)
 {
     int n = 0, largest = LT_MAX(plan->height, plan->width);
-    choices[n++] = (tile_choice){{plan->height, 0, 0}, {plan->width, 0, 0}, 0};
+    choices[n++] = (tile_choice){{plan->height, 0, 0}, {plan->width, 0, 0}, 0, false};
     for (int tile = largest - plan->factor; tile >= MIN_TILE * plan->factor && n < capacity;
          tile -= plan->factor) {
         lt_encode_plan p = *plan;
         p.tile = tile;
         if (lt_encode_plan_check(&p, NULL) != LT_OK) continue;
         double work = (double)encode_sizes(&p, p.height).work * (double)encode_sizes(&p, p.width).work;
-        choices[n++] =
-            (tile_choice){{LT_MIN(tile, p.height), tile, 0}, {LT_MIN(tile, p.width), tile, 0}, work};
+        choices[n++] = (tile_choice){{LT_MIN(tile, p.height), tile, 0},
+                                     {LT_MIN(tile, p.width), tile, 0},
+                                     work,
+                                     tile < GOOD_TILE * plan->factor};
     }
     qsort(choices + 1, (size_t)(n - 1), sizeof(*choices), by_work);
     return n;

@@ -261,6 +261,7 @@ static lt_status bind(lt_vae *vae, const vae_names *names, int parts, lt_err *er
 static void fill_info(lt_vae *vae)
 {
     lt_vae_info *info = &vae->info;
+    vae->group_pixels = VAE_GROUP_PIXELS;
     info->temporal = vae->arch.temporal;
     info->has_encoder = vae->halves[VAE_ENCODER].open;
     info->has_decoder = vae->halves[VAE_DECODER].open;

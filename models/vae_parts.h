@@ -130,9 +130,13 @@ struct lt_vae {
     vae_arch arch;
     lt_vae_info info;
     vae_half halves[VAE_N_HALVES];
-    lt_weight **weights; /* all of them, for lt_weight_finish */
+    int64_t group_pixels; /* VAE_GROUP_PIXELS */
+    lt_weight **weights;  /* all of them, for lt_weight_finish */
     int n_weights;
 };
+
+/* Pixels of frames that the decoder upsamples at once: enough to keep all cores busy. */
+#define VAE_GROUP_PIXELS (1 << 17)
 
 /* Every eps that is the same in both references. */
 #define VAE_EPS 1e-6

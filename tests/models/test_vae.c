@@ -1,4 +1,5 @@
 /* test_vae.c - the networks against the references' own code in float64. */
+#include "models/vae_parts.h"
 #include "tests/models/support.h"
 
 #include <stdio.h>
@@ -262,6 +263,28 @@ static void same_bytes(void **state)
     fixture_close(&f);
 }
 
+/* The decoder's widest steps run for a few frames at a time: how many changes no byte. */
+static void groups_of_frames(void **state)
+{
+    fixture f = fixture_open("svd_decode");
+    lt_tensor z = fixture_get(&f, "latent", FRAMES_FIRST);
+    lt_context *c = open_context("cpu", LT_F32, WORKSPACE, 2);
+    lt_vae *vae = open_vae(in_folder("svd"), LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    lt_tensor all = run_half(c, vae, z, false);
+    for (int64_t pixels = 1; pixels <= 2 * 24 * 32;
+         pixels *= 24) { /* one frame at every level; two at some */
+        vae->group_pixels = pixels;
+        lt_tensor some = run_half(c, vae, z, false);
+        assert_memory_equal(all.data, some.data, lt_tensor_bytes(&all));
+        free(some.data);
+    }
+    free(all.data);
+    free(z.data);
+    lt_vae_close(vae, c);
+    lt_context_destroy(c);
+    fixture_close(&f);
+}
+
 /* Wrong input and a workspace that is too small are errors; the context can be used again and nothing is left in it. */
 static void errors(void **state)
 {
@@ -293,10 +316,10 @@ int main(void)
     for (size_t i = 0; i < LT_COUNT(models); i++)
         synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(networks_f32), cmocka_unit_test(networks_ref), cmocka_unit_test(numerics_matter),
-        cmocka_unit_test(weights_f16),  cmocka_unit_test(network_bf16), cmocka_unit_test(sharded),
-        cmocka_unit_test(inferred),     cmocka_unit_test(other_names),  cmocka_unit_test(same_bytes),
-        cmocka_unit_test(errors),
+        cmocka_unit_test(networks_f32),     cmocka_unit_test(networks_ref), cmocka_unit_test(numerics_matter),
+        cmocka_unit_test(weights_f16),      cmocka_unit_test(network_bf16), cmocka_unit_test(sharded),
+        cmocka_unit_test(inferred),         cmocka_unit_test(other_names),  cmocka_unit_test(same_bytes),
+        cmocka_unit_test(groups_of_frames), cmocka_unit_test(errors),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();
