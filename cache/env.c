@@ -144,23 +144,23 @@ static lt_status refuse_network(const char *folder, lt_err *err)
     return LT_OK;
 }
 
-/* mkdir -p */
+/* mkdir -p. A parent that may not be written may still be there: what fails is the first that is not. */
 static lt_status make_folder(const lt_cache *cache, lt_err *err)
 {
     char *path = strdup(cache->folder);
     if (!path) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    lt_status status = LT_OK;
-    for (char *at = path + 1; status == LT_OK; at++) {
+    int refused = 0;
+    for (char *at = path + 1; at[-1]; at++) {
         if (*at != '/' && *at != 0) continue;
         char kept = *at;
         *at = 0;
-        if (mkdir(path, 0777) != 0 && errno != EEXIST && (kept == 0 || (errno != EROFS && errno != EACCES)))
-            status = lt_cache_fail_mdb(cache, errno, err, "making the cache folder");
+        int error = mkdir(path, 0777) == 0 ? 0 : errno;
+        if (error && error != EEXIST && error != EISDIR && !refused) refused = error;
+        if (error == 0 || error == EEXIST) refused = 0;
         *at = kept;
-        if (kept == 0) break;
     }
     free(path);
-    return status;
+    return refused ? lt_cache_fail_mdb(cache, refused, err, "making the cache folder") : LT_OK;
 }
 
 static int open_environment(lt_cache *cache, int64_t map_bytes)

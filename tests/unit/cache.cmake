@@ -3,3 +3,8 @@ pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 longtake_unit_test(cache test_cache.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
 target_compile_definitions(unit_cache PRIVATE LT_LATENTS="$<TARGET_FILE:latents>")
 add_dependencies(unit_cache latents)
+longtake_unit_test(cache_faults test_cache_faults.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
+
+add_test(NAME unit_cache_python
+    COMMAND python3 ${CMAKE_CURRENT_LIST_DIR}/cache_python.py $<TARGET_FILE:unit_cache>)
+set_tests_properties(unit_cache_python PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120)
