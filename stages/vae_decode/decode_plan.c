@@ -108,7 +108,7 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
 {
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     lt_decode_request request;
-    bool is_auto;
+    bool is_auto = false;
     size_t memory, held;
     lt_status status = check_input(in, info, err);
     if (status) return status;

@@ -74,7 +74,7 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
     static const lt_dtype dtypes[] = {LT_F32, LT_F16, LT_BF16};
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     lt_encode_request request;
-    bool is_auto;
+    bool is_auto = false;
     lt_status status = check_input(in, info->factor, err);
     if (status) return status;
     status = make_request(config, in, info->factor, &request, &is_auto, err);
