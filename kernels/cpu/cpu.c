@@ -14,6 +14,9 @@ static const cpu_simd *choose_simd(const char *isa)
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
     bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    /* oneDNN's name says that bf16 is there: AMX machines have it too. */
+    bool bf16 = strcmp(isa, "avx512_core_bf16") == 0 || strcmp(isa, "avx512_core_amx") == 0;
+    if (v4 && bf16) return &cpu_simd_avx512bf16;
     if (v4 && strncmp(isa, "avx512_core", 11) == 0) return &cpu_simd_avx512;
     if (v3 && strncmp(isa, "avx", 3) == 0 && strcmp(isa, "avx") != 0) return &cpu_simd_avx2;
     return &cpu_simd_base;
@@ -57,7 +60,7 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
     }
     d->threads = threads ? threads : n_cores();
     d->simd = choose_simd(isa);
-    d->has_brgemm = d->simd == &cpu_simd_avx512;
+    d->has_brgemm = d->simd == &cpu_simd_avx512 || d->simd == &cpu_simd_avx512bf16;
     snprintf(numeric_class, class_bytes, "cpu/%s+%s/onednn-%s/epoch-%d/%s", isa, d->simd->name, version,
              lt_backend_cpu.numeric_epoch, lt_dtype_name(dtype));
     *device = d;

@@ -55,9 +55,10 @@ const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owne
  * (which is in the context). */
 const float *cpu_weight_vector(lt_context *c, lt_weight *weight);
 
-/* A matrix [O,K] as panels for cpu_simd.gemm: [O/tile_columns][K][tile_columns], padded with zeros, in the context's
- * dtype. NULL when dry or after an error. */
-const void *cpu_weight_panels(lt_context *c, lt_weight *weight);
+/* A matrix [O,I] or a convolution's weight [O,I,...] as panels for cpu_simd.gemm, in the context's dtype:
+ * [O/tile_columns][padded_inner][tile_columns], the inner dimension in the order of taps, then inputs, padded with zeros;
+ * with bf16_pairs, bf16 lies for gemm_pairs. NULL when dry or after an error. */
+const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_inner);
 
 void release_weight_cpu(lt_context *c, lt_weight *weight);
 

@@ -16,9 +16,11 @@ enum { CHUNK = 512 };
 typedef struct product {
     const cpu_simd *simd;
     bool bf16;
+    bool pairs; /* blocks hold bf16, for gemm_pairs; otherwise f32 */
     const char *x;
     const char *panels;
     int64_t rows, inner, outputs;
+    int64_t padded_inner;     /* even where there are pairs */
     const lt_conv_dims *dims; /* NULL: rows of x are the rows */
     cpu_epilogue epilogue;    /* y and residual of row 0 */
 } product;
@@ -28,34 +30,44 @@ static size_t piece_floats(void)
     return (size_t)BLOCK_ROWS * ROW_STRIDE + (size_t)BLOCK_ROWS * CHUNK;
 }
 
-static void load_row(const product *p, float *to, int64_t row, int64_t first_k, int64_t n)
+/* Bytes of an element of a block. */
+static size_t block_element(const product *p)
 {
-    size_t size = p->bf16 ? 2 : 4;
-    p->simd->load(to, p->x + (size_t)(row * p->inner + first_k) * size, p->bf16, n);
+    return p->pairs ? sizeof(uint16_t) : sizeof(float);
 }
 
-static void zeros(float *to, int64_t n)
+/* n elements of x from element `at` on into a block. */
+static void load(const product *p, char *to, int64_t at, int64_t n)
 {
-    if (n > 0) memset(to, 0, (size_t)n * sizeof(float));
+    const char *from = p->x + (size_t)at * (p->bf16 ? 2 : 4);
+    if (p->pairs) {
+        memcpy(to, from, (size_t)n * sizeof(uint16_t));
+    } else {
+        p->simd->load((float *)(void *)to, from, p->bf16, n);
+    }
+}
+
+static void zeros(const product *p, char *to, int64_t n)
+{
+    if (n > 0) memset(to, 0, (size_t)n * block_element(p));
 }
 
 /* Columns first .. first + n of one kernel row of length kw * I at input position (frame row `line`, pixel w): what lies
  * beside the frame is zero. */
-static void load_run(const product *p, float *to, int64_t line, int64_t w, int64_t first, int64_t n)
+static void load_run(const product *p, char *to, int64_t line, int64_t w, int64_t first, int64_t n)
 {
     const lt_conv_dims *d = p->dims;
     int64_t low = LT_MAX(0, -w) * d->i, high = LT_MIN(d->kw, d->w - w) * d->i;
     int64_t from = LT_MIN(LT_MAX(first, low), first + n), until = LT_MAX(LT_MIN(first + n, high), from);
-    zeros(to, from - first);
-    if (until > from) {
-        int64_t at = (line * d->w + w) * d->i + from;
-        p->simd->load(to + (from - first), p->x + (size_t)at * (p->bf16 ? 2 : 4), p->bf16, until - from);
-    }
-    zeros(to + (until - first), first + n - until);
+    zeros(p, to, from - first);
+    if (until > from)
+        load(p, to + (size_t)(from - first) * block_element(p), (line * d->w + w) * d->i + from,
+             until - from);
+    zeros(p, to + (size_t)(until - first) * block_element(p), first + n - until);
 }
 
 /* The inputs under the kernel at one output pixel, columns first_k .. first_k + n of kt x kh runs. */
-static void gather_row(const product *p, float *to, int64_t row, int64_t first_k, int64_t n)
+static void gather_row(const product *p, char *to, int64_t row, int64_t first_k, int64_t n)
 {
     const lt_conv_dims *d = p->dims;
     int64_t run = d->kw * d->i, w = row % d->wo * d->sw - d->left;
@@ -65,28 +77,32 @@ static void gather_row(const product *p, float *to, int64_t row, int64_t first_k
         int64_t k = first_k / run, first = first_k % run, count = LT_MIN(n, run - first);
         int64_t t = t0 + k / d->kh, h = h0 + k % d->kh;
         if (t < 0 || t >= d->t || h < 0 || h >= d->h) {
-            zeros(to, count);
+            zeros(p, to, count);
         } else {
             load_run(p, to, (sample * d->t + t) * d->h + h, w, first, count);
         }
-        to += count;
+        to += (size_t)count * block_element(p);
         first_k += count;
         n -= count;
     }
 }
 
-/* Rows from `row` on, columns first_k .. of them, into a block; rows up to a whole tile are zeros. */
-static void load_block(const product *p, float *block, int64_t row, int64_t rows, int64_t padded,
+/* Rows from `row` on, columns first_k .. of them, into a block; what pads rows and columns is zeros. */
+static void load_block(const product *p, char *block, int64_t row, int64_t rows, int64_t padded,
                        int64_t first_k, int64_t n)
 {
+    size_t stride = ROW_STRIDE * block_element(p);
+    int64_t there = LT_MIN(n, p->inner - first_k);
     for (int64_t r = 0; r < rows; r++) {
+        char *to = block + (size_t)r * stride;
         if (p->dims) {
-            gather_row(p, block + r * ROW_STRIDE, row + r, first_k, n);
+            gather_row(p, to, row + r, first_k, there);
         } else {
-            load_row(p, block + r * ROW_STRIDE, row + r, first_k, n);
+            load(p, to, (row + r) * p->inner + first_k, there);
         }
+        zeros(p, to + (size_t)there * block_element(p), n - there);
     }
-    for (int64_t r = rows; r < padded; r++) zeros(block + r * ROW_STRIDE, n);
+    for (int64_t r = rows; r < padded; r++) zeros(p, block + (size_t)r * stride, n);
 }
 
 static void compute_piece(const product *p, float *scratch, int64_t row, int64_t column)
@@ -97,13 +113,18 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
     int64_t rows = LT_MIN(BLOCK_ROWS, p->rows - row), columns = LT_MIN(CHUNK, p->outputs - column);
     int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)simd->tile_rows);
     int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns);
-    int64_t panel_stride = p->inner * simd->tile_columns;
-    const char *panels = p->panels + (size_t)(column * p->inner) * size;
-    for (int64_t k = 0; k < p->inner; k += BLOCK_K) {
-        int64_t n = LT_MIN(BLOCK_K, p->inner - k);
-        load_block(p, block, row, rows, padded_rows, k, n);
-        simd->gemm(sums, CHUNK, block, panels + (size_t)(k * simd->tile_columns) * size, p->bf16,
-                   panel_stride, padded_rows, padded_columns, n, k > 0);
+    int64_t panel_stride = p->padded_inner * simd->tile_columns;
+    for (int64_t k = 0; k < p->padded_inner; k += BLOCK_K) {
+        int64_t n = LT_MIN(BLOCK_K, p->padded_inner - k);
+        const void *panels = p->panels + (size_t)(column * p->padded_inner + k * simd->tile_columns) * size;
+        load_block(p, (char *)block, row, rows, padded_rows, k, n);
+        if (p->pairs) {
+            simd->gemm_pairs(sums, CHUNK, (const uint16_t *)(const void *)block, panels, panel_stride,
+                             padded_rows, padded_columns, n, k > 0);
+        } else {
+            simd->gemm(sums, CHUNK, block, panels, p->bf16, panel_stride, padded_rows, padded_columns, n,
+                       k > 0);
+        }
     }
     cpu_epilogue e = p->epilogue;
     size_t at = (size_t)(row * p->outputs + column) * size;
@@ -132,32 +153,37 @@ static lt_status compute(lt_context *c, const product *p)
     return LT_OK;
 }
 
+/* What linear layers and convolutions share: weights, and what follows the sums. */
+static lt_status multiply(lt_context *c, product *p, lt_weight *weight, lt_weight *bias, lt_activation act,
+                          const lt_tensor *residual, lt_tensor *y)
+{
+    p->simd = cpu_of(c)->simd;
+    p->bf16 = c->dtype == LT_BF16;
+    p->pairs = p->bf16 && p->simd->bf16_pairs;
+    p->padded_inner = p->inner + (p->pairs ? p->inner % 2 : 0);
+    p->panels = cpu_weight_panels(c, weight, p->padded_inner);
+    p->epilogue = (cpu_epilogue){.bias = cpu_weight_vector(c, bias),
+                                 .act = act,
+                                 .residual = residual->data,
+                                 .y = y->data,
+                                 .stride = p->outputs};
+    return c->err.status == LT_OK ? compute(c, p) : c->err.status;
+}
+
 lt_status linear_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act,
                      const lt_tensor *residual, lt_tensor *y)
 {
-    product p = {
-        .simd = cpu_of(c)->simd, .bf16 = c->dtype == LT_BF16, .x = x->data, .inner = weight->tensor.shape[1]};
-    p.outputs = weight->tensor.shape[0];
+    product p = {.x = x->data, .outputs = weight->tensor.shape[0], .inner = weight->tensor.shape[1]};
     p.rows = lt_n_elements(x) / p.inner;
-    p.panels = cpu_weight_panels(c, weight);
-    p.epilogue = (cpu_epilogue){.bias = cpu_weight_vector(c, bias),
-                                .act = act,
-                                .residual = residual->data,
-                                .y = y->data,
-                                .stride = p.outputs};
-    return c->err.status == LT_OK ? compute(c, &p) : c->err.status;
+    return multiply(c, &p, weight, bias, act, residual, y);
 }
 
 lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                            const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
-    product p = {.simd = cpu_of(c)->simd, .bf16 = c->dtype == LT_BF16, .x = x->data, .outputs = d->o};
-    p.inner = d->i * d->kt * d->kh * d->kw;
+    product p = {.x = x->data, .outputs = d->o, .inner = d->i * d->kt * d->kh * d->kw};
     p.rows = d->n * d->to * d->ho * d->wo;
     bool rows_are_pixels = p.inner == d->i && p.rows == d->n * d->t * d->h * d->w;
     p.dims = rows_are_pixels ? NULL : d;
-    p.panels = cpu_weight_panels(c, weight);
-    p.epilogue = (cpu_epilogue){
-        .bias = cpu_weight_vector(c, bias), .residual = residual->data, .y = y->data, .stride = p.outputs};
-    return c->err.status == LT_OK ? compute(c, &p) : c->err.status;
+    return multiply(c, &p, weight, bias, LT_ACT_NONE, residual, y);
 }

@@ -36,6 +36,7 @@ typedef struct cpu_softmax {
 typedef struct cpu_simd {
     const char *name;
     int tile_rows, tile_columns; /* of the matrix kernel: rows and columns are padded to multiples of these */
+    bool bf16_pairs; /* there is gemm_pairs: products of bf16 are taken as they are, two at a time */
 
     /* dst (f32) <- src (T), n elements, and back with rounding to nearest even. */
     void (*load)(float *dst, const void *src, bool bf16, int64_t n);
@@ -60,6 +61,10 @@ typedef struct cpu_simd {
      * panel_stride elements apart, f32 or bf16. rows, columns are multiples of the tile, k <= BLOCK_K. */
     void (*gemm)(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t panel_stride,
                  int64_t rows, int64_t columns, int64_t k, bool accumulate);
+    /* The same with both operands bf16 in pairs of k (even): a [rows][ROW_STRIDE] holds them one after the other, b
+     * [k / 2][tile_columns][2]. NULL unless bf16_pairs. */
+    void (*gemm_pairs)(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
+                       int64_t rows, int64_t columns, int64_t k, bool accumulate);
     /* y = act(c + bias) + residual, rounded to T. */
     void (*epilogue)(const cpu_epilogue *e, bool bf16, const float *c, int64_t c_stride, int64_t rows,
                      int64_t columns);
@@ -70,6 +75,6 @@ typedef struct cpu_simd {
                        bool invert);
 } cpu_simd;
 
-extern const cpu_simd cpu_simd_base, cpu_simd_avx2, cpu_simd_avx512;
+extern const cpu_simd cpu_simd_base, cpu_simd_avx2, cpu_simd_avx512, cpu_simd_avx512bf16;
 
 #endif

@@ -7,6 +7,9 @@
 #include "kernels/cpu/simd_tables.h"
 
 #include <math.h>
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 enum { TILE_ROWS = 12 }; /* 24 of 32 registers hold sums */
@@ -61,6 +64,47 @@ static void gemm(float *c, int64_t c_stride, const float *a, const void *b, bool
     }
 }
 
+#if defined(__AVX512BF16__)
+/* As tile, with two inner elements a step. The processor multiplies bf16 exactly and adds in f32. */
+INLINE void tile_pairs(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t k,
+                       bool accumulate)
+{
+    __m512 sum[TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < TILE_ROWS; r++) {
+        sum[r][0] = accumulate ? _mm512_loadu_ps(c + r * c_stride) : _mm512_setzero_ps();
+        sum[r][1] = accumulate ? _mm512_loadu_ps(c + r * c_stride + LANES) : _mm512_setzero_ps();
+    }
+    for (int64_t i = 0; i < k; i += 2) {
+        __m512bh b0 = (__m512bh)_mm512_loadu_si512(b + i * TILE_COLUMNS);
+        __m512bh b1 = (__m512bh)_mm512_loadu_si512(b + i * TILE_COLUMNS + 2 * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < TILE_ROWS; r++) {
+            int pair;
+            memcpy(&pair, a + r * ROW_STRIDE + i, sizeof(pair));
+            __m512bh av = (__m512bh)_mm512_set1_epi32(pair);
+            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], av, b0);
+            sum[r][1] = _mm512_dpbf16_ps(sum[r][1], av, b1);
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < TILE_ROWS; r++) {
+        _mm512_storeu_ps(c + r * c_stride, sum[r][0]);
+        _mm512_storeu_ps(c + r * c_stride + LANES, sum[r][1]);
+    }
+}
+
+static void gemm_pairs(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
+                       int64_t rows, int64_t columns, int64_t k, bool accumulate)
+{
+    for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
+        for (int64_t i = 0; i < rows; i += TILE_ROWS)
+            tile_pairs(c + i * c_stride + j, c_stride, a + i * ROW_STRIDE,
+                       b + j / TILE_COLUMNS * panel_stride, k, accumulate);
+    }
+}
+#endif
+
 /* Vector `i` of a row; count < LANES at the row's end. */
 INLINE void finish_vector(const cpu_epilogue *e, bool bf16, const float *c, int64_t row, int64_t i,
                           int64_t count)
@@ -102,7 +146,7 @@ INLINE float mask_row(const cpu_softmax *s, int64_t row)
         if (mask) v += count == LANES ? load_f32(mask + i) : load_tail(mask, false, i, count);
         for (int64_t lane = LT_MAX(0, n - i); lane < LANES; lane++) v[lane] = -INFINITY;
         store_f32(scores + i, v);
-        best = select((best > v) | (best != best), best, v); /* keeps a NaN */
+        best = blend((best > v) | (best != best), best, v); /* keeps a NaN */
     }
     float max = -INFINITY;
     for (int lane = 0; lane < LANES; lane++) max = max > best[lane] || isnan(max) ? max : best[lane];
@@ -156,6 +200,10 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
     .norm_sums = SIMD_NAME(norm_sums),
     .norm_apply = SIMD_NAME(norm_apply),
     .gemm = gemm,
+#if defined(__AVX512BF16__)
+    .bf16_pairs = true,
+    .gemm_pairs = gemm_pairs,
+#endif
     .epilogue = epilogue,
     .softmax = softmax,
     .scale_rows = scale_rows,

@@ -11,7 +11,10 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__AVX512F__)
+#if defined(__AVX512BF16__)
+#define LANES           16
+#define SIMD_NAME(name) name##_avx512bf16
+#elif defined(__AVX512F__)
 #define LANES           16
 #define SIMD_NAME(name) name##_avx512
 #elif defined(__AVX2__)
@@ -35,19 +38,9 @@ INLINE vf splat(float x)
     return x - (vf){0};
 }
 
-INLINE vf select(vi mask, vf a, vf b)
+INLINE vf blend(vi mask, vf a, vf b)
 {
     return (vf)((mask & (vi)a) | (~mask & (vi)b));
-}
-
-INLINE vf vmax(vf a, vf b)
-{
-    return select(a > b, a, b);
-}
-
-INLINE vf vmin(vf a, vf b)
-{
-    return select(a < b, a, b);
 }
 
 INLINE vf load_f32(const float *p)
@@ -133,7 +126,7 @@ INLINE vf vexp(vf x)
     p = p * r + splat(1.0f);
     p = p * r + splat(1.0f);
     vi power = ((vi)shifted - (vi)magic + 127) << 23;
-    return select(small, splat(0.0f), select(large, splat(INFINITY), p * (vf)power));
+    return blend(small, splat(0.0f), blend(large, splat(INFINITY), p * (vf)power));
 }
 
 /* erfc(z) exp(z^2) for z >= 0 as a polynomial in t = 1 / (1 + z / 2), interpolated at 12 Chebyshev
@@ -163,7 +156,7 @@ INLINE vf activate(vf x, lt_activation act)
     case LT_ACT_GELU_ERF: {
         vf z = (vf)((vi)x & 0x7fffffff) * splat(0.707106781f);
         vf half_tail = splat(0.5f) * scaled_erfc(z) * vexp(-z * z);
-        return x * select(x > splat(0.0f), splat(1.0f) - half_tail, half_tail);
+        return x * blend(x > splat(0.0f), splat(1.0f) - half_tail, half_tail);
     }
     default: return x;
     }

@@ -106,34 +106,43 @@ const float *cpu_weight_vector(lt_context *c, lt_weight *weight)
     return p->data;
 }
 
-const void *cpu_weight_panels(lt_context *c, lt_weight *weight)
+/* Element `from` of t, or 0 for what pads, into place `to` of panels. */
+static void put(void *panels, bool bf16, int64_t to, float value)
+{
+    if (bf16) {
+        ((uint16_t *)panels)[to] = lt_f32_to_bf16(value);
+    } else {
+        ((float *)panels)[to] = value;
+    }
+}
+
+static void pack_panel(void *panels, const lt_tensor *t, bool bf16, bool pairs, int64_t width, int64_t inner,
+                       int64_t panel)
+{
+    int64_t outputs = t->shape[0], inputs = t->shape[1], taps = 1;
+    for (int i = 2; i < t->rank; i++) taps *= t->shape[i];
+    for (int64_t k = 0; k < inner; k++) {
+        for (int64_t j = 0; j < width; j++) {
+            int64_t o = panel * width + j, to = (panel * inner + k) * width + j;
+            if (pairs) to = (panel * inner + k - k % 2) * width + 2 * j + k % 2;
+            bool there = o < outputs && k < inputs * taps;
+            put(panels, bf16, to, there ? value_at(t, (o * inputs + k % inputs) * taps + k / inputs) : 0);
+        }
+    }
+}
+
+const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_inner)
 {
     const cpu_packed *found = find(weight, CPU_FORM_PANELS, c->dtype);
     if (found) return found->data;
-    const lt_tensor *t = &weight->tensor;
-    int64_t outputs = t->shape[0], inputs = t->shape[1], width = cpu_of(c)->simd->tile_columns, taps = 1;
-    for (int i = 2; i < t->rank; i++) taps *= t->shape[i];
-    int64_t inner = inputs * taps;
-    int64_t n_panels = (outputs + width - 1) / width;
-    size_t bytes = (size_t)(n_panels * inner * width) * lt_dtype_bytes(c->dtype);
+    const cpu_simd *simd = cpu_of(c)->simd;
+    bool bf16 = c->dtype == LT_BF16;
+    int64_t width = simd->tile_columns, n_panels = (weight->tensor.shape[0] + width - 1) / width;
+    size_t bytes = (size_t)(n_panels * padded_inner * width) * lt_dtype_bytes(c->dtype);
     cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_PANELS, c->dtype, bytes, NULL, 0);
     if (!p) return NULL;
-    float *f = p->data;
-    uint16_t *h = p->data;
 #pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static)
-    for (int64_t panel = 0; panel < n_panels; panel++) {
-        for (int64_t k = 0; k < inner; k++) {
-            for (int64_t j = 0; j < width; j++) {
-                int64_t o = panel * width + j, to = (panel * inner + k) * width + j;
-                int64_t from = (o * inputs + k % inputs) * taps + k / inputs;
-                float value = o < outputs ? value_at(t, from) : 0;
-                if (c->dtype == LT_BF16) {
-                    h[to] = lt_f32_to_bf16(value);
-                } else {
-                    f[to] = value;
-                }
-            }
-        }
-    }
+    for (int64_t panel = 0; panel < n_panels; panel++)
+        pack_panel(p->data, &weight->tensor, bf16, bf16 && simd->bf16_pairs, width, padded_inner, panel);
     return p->data;
 }
