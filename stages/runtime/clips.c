@@ -206,8 +206,9 @@ static void close_clip(rt *rt, rt_clip *clip)
     rt_requests_drop_clip(rt, index);
     rt_input_drop_clip(rt, index);
     if (rt->output.socket) rt_output_drop_clip(rt, index);
-    rt->n_closed = LT_MAX(rt->n_closed, index + 1);
-    bool was_stopped = rt_is_sink(rt) && rt->was_stopped && !clip->complete;
+    /* Cut short because it was told to: the clip stays open for the next run. */
+    bool was_stopped = rt_is_sink(rt) && rt->was_stopped && !clip->complete && !clip->reason;
+    if (!was_stopped) rt->n_closed = LT_MAX(rt->n_closed, index + 1);
     /* Done is written before anyone upstream can forget the clip. */
     if (rt_is_sink(rt) && ((rt->is_ended && rt->n_closed >= rt->n_clips) || was_stopped)) rt_finish_sink(rt);
     if (!was_stopped) tell_upstream(rt, clip);

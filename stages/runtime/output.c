@@ -232,6 +232,8 @@ static bool get_memory(rt *rt, const rt_consumer *consumer, uint64_t bytes, rt_m
         *data = lt_slab_memory(&output->slab, slot);
         return true;
     }
+    if (output->has_slab && consumer && consumer->shares_memory)
+        rt_complain(rt, "no slot is free: a unit of %llu bytes is copied", (unsigned long long)bytes);
     rt_buffer *buffer = rt_buffer_get(&rt->pool, bytes);
     if (!buffer) return false;
     *memory = (rt_memory){.kind = RT_BUFFER, .buffer = buffer};

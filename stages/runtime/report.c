@@ -95,7 +95,7 @@ void rt_report_done(rt *rt)
 {
     Lt__Wire__Done done = LT__WIRE__DONE__INIT;
     Lt__Wire__Report report = LT__WIRE__REPORT__INIT;
-    done.stopped = rt->was_stopped;
+    done.stopped = rt->was_stopped && !(rt->is_ended && rt->n_closed >= rt->n_clips);
     done.n_outputs = rt->n_results;
     done.outputs = (char **)rt->results;
     report.body_case = LT__WIRE__REPORT__BODY_DONE;

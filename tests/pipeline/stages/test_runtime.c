@@ -262,6 +262,7 @@ static void a_sink_stops_when_told_and_goes_on_later(void **state)
 {
     for (int gracefully = 0; gracefully <= 1; gracefully++) {
         troupe t = make_chain(SLOTS, 1, 1, path("stopped"));
+        set_option(&t, 1, "sleep_ms", "20");
         troupe_start(&t);
         while (t.actors[2].units_done < 10) troupe_act(&t, 0.02, 0, 0, 0);
         troupe_tell_stop(&t, 2, gracefully);

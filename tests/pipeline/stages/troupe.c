@@ -102,7 +102,7 @@ static void send_boot(troupe *t, actor *actor)
     boot.incarnation = actor->incarnation;
     boot.base_folder = (char *)t->folder;
     boot.threads = 1;
-    boot.log_level = getenv("LT_TEST_LOG") ? LT_LOG_DEBUG : LT_LOG_ERROR;
+    boot.log_level = getenv("LT_TEST_LOG") ? LT_LOG_DEBUG : LT_LOG_WARN;
     boot.mixed = t->mixed;
     for (boot.n_options = 0; part->options[boot.n_options][0]; boot.n_options++) {
         lt__wire__option__init(&given[boot.n_options]);
