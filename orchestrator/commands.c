@@ -85,11 +85,14 @@ static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena
         LT_TRY(lt_run_folder_clear(&s->folder, err));
         s->manifest.state = LT_RUN_NEW;
     }
+    if (!*done) {
+        int n = lt_disk_needs(&s->plan, s->folder.path, disks);
+        bool is_new = s->manifest.state == LT_RUN_NEW;
+        uint64_t spent = is_new ? 0 : lt_manifest_spent(graph, &s->folder, &s->manifest);
+        LT_TRY(lt_disk_check(disks, n, spent, err));
+    }
     LT_TRY(lt_manifest_begin(&s->plan, &s->folder, &s->manifest, err));
     if (*done) return LT_OK;
-    int n = lt_disk_needs(&s->plan, s->folder.path, disks);
-    bool is_new = s->manifest.state == LT_RUN_NEW;
-    LT_TRY(lt_disk_check(disks, n, is_new ? 0 : lt_manifest_spent(graph, &s->folder, &s->manifest), err));
     LT_TRY(catch_signals(s, err));
     LT_TRY(lt_run_prepare(&s->run, err));
 fail:

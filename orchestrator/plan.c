@@ -222,7 +222,8 @@ static void size_slabs(planner *p)
     for (int i = 0; i < graph->n_stages; i++) {
         uint64_t own = 0;
         for (int port = 0; port < graph->stages[i].described->n_outputs; port++)
-            own += plan->stages[i].outputs[port].slot_bytes * plan->stages[i].outputs[port].n_slots;
+            own += plan->stages[i].outputs[port].slot_bytes * plan->stages[i].outputs[port].n_slots +
+                   LT_SLAB_ALIGNMENT; /* its header */
         plan->stages[i].slab_bytes += own;
         for (int e = 0; e < graph->n_edges && own; e++)
             if (graph->edges[e].producer == i)
