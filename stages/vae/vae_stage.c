@@ -131,6 +131,19 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
                              host->threads, err);
 }
 
+lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user, size_t *bytes, lt_err *err)
+{
+    lt_workspace *saved = host->dry->workspace, *own;
+    lt_status status = lt_workspace_create(&own, 0, err);
+    if (status) return status;
+    host->dry->workspace = own;
+    status = run(user, host, err);
+    host->dry->workspace = saved;
+    *bytes = lt_workspace_peak(own);
+    lt_workspace_destroy(own);
+    return status;
+}
+
 void lt_vae_host_close(lt_vae_host *host)
 {
     if (host->vae) lt_vae_close(host->vae, host->run);

@@ -60,7 +60,7 @@ typedef struct lt_vae_common {
          NULL,                                                                                               \
          NULL,                                                                                               \
          "what one replica may take, for tile = auto; 0: a quarter of what is free when it is planned",      \
-         true},                                                                                              \
+         false},                                                                                             \
     {                                                                                                        \
         "threads", LT_OPT_INT, offsetof(lt_vae_common, threads), "0", 0, 1024, NULL, NULL,                   \
             "cores to use; 0: this replica's share of the host", true                                        \
@@ -98,6 +98,9 @@ lt_status lt_vae_host_open(lt_vae_host *host, const lt_vae_common *common, int p
                            lt_err *err);
 /* Make host->run a context whose workspace holds at least `bytes`; one that is large enough is kept. */
 lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err);
+/* The workspace that one call of the model takes, to the byte: `run` makes the call with the dry context it is given. */
+typedef lt_status (*lt_vae_dry_run)(void *user, lt_vae_host *host, lt_err *err);
+lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user, size_t *bytes, lt_err *err);
 void lt_vae_host_close(lt_vae_host *host); /* an empty or half-open one too */
 
 /* 32 hex digits of the XXH3-128 of a text. */

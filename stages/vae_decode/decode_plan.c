@@ -84,10 +84,24 @@ static size_t held_bytes(const lt_decode_geometry *g)
            lt_decode_pixel_bytes(g);
 }
 
-static void count_windows(lt_decode_geometry *g)
+/* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
+static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
 {
+    const lt_decode_geometry *g = user;
+    lt_tensor latents = {
+        .dtype = g->dtype, .rank = 4, .shape = {g->longest, g->plan.height, g->plan.width, g->channels}};
+    return lt_decode_window(host->dry, host->vae, &g->plan, g->n_frames, 0, latents, NULL, err);
+}
+
+/* Windows, tiles and cost, the workspace to the byte. */
+static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_decode_geometry *g,
+                        lt_err *err)
+{
+    lt_status status = lt_decode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
+    if (status) return status;
     g->n_windows = lt_decode_windows_count(&g->plan, g->n_frames);
     g->longest = LT_MIN((int64_t)g->plan.window, g->n_frames);
+    return lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
 static lt_status check_memory(const lt_vae_common *common, const lt_decode_geometry *g, size_t *memory,
@@ -120,14 +134,12 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk,
                               .truncate = info->numerics == LT_NUMERICS_LITE_SORA};
-    status = lt_decode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
-    if (status) return status;
-    count_windows(g);
-    if (!is_auto) return LT_OK;
+    status = choose(host, &request, g, err);
+    if (status || !is_auto) return status;
     status = check_memory(&config->common, g, &memory, &held, err);
     if (status || g->cost.workspace_bytes + held <= memory) return status;
     request.memory = memory - held;
-    return lt_decode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
+    return choose(host, &request, g, err);
 }
 
 lt_window_parts lt_decode_parts(const lt_decode_geometry *g, int64_t k)
@@ -147,6 +159,12 @@ lt_need lt_decode_need(const lt_decode_geometry *g, int64_t k)
     return (lt_need){(uint64_t)(first / g->chunk), (uint64_t)((end - 1) / g->chunk - first / g->chunk + 1)};
 }
 
+/* Bytes of a payload after one more run of `bytes`. */
+static uint64_t append(uint64_t payload, size_t bytes)
+{
+    return bytes ? lt_round_up(payload, LT_PAYLOAD_ALIGNMENT) + bytes : payload;
+}
+
 /* The largest payload, and the most chunks that a window needs. */
 static void largest_unit(const lt_decode_geometry *g, uint64_t *bytes, uint64_t *chunks)
 {
@@ -154,10 +172,9 @@ static void largest_unit(const lt_decode_geometry *g, uint64_t *bytes, uint64_t 
     *bytes = *chunks = 0;
     for (int64_t k = 0; k < g->n_windows; k++) {
         lt_window_parts parts = lt_decode_parts(g, k);
-        size_t unit = lt_round_up((size_t)parts.lead * sum, LT_PAYLOAD_ALIGNMENT) +
-                      lt_round_up((size_t)parts.own * pixels, LT_PAYLOAD_ALIGNMENT) +
-                      lt_round_up((size_t)parts.trail * sum, LT_PAYLOAD_ALIGNMENT);
-        *bytes = LT_MAX(*bytes, (uint64_t)unit);
+        uint64_t unit = append(append(append(0, (size_t)parts.lead * sum), (size_t)parts.own * pixels),
+                               (size_t)parts.trail * sum);
+        *bytes = LT_MAX(*bytes, unit);
         *chunks = LT_MAX(*chunks, lt_decode_need(g, k).count);
     }
 }

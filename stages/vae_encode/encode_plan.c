@@ -68,6 +68,24 @@ static size_t held_bytes(const lt_vae_encode_config *config, const lt_encode_geo
     return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0);
 }
 
+/* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
+static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
+{
+    const lt_encode_geometry *g = user;
+    int64_t n = LT_MIN((int64_t)g->plan.batch, LT_MIN(g->chunk, g->n_frames));
+    lt_tensor frames = {.dtype = g->pixels, .rank = 4, .shape = {n, g->plan.height, g->plan.width, 3}};
+    return lt_encode_frames(host->dry, host->vae, &g->plan, frames, g->pixels == LT_U8 ? 8 : 16, NULL, NULL,
+                            err);
+}
+
+/* Tiles and cost, the workspace to the byte. */
+static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_encode_geometry *g,
+                        lt_err *err)
+{
+    lt_status status = lt_encode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
+    return status ? status : lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
+}
+
 lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host *host, const lt_stream *in,
                                 lt_encode_geometry *g, lt_err *err)
 {
@@ -80,12 +98,13 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
     status = make_request(config, in, info->factor, &request, &is_auto, err);
     if (status) return status;
     *g = (lt_encode_geometry){.dtype = dtypes[config->cache_dtype],
+                              .pixels = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16,
                               .channels = info->latent_channels,
                               .height = (int)in->height / info->factor,
                               .width = (int)in->width / info->factor,
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk};
-    status = lt_encode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
+    status = choose(host, &request, g, err);
     if (status || !is_auto) return status;
     size_t memory = lt_vae_memory(&config->common), held = held_bytes(config, g, true) + BASE_BYTES;
     if (g->cost.workspace_bytes + held <= memory) return LT_OK;
@@ -94,7 +113,7 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
                        "vae_encode holds %.0f MiB of weights and buffers; %.0f MiB of memory are too few",
                        (double)held / 0x1p20, (double)memory / 0x1p20);
     request.memory = memory - held;
-    return lt_encode_plan_auto(host->dry, host->vae, &request, &g->plan, &g->cost, err);
+    return choose(host, &request, g, err);
 }
 
 static bool has_tiles(const lt_encode_plan *p)

@@ -296,8 +296,7 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
 {
     encode_clip *c = u->clip;
     const lt_span *span = &frames->spans[0];
-    lt_dtype dtype = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16;
-    lt_tensor pixels = {span->data, dtype, 4, {u->n, in->height, in->width, 3}, 0};
+    lt_tensor pixels = {span->data, c->geometry.pixels, 4, {u->n, in->height, in->width, 3}, 0};
     if (frames->n_spans != 1 || span->first != (uint64_t)u->first || span->count != (uint64_t)u->n ||
         span->dtype != in->dtype || span->bytes != lt_tensor_bytes(&pixels))
         return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of %ux%u",

@@ -20,7 +20,7 @@ typedef struct lt_vae_encode_config {
 typedef struct lt_encode_geometry {
     lt_encode_plan plan;
     lt_tile_cost cost;
-    lt_dtype dtype; /* of latents */
+    lt_dtype pixels, dtype; /* of frames, of latents */
     int channels, height, width;
     int64_t n_frames, chunk;
 } lt_encode_geometry;

@@ -8,3 +8,8 @@ longtake_unit_test(cache_faults test_cache_faults.c lt_cache PkgConfig::LMDB Pkg
 add_test(NAME unit_cache_python
     COMMAND python3 ${CMAKE_CURRENT_LIST_DIR}/cache_python.py $<TARGET_FILE:unit_cache>)
 set_tests_properties(unit_cache_python PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120)
+
+if(TARGET lt_vae_encode_stage AND TARGET lt_vae_decode_stage)
+    longtake_unit_test(cache_stages "test_cache_stages.c;cache_troupe.c" lt_vae_encode_stage lt_vae_decode_stage m)
+    target_compile_definitions(unit_cache_stages PRIVATE LT_MODEL="${CMAKE_SOURCE_DIR}/examples/tiny-svd-vae")
+endif()
