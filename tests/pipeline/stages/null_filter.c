@@ -2,6 +2,7 @@
 #include "tests/pipeline/stages/hash.h"
 
 #include <stdio.h>
+#include <string.h>
 
 typedef struct config {
     int64_t window, stride, sleep_ms, crash_unit, fail_unit;
@@ -29,7 +30,7 @@ static const lt_option options[] = {
      .type = LT_OPT_STRING,
      .offset = offsetof(config, numeric_class),
      .fallback = "null",
-     .help = "what this replica says its results depend on"},
+     .help = "what results depend on; replica: each says another"},
     {.name = "sleep_ms",
      .type = LT_OPT_INT,
      .offset = offsetof(config, sleep_ms),
@@ -92,6 +93,7 @@ static lt_status create(void **state, const lt_setup *setup, const char **numeri
     puts("a library that prints does no harm");
     fflush(stdout);
     *numeric_class = config->numeric_class;
+    if (!strcmp(config->numeric_class, "replica")) *numeric_class = setup->replica ? "null-1" : "null-0";
     *state = (void *)config;
     return LT_OK;
 }

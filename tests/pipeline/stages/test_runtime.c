@@ -13,87 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "tests/pipeline/stages/troupe.h"
+#include "tests/pipeline/stages/chain.h"
 
-static const char *programs;
-static char folder[64];
 static char *expected; /* what an undisturbed run of the standard chain writes */
-
-/* ---- the standard chain --------------------------------------------------------------------------------------------------- */
-
-static troupe make_chain(transport transport, int sources, int filters, const char *output)
-{
-    unlink(output);
-    return (troupe){
-        .programs = programs,
-        .folder = folder,
-        .transport = transport,
-        .n_parts = 3,
-        .parts = {{.kind = "null_source",
-                   .replicas = sources,
-                   .from = -1,
-                   .options = {{"frames", "478"}, {"chunk", "4"}}},
-                  {.kind = "null_filter",
-                   .replicas = filters,
-                   .from = 0,
-                   .in_flight = 4,
-                   .options = {{"window", "3"}, {"stride", "2"}, {"sleep_ms", "2"}}},
-                  {.kind = "null_sink",
-                   .replicas = 1,
-                   .from = 1,
-                   .in_flight = 4,
-                   .options = {{"output", output}}}},
-    };
-}
-
-static void set_option(troupe *t, int part, const char *name, const char *value)
-{
-    int i = 0;
-    while (t->parts[part].options[i][0] && strcmp(t->parts[part].options[i][0], name)) i++;
-    t->parts[part].options[i][0] = name;
-    t->parts[part].options[i][1] = value;
-}
-
-static char *path(const char *name)
-{
-    static char paths[8][128];
-    static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
-
-static char *read_file(const char *name)
-{
-    FILE *file = fopen(name, "rb");
-    if (!file) return strdup("(no file)");
-    char *text = calloc(1, 1 << 20);
-    size_t n = fread(text, 1, (1 << 20) - 1, file);
-    text[n] = 0;
-    fclose(file);
-    return text;
-}
-
-static void assert_written(const char *name, const char *right)
-{
-    char *text = read_file(name);
-    assert_string_equal(text, right);
-    free(text);
-}
-
-static void play(troupe *t, uint64_t seed, int n_kills, int every_ms)
-{
-    troupe_start(t);
-    bool ended = troupe_act(t, 60, seed, n_kills, every_ms);
-    bool stopped = troupe_stop(t);
-    if (!ended || t->blamed >= 0)
-        print_error("%s, actor %d, exit code %d, signal %d: %s\n", ended ? "ended" : "stuck", t->blamed,
-                    t->exit_code, t->exit_signal, t->text);
-    assert_true(ended);
-    assert_int_equal(t->blamed, -1);
-    assert_true(stopped);
-    assert_int_equal(t->n_outputs, 1);
-}
 
 static void a_chain_runs_to_its_end(void **state)
 {
@@ -300,6 +222,58 @@ static void nobody_outlives_the_orchestrator(void **state)
     troupe_stop(&t);
 }
 
+/* ---- more than one opinion ------------------------------------------------------------------------------------------------- */
+
+static void replicas_that_differ_are_refused_unless_told(void **state)
+{
+    for (int mixed = 0; mixed <= 1; mixed++) {
+        troupe t = make_chain(SLOTS, 1, 2, path("mixed"));
+        t.mixed = mixed;
+        set_option(&t, 1, "numeric_class", "replica");
+        if (mixed) {
+            play(&t, 0, 0, 0);
+            assert_written(path("mixed"), expected);
+            return;
+        }
+        troupe_start(&t);
+        assert_true(troupe_act(&t, 20, 0, 0, 0));
+        assert_int_equal(t.failed, LT_E_MISMATCH);
+        assert_non_null(strstr(t.text, "numeric_class"));
+        troupe_stop(&t);
+    }
+}
+
+static void a_clip_that_is_given_up_does_not_hold_the_others(void **state)
+{
+    troupe t = make_chain(SLOTS, 1, 2, path("given_up"));
+    set_option(&t, 0, "clips", "3");
+    troupe_start(&t);
+    while (t.actors[3].units_done < 10) troupe_listen(&t);
+    troupe_tell_give_up(&t, 0);
+    assert_true(troupe_act(&t, 60, 0, 0, 0));
+    assert_int_equal(t.blamed, -1);
+    assert_true(troupe_stop(&t));
+    assert_int_equal(t.n_outputs, 2);
+    char *text = read_file(path("given_up"));
+    assert_true(strlen(text) >= (2 * 60 + 10) * 41 && strlen(text) < 3 * 60 * 41);
+    assert_memory_equal(text, expected, 10 * 41);
+    free(text);
+}
+
+static void a_busy_stage_shows_life(void **state)
+{
+    troupe t = make_chain(SLOTS, 1, 1, path("busy"));
+    set_option(&t, 1, "sleep_ms", "20000");
+    troupe_start(&t);
+    while (!t.actors[1].n_started) troupe_listen(&t);
+    uint32_t before = t.actors[1].n_progress;
+    troupe_act(&t, 2.6, 0, 0, 0);
+    assert_in_range(t.actors[1].n_progress - before, 2, 3);
+    int64_t start = lt_now_ns();
+    assert_true(troupe_stop(&t)); /* does not wait for the unit */
+    assert_true(lt_now_ns() - start < 4000000000);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -317,16 +291,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(wrong_options_are_a_sentence),
         cmocka_unit_test(a_sink_stops_when_told_and_goes_on_later),
         cmocka_unit_test(nobody_outlives_the_orchestrator),
+        cmocka_unit_test(replicas_that_differ_are_refused_unless_told),
+        cmocka_unit_test(a_clip_that_is_given_up_does_not_hold_the_others),
+        cmocka_unit_test(a_busy_stage_shows_life),
     };
-    programs = argc > 1 ? argv[1] : ".";
-    snprintf(folder, sizeof folder, "/tmp/longtake-test-XXXXXX");
-    if (!mkdtemp(folder)) return 1;
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    free(expected);
-    if (!failed) {
-        char command[128];
-        snprintf(command, sizeof command, "rm -rf '%s'", folder);
-        failed = system(command) != 0;
-    }
-    return failed;
+    return chain_main(argc, argv, tests, LT_COUNT(tests), &expected);
 }

@@ -157,6 +157,30 @@ void troupe_tell_stop(troupe *t, int part, bool gracefully)
             send_control(&t->actors[i], &control);
 }
 
+void troupe_tell_give_up(troupe *t, uint32_t clip)
+{
+    Lt__Wire__GiveUp give_up = LT__WIRE__GIVE_UP__INIT;
+    Lt__Wire__Control control = LT__WIRE__CONTROL__INIT;
+    give_up.clip = clip;
+    give_up.reason = "the test says so";
+    control.body_case = LT__WIRE__CONTROL__BODY_GIVE_UP;
+    control.give_up = &give_up;
+    for (int i = 0; i < t->n_actors; i++) send_control(&t->actors[i], &control);
+}
+
+void troupe_tell_peer(troupe *t, const actor *about, actor *to, uint32_t incarnation, const char *endpoint)
+{
+    char edge[64];
+    Lt__Wire__Peer peer;
+    Lt__Wire__Control control = LT__WIRE__CONTROL__INIT;
+    fill_peer(t, about, to->part, edge, &peer);
+    peer.incarnation = incarnation;
+    if (endpoint) peer.endpoint = (char *)endpoint;
+    control.body_case = LT__WIRE__CONTROL__BODY_PEER;
+    control.peer = &peer;
+    send_control(to, &control);
+}
+
 /* ---- processes ----------------------------------------------------------------------------------------------------------- */
 
 static void launch(troupe *t, actor *actor)
@@ -264,8 +288,11 @@ static void take_report(troupe *t, actor *actor, const Lt__Wire__Report *report)
     switch (report->body_case) {
     case LT__WIRE__REPORT__BODY_READY:
         actor->is_ready = true;
-        if (report->ready->n_bound)
-            snprintf(actor->endpoint, sizeof actor->endpoint, "%s", report->ready->bound[0]->endpoint);
+        if (report->ready->n_bound) {
+            const char *endpoint = report->ready->bound[0]->endpoint;
+            snprintf(actor->endpoint, sizeof actor->endpoint, "%s",
+                     t->detour ? t->detour(endpoint) : endpoint);
+        }
         announce(t, actor);
         break;
     case LT__WIRE__REPORT__BODY_STARTED:
@@ -273,6 +300,7 @@ static void take_report(troupe *t, actor *actor, const Lt__Wire__Report *report)
         actor->n_started++;
         break;
     case LT__WIRE__REPORT__BODY_PROGRESS:
+        actor->n_progress++;
         actor->units_done = report->progress->units_done;
         actor->frames_done = report->progress->frames_done;
         break;

@@ -23,13 +23,14 @@ typedef struct actor {
     char endpoint[128], public_key[41], secret_key[41];
     bool is_ready, is_done, was_killed;
     uint64_t started, units_done, frames_done;
-    uint32_t n_started;
+    uint32_t n_started, n_progress;
 } actor;
 
 typedef struct troupe {
     const char *programs, *folder; /* of stage programs; of sockets, mode 0700 */
     transport transport;
     bool mixed;
+    const char *(*detour)(const char *endpoint); /* where consumers are sent instead, or NULL */
     part parts[MAX_PARTS];
     int n_parts;
 
@@ -58,6 +59,10 @@ bool troupe_stop(troupe *troupe);
 /* Take what was reported in the last few milliseconds. */
 void troupe_listen(troupe *troupe);
 void troupe_tell_stop(troupe *troupe, int part, bool gracefully);
+void troupe_tell_give_up(troupe *troupe, uint32_t clip);
+/* Say that the producer `about` has another incarnation and endpoint (NULL: its own). */
+void troupe_tell_peer(troupe *troupe, const actor *about, actor *to, uint32_t incarnation,
+                      const char *endpoint);
 void troupe_kill(troupe *troupe, actor *actor);
 
 #endif
