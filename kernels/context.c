@@ -148,9 +148,8 @@ lt_tensor lt_rows(lt_context *c, lt_tensor tensor, int64_t first, int64_t count)
     if (c->err.status != LT_OK || !tensor.data) return LT_NONE;
     char text[128];
     if (tensor.rank < 1 || first < 0 || count < 0 || first > tensor.shape[0] - count) {
-        lt_context_fail(c, LT_E_INVALID, "rows: %s has no rows %lld to %lld",
-                        lt_tensor_describe(&tensor, text, sizeof(text)), (long long)first,
-                        (long long)(first + count - 1));
+        lt_context_fail(c, LT_E_INVALID, "rows: %s has no %lld rows from %lld on",
+                        lt_tensor_describe(&tensor, text, sizeof(text)), (long long)count, (long long)first);
         return LT_NONE;
     }
     size_t row_bytes = tensor.shape[0] ? lt_tensor_bytes(&tensor) / (size_t)tensor.shape[0] : 0;

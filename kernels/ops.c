@@ -307,8 +307,8 @@ lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t n
 {
     if (!ready(c, "slice_channels", &x)) return LT_NONE;
     if (x.rank < 1 || start < 0 || n < 0 || start > x.shape[x.rank - 1] - n) {
-        lt_context_fail(c, LT_E_INVALID, "slice_channels: %s has no channels %lld to %lld", say(&x).s,
-                        (long long)start, (long long)(start + n - 1));
+        lt_context_fail(c, LT_E_INVALID, "slice_channels: %s has no %lld channels from %lld on", say(&x).s,
+                        (long long)n, (long long)start);
         return LT_NONE;
     }
     int64_t shape[LT_MAX_RANK];

@@ -31,8 +31,8 @@ INLINE void affine_body(void *out, const void *x, bool bf16, float a, float b, l
 {
     vf va = splat(a), vb = splat(b);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store_t(out, bf16, i, activate(va * load_t(x, bf16, i) + vb, act));
-    if (i < n) store_tail(out, bf16, i, activate(va * load_tail(x, bf16, i, n - i) + vb, act), n - i);
+    for (; i + LANES <= n; i += LANES) store_t(out, bf16, i, activate(madd(va, load_t(x, bf16, i), vb), act));
+    if (i < n) store_tail(out, bf16, i, activate(madd(va, load_tail(x, bf16, i, n - i), vb), act), n - i);
 }
 
 void SIMD_NAME(affine)(void *out, const void *x, bool bf16, float a, float b, lt_activation act, int64_t n)
@@ -48,9 +48,10 @@ INLINE void add_body(void *out, const void *x, const void *y, bool bf16, float a
 {
     vf va = splat(a);
     int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) store_t(out, bf16, i, va * load_t(y, bf16, i) + load_t(x, bf16, i));
+    for (; i + LANES <= n; i += LANES)
+        store_t(out, bf16, i, madd(va, load_t(y, bf16, i), load_t(x, bf16, i)));
     if (i < n) {
-        vf sum = va * load_tail(y, bf16, i, n - i) + load_tail(x, bf16, i, n - i);
+        vf sum = madd(va, load_tail(y, bf16, i, n - i), load_tail(x, bf16, i, n - i));
         store_tail(out, bf16, i, sum, n - i);
     }
 }
@@ -206,7 +207,7 @@ void SIMD_NAME(norm_sums)(const void *x, bool bf16, int64_t rows, int64_t channe
 
 INLINE vf normalised(vf x, vf mean, vf factor, vf offset, lt_activation act)
 {
-    return activate((x - mean) * factor + offset, act);
+    return activate(madd(x - mean, factor, offset), act);
 }
 
 INLINE void norm_apply_body(void *y, const void *x, bool bf16, int64_t rows, int64_t channels,

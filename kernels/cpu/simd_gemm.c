@@ -7,9 +7,6 @@
 #include "kernels/cpu/simd_tables.h"
 
 #include <math.h>
-#if defined(__AVX512BF16__)
-#include <immintrin.h>
-#endif
 
 #if defined(__AVX512F__)
 enum { TILE_ROWS = 12 }; /* 24 of 32 registers hold sums */
@@ -32,8 +29,8 @@ INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
             vf av = splat(a[r * ROW_STRIDE + i]);
-            sum[r][0] += av * b0;
-            sum[r][1] += av * b1;
+            sum[r][0] = madd(av, b0, sum[r][0]);
+            sum[r][1] = madd(av, b1, sum[r][1]);
         }
     }
 #pragma GCC unroll 12

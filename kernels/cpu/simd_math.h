@@ -1,8 +1,8 @@
 /* simd_math.h - vectors of the instruction set this file is compiled for, as GCC and clang spell them without
  * intrinsics, and the functions networks need on them.
  *
- * -ffp-contract=fast is set for the files that include this: a * b + c is one fma where the machine has it. Tails are
- * computed by the same vector code on a padded copy, so an element's value never depends on its place. */
+ * An element's value never depends on its place: tails are computed by the same vector code on a padded copy, and a fused
+ * multiply-add is said (madd), not left to the compiler, which may fuse in one copy of a loop and not in another. */
 #ifndef LT_CPU_SIMD_MATH_H
 #define LT_CPU_SIMD_MATH_H
 
@@ -10,6 +10,9 @@
 
 #include <math.h>
 #include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512BF16__)
 #define LANES           16
@@ -36,6 +39,18 @@ typedef double vd __attribute__((vector_size(LANES * 8)));
 INLINE vf splat(float x)
 {
     return x - (vf){0};
+}
+
+/* a * b + c, rounded once where the machine can. */
+INLINE vf madd(vf a, vf b, vf c)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+    return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
 }
 
 INLINE vf blend(vi mask, vf a, vf b)
@@ -111,21 +126,19 @@ INLINE vf vexp(vf x)
         splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer, kept in the low bits */
     vi small = x < splat(-87.3f);
     vi large = x > splat(88.3f);
-    vf shifted = x * splat(1.44269504f) + magic;
+    vf shifted = madd(x, splat(1.44269504f), magic);
     vf n = shifted - magic;
-    vf r =
-        x -
-        n * splat(0.693145752f); /* ln 2 in two parts; the first has few enough bits for n * it to be exact */
-    r = r - n * splat(1.42860677e-6f);
+    /* ln 2 in two parts; the first has few enough bits for n times it to be exact */
+    vf r = madd(n, splat(-1.42860677e-6f), madd(n, splat(-0.693145752f), x));
     vf p = splat(1.98412698e-4f);
-    p = p * r + splat(1.38888889e-3f);
-    p = p * r + splat(8.33333333e-3f);
-    p = p * r + splat(4.16666667e-2f);
-    p = p * r + splat(1.66666667e-1f);
-    p = p * r + splat(0.5f);
-    p = p * r + splat(1.0f);
-    p = p * r + splat(1.0f);
-    vi power = ((vi)shifted - (vi)magic + 127) << 23;
+    p = madd(p, r, splat(1.38888889e-3f));
+    p = madd(p, r, splat(8.33333333e-3f));
+    p = madd(p, r, splat(4.16666667e-2f));
+    p = madd(p, r, splat(1.66666667e-1f));
+    p = madd(p, r, splat(0.5f));
+    p = madd(p, r, splat(1.0f));
+    p = madd(p, r, splat(1.0f));
+    vu power = ((vu)shifted - (vu)magic + 127) << 23; /* unsigned: of a NaN it may be anything */
     return blend(small, splat(0.0f), blend(large, splat(INFINITY), p * (vf)power));
 }
 
@@ -137,9 +150,9 @@ INLINE vf scaled_erfc(vf z)
         0.0220317487f,  -0.10745912f, 0.157288998f, 0.0591842905f, -0.370891869f, 0.270367891f,
         -0.0534703843f, 0.219716236f, 0.23800382f,  0.283210576f,  0.282015413f,  2.41683188e-06f,
     };
-    vf t = splat(1.0f) / (splat(1.0f) + splat(0.5f) * z);
+    vf t = splat(1.0f) / madd(splat(0.5f), z, splat(1.0f));
     vf p = splat(coefficients[0]);
-    for (size_t i = 1; i < sizeof(coefficients) / sizeof(float); i++) p = p * t + splat(coefficients[i]);
+    for (size_t i = 1; i < sizeof(coefficients) / sizeof(float); i++) p = madd(p, t, splat(coefficients[i]));
     return p;
 }
 
@@ -150,7 +163,7 @@ INLINE vf activate(vf x, lt_activation act)
     case LT_ACT_QUICK_GELU: return x / (splat(1.0f) + vexp(splat(-1.702f) * x));
     case LT_ACT_GELU_TANH: {
         /* 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)) */
-        vf u = splat(1.59576912f) * x * (splat(1.0f) + splat(0.044715f) * x * x);
+        vf u = splat(1.59576912f) * x * madd(splat(0.044715f) * x, x, splat(1.0f));
         return x / (splat(1.0f) + vexp(-u));
     }
     case LT_ACT_GELU_ERF: {

@@ -413,7 +413,7 @@ typedef struct arguments {
 
 static bool parse_arguments(arguments *a, int argc, char **argv)
 {
-    *a = (arguments){.seed = (uint64_t)time(NULL), .n_cases = 40};
+    *a = (arguments){.seed = (uint64_t)time(NULL), .n_cases = 30};
     for (int i = 1; i < argc; i++) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (strcmp(argv[i], "--bench") == 0)
