@@ -26,8 +26,11 @@ static const char *state_of(const lt_run *run, int stage)
         const lt_replica *replica = lt_run_replica(run, stage, i);
         starting |= replica->state == LT_REPLICA_STARTING;
         down |= replica->state == LT_REPLICA_DOWN;
-        running |= replica->state == LT_REPLICA_READY && !replica->is_idle && !replica->is_done;
-        waiting |= replica->state == LT_REPLICA_READY && replica->is_idle && !replica->is_done;
+        if (replica->state != LT_REPLICA_READY || replica->is_done) continue;
+        /* Between two units everyone is idle for a moment. */
+        bool is_waiting = replica->is_idle && lt_now_ns() - replica->made_ns > 2 * SECOND;
+        running |= !is_waiting;
+        waiting |= is_waiting;
     }
     if (run->is_stopping) return run->outcome == LT_FINISHED ? "done" : "stopped";
     return running ? "running" : waiting ? "waiting" : starting ? "starting" : down ? "restarting" : "done";

@@ -9,6 +9,8 @@
 
 #include "orchestrator/progress.h"
 
+enum { SAMPLE_NS = 250000000 };
+
 static void sample(lt_replica *replica)
 {
     char path[64], line[256];
@@ -29,6 +31,9 @@ static void sample(lt_replica *replica)
 
 void lt_sample_memory(lt_run *run)
 {
+    int64_t now = lt_now_ns();
+    if (now - run->sampled_ns < SAMPLE_NS) return;
+    run->sampled_ns = now;
     for (int i = 0; i < run->n_replicas; i++)
         if (run->replicas[i].pid) sample(&run->replicas[i]);
 }

@@ -10,7 +10,7 @@
 
 #include "orchestrator/run.h"
 
-/* Read RssAnon and RssShmem of every process and keep the highest. Once a second. */
+/* Read RssAnon and RssShmem of every process and keep the highest. Called at will: it looks four times a second. */
 void lt_sample_memory(lt_run *run);
 
 /* Write report.json. */

@@ -48,7 +48,7 @@ static void take_progress(lt_run *run, lt_replica *replica, const Lt__Wire__Prog
     if (has_moved || progress->idle) replica->moved_ns = lt_now_ns();
     if (has_moved) {
         replica->n_kills = replica->n_transients = replica->n_backoff = 0;
-        run->moved_ns = lt_now_ns();
+        replica->made_ns = run->moved_ns = lt_now_ns();
     }
     replica->units = progress->units_done;
     replica->frames = progress->frames_done;

@@ -47,9 +47,9 @@ typedef struct lt_replica {
     bool has_failed; /* said why: status and sentence */
     lt_status failed;
     char failure[1024];
-    bool is_stuck;                          /* we killed it for that */
-    bool is_done, was_stopped;              /* a sink that finished its clips, or what it was at */
-    int64_t started_ns, heard_ns, moved_ns; /* launch; last message; last progress */
+    bool is_stuck;                                   /* we killed it for that */
+    bool is_done, was_stopped;                       /* a sink that finished its clips, or what it was at */
+    int64_t started_ns, heard_ns, moved_ns, made_ns; /* launch; last message; last progress; last unit */
     uint64_t units, frames, frames_total, cached, bytes_out, busy_ns;
     uint32_t queued, held;
     bool is_idle;
@@ -102,7 +102,7 @@ typedef struct lt_run {
     char why[1200];   /* LT_FAILED: the sentence */
     int n_interrupts; /* Ctrl-C so far */
     bool is_stopping; /* every stage has been told to end */
-    int64_t begun_ns, stop_ns, moved_ns;
+    int64_t begun_ns, stop_ns, moved_ns, sampled_ns;
     uint64_t oom_kills; /* of this host, when last looked at */
 
     lt_output_mode mode; /* progress.c's */

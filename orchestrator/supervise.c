@@ -156,7 +156,7 @@ static void check_interrupted(lt_run *run)
 /* Milliseconds until something is due. */
 static int time_left(const lt_run *run)
 {
-    int64_t due = run->mode == LT_OUTPUT_SCREEN ? SECOND / 4 : SECOND, now = lt_now_ns();
+    int64_t due = SECOND / 4, now = lt_now_ns();
     if (run->is_stopping) due = SECOND / 20;
     for (int i = 0; i < run->n_replicas && !run->is_stopping; i++)
         if (run->replicas[i].state == LT_REPLICA_DOWN) due = LT_MIN(due, run->replicas[i].restart_ns - now);
@@ -230,10 +230,10 @@ void lt_supervise(lt_run *run, int signals)
         check_interrupted(run);
         if (lt_now_ns() - tick_ns >= SECOND) {
             tick_ns = lt_now_ns();
-            lt_sample_memory(run);
             sweep_slots(run);
             check_deadlines(run);
         }
+        lt_sample_memory(run);
         lt_progress_tick(run);
     }
     stop_all(run, signals, fds);
