@@ -1,0 +1,391 @@
+/* mux.c - sink: pictures into segments that are finished one by one, and at the end one file of them all. */
+#include "stages/mux/mux.h"
+#include "proto/wire.h"
+#include "stages/mux/frames.h"
+#include "stages/mux/join.h"
+#include "stages/mux/writer.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct mux_config {
+    const char *output, *codec, *pixel_format, *options, *format_options;
+    int64_t segment;
+    int audio; /* 0 copy, 1 none */
+    double fps;
+    bool keep_segments;
+} mux_config;
+
+#define AT(field) offsetof(mux_config, field)
+static const lt_option options[] = {
+    {"output", LT_OPT_PATH, AT(output), NULL, 0, 0, NULL, NULL,
+     "file to write; its ending chooses the format", true},
+    {"codec", LT_OPT_STRING, AT(codec), "libx264", 0, 0, NULL, NULL,
+     "any video encoder of FFmpeg, by its name", false},
+    {"pixel_format", LT_OPT_STRING, AT(pixel_format), "auto", 0, 0, NULL, NULL,
+     "FFmpeg's name; auto: yuv420p (10 bits for deep sources) where the encoder takes it", false},
+    {"options", LT_OPT_DICT, AT(options), "", 0, 0, NULL, NULL,
+     "options of the encoder; without any: crf=16:preset=medium for libx264, crf=18:preset=medium for "
+     "libx265",
+     false},
+    {"format_options", LT_OPT_DICT, AT(format_options), "", 0, 0, NULL, NULL,
+     "options of the file format, such as movflags=+faststart", false},
+    {"segment", LT_OPT_INT, AT(segment), "96", 1, 100000, NULL, "frames",
+     "frames in a segment: what is lost at most when a run is killed", false},
+    {"audio", LT_OPT_ENUM, AT(audio), "copy", 0, 0, "copy|none", NULL,
+     "carry over the source's audio, subtitles and chapters, or leave them out", false},
+    {"fps", LT_OPT_FLOAT, AT(fps), "0", 0, 1000, NULL, "1/s",
+     "write a constant frame rate instead of the source's timestamps; leaves audio out", false},
+    {"keep_segments", LT_OPT_BOOL, AT(keep_segments), "true", 0, 0, NULL, NULL,
+     "keep the segments in the run folder when the output is complete", true},
+};
+#undef AT
+
+typedef struct mux_clip {
+    const lt_stream *stream;
+    lt_encoder *encoder;
+    lt_segment_list list;
+    lt_writer *writer;
+    lt_frames *frames;
+    int64_t *pts, last_duration;
+    AVRational time_base;
+    int64_t next; /* frame that comes next */
+} mux_clip;
+
+typedef struct mux_state {
+    const lt_setup *setup;
+    const mux_config *config;
+} mux_state;
+
+/* ---- what is to be encoded ------------------------------------------------------------------------------- */
+
+/* Timestamps to write: the source's, or those of a constant rate. */
+static lt_status fill_times(mux_clip *clip, const mux_config *config, lt_arena *arena, lt_err *err)
+{
+    const lt_stream *stream = clip->stream;
+    size_t bytes;
+    if (!stream->n_frames || !lt_mul_size(stream->n_frames, sizeof *clip->pts, &bytes))
+        return lt_fail(err, LT_E_FORMAT, "the input has no frames");
+    clip->pts = lt_arena_alloc(arena, bytes);
+    if (!clip->pts) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for timestamps");
+    if (config->fps > 0) {
+        clip->time_base = av_inv_q(av_d2q(config->fps, 1 << 20));
+        clip->last_duration = 1;
+        for (uint64_t i = 0; i < stream->n_frames; i++) clip->pts[i] = (int64_t)i;
+        return LT_OK;
+    }
+    clip->time_base = (AVRational){(int)stream->time_base_num, (int)stream->time_base_den};
+    clip->last_duration = LT_MAX(stream->last_duration, 1);
+    if (clip->time_base.num <= 0 || clip->time_base.den <= 0)
+        return lt_fail(err, LT_E_FORMAT, "the input has no time base");
+    return lt_stream_pts(stream, clip->pts, err);
+}
+
+/* The constant rate, or the mean of a variable one. */
+static AVRational frame_rate(const mux_clip *clip)
+{
+    int64_t n = (int64_t)clip->stream->n_frames,
+            step = n > 1 ? clip->pts[1] - clip->pts[0] : clip->last_duration;
+    bool constant = true;
+    for (int64_t i = 1; i < n && constant; i++) constant = clip->pts[i] - clip->pts[i - 1] == step;
+    int64_t ticks = constant ? step : clip->pts[n - 1] - clip->pts[0] + clip->last_duration;
+    AVRational rate;
+    av_reduce(&rate.num, &rate.den, (constant ? 1 : n) * clip->time_base.den, ticks * clip->time_base.num,
+              60000);
+    return rate.num > 0 && rate.den > 0 ? rate : (AVRational){25, 1};
+}
+
+static lt_status make_encoder(mux_clip *clip, const mux_config *config, lt_err *err)
+{
+    const lt_stream *stream = clip->stream;
+    static const Lt__Wire__Picture none = LT__WIRE__PICTURE__INIT;
+    const Lt__Wire__Picture *picture = stream->picture ? stream->picture : &none;
+    AVRational rate = frame_rate(clip);
+    uint32_t width = picture->width ? picture->width : stream->width;
+    uint32_t height = picture->height ? picture->height : stream->height;
+    if (width > stream->width || height > stream->height || stream->width > 65536 || stream->height > 65536)
+        return lt_fail(err, LT_E_FORMAT, "the visible picture, %ux%u, is larger than the frames, %ux%u",
+                       width, height, stream->width, stream->height);
+    lt_encoder_request request = {.codec = config->codec,
+                                  .pixel_format = config->pixel_format,
+                                  .options = config->options,
+                                  .width = (int)width,
+                                  .height = (int)height,
+                                  .frame_width = (int)stream->width,
+                                  .frame_height = (int)stream->height,
+                                  .bits = stream->bits > 8 ? 16 : 8,
+                                  .colour = {AVCOL_PRI_UNSPECIFIED, AVCOL_TRC_UNSPECIFIED,
+                                             AVCOL_SPC_UNSPECIFIED, AVCOL_RANGE_UNSPECIFIED},
+                                  .aspect_num = (int)picture->sample_aspect_num,
+                                  .aspect_den = (int)picture->sample_aspect_den,
+                                  .rate_num = rate.num,
+                                  .rate_den = rate.den,
+                                  .container = config->output};
+    if (stream->picture)
+        request.colour = (lt_video_colour){(int)picture->primaries, (int)picture->transfer,
+                                           (int)picture->matrix, (int)picture->range};
+    return lt_encoder_create(&clip->encoder, &request, err);
+}
+
+/* Of all that decides the bytes of a segment. */
+static void make_digest(const mux_clip *clip, const mux_config *config, char digest[33])
+{
+    char text[1024], versions[64];
+    int n = snprintf(text, sizeof text, "mux 1 %s | %s | segment %" PRId64 " of %" PRIu64 " | %s",
+                     clip->stream->digest ? clip->stream->digest : "", clip->encoder->settings,
+                     config->segment, clip->stream->n_frames, lt_ffmpeg_versions(versions));
+    lt_video_hash(text, (size_t)LT_MIN(n, (int)sizeof text - 1), digest);
+}
+
+static bool takes_audio(const mux_config *config)
+{
+    return config->audio == 0 && config->fps <= 0;
+}
+
+/* ---- planning --------------------------------------------------------------------------------------------- */
+
+/* Measured: libraries and buffers that no setting changes. */
+enum { BASE_BYTES = 12 << 20 };
+
+static lt_status check_output(const char *output, lt_err *err)
+{
+    char folder[4096];
+    if (!output || !*output) return lt_fail(err, LT_E_INVALID, "output is empty");
+    snprintf(folder, sizeof folder, "%s", output);
+    const char *parent = dirname(folder);
+    if (access(parent, W_OK | X_OK))
+        return lt_fail_errno(err, errno, "output = \"%s\": its folder %s cannot be written to", output,
+                             parent);
+    return LT_OK;
+}
+
+/* A rough guess: bits a pixel of usual material at the default quality; nothing is decided by it but a warning. */
+static uint64_t disk_estimate(const mux_clip *clip, const mux_config *config)
+{
+    const AVCodecDescriptor *descriptor = avcodec_descriptor_get(clip->encoder->codec->id);
+    bool lossless = descriptor && !(descriptor->props & AV_CODEC_PROP_LOSSY);
+    double bits = lossless ? 10 : descriptor && descriptor->props & AV_CODEC_PROP_INTRA_ONLY ? 2 : 0.3;
+    double bytes = bits / 8 * clip->encoder->width * clip->encoder->height * (double)clip->stream->n_frames;
+    return (uint64_t)(bytes * 2); /* segments and the joined file */
+}
+
+static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
+{
+    const mux_config *config = setup->config;
+    mux_clip clip = {.stream = inputs[0]};
+    lt_frames *frames = NULL;
+    lt_status status;
+    LT_TRY(check_output(config->output, err));
+    LT_TRY(fill_times(&clip, config, plan->arena, err));
+    LT_TRY(make_encoder(&clip, config, err));
+    LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
+    const lt_encoder *encoder = clip.encoder;
+    plan->in_flight[0] = 2;
+    plan->work_factor = 1;
+    plan->disk_bytes = disk_estimate(&clip, config);
+    int64_t encoded = LT_MIN(config->segment, (int64_t)clip.stream->n_frames);
+    plan->peak_bytes = BASE_BYTES + lt_encoder_peak_bytes(encoder, LT_WRITER_QUEUE, encoded) +
+                       lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts;
+    lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
+    const Lt__Wire__Picture *picture = clip.stream->picture;
+    if (picture && picture->width &&
+        ((uint32_t)encoder->width != picture->width || (uint32_t)encoder->height != picture->height))
+        lt_plan_note(plan, "%s needs even sizes: %ux%u becomes %dx%d, the edge repeated",
+                     av_get_pix_fmt_name(encoder->format), picture->width, picture->height, encoder->width,
+                     encoder->height);
+fail:
+    lt_frames_destroy(frames);
+    lt_encoder_destroy(clip.encoder);
+    return status;
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------- */
+
+static lt_status mux_create(void **out, const lt_setup *setup, const char **numeric_class, lt_err *err)
+{
+    mux_state *state = calloc(1, sizeof *state);
+    if (!state) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    *state = (mux_state){setup, setup->config};
+    *numeric_class = "";
+    *out = state;
+    return LT_OK;
+}
+
+static void mux_destroy(void *state)
+{
+    free(state);
+}
+
+static void close_clip(mux_clip *mux)
+{
+    if (!mux) return;
+    lt_writer_destroy(mux->writer);
+    lt_frames_destroy(mux->frames);
+    lt_segment_list_finish(&mux->list);
+    lt_encoder_destroy(mux->encoder);
+    free(mux);
+}
+
+static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
+{
+    mux_state *state = opaque;
+    const mux_config *config = state->config;
+    char digest[33];
+    lt_status status;
+    if (clip->index > 0)
+        return lt_fail(err, LT_E_UNSUPPORTED,
+                       "mux writes one clip to one output; give every clip a graph of its own");
+    mux_clip *mux = calloc(1, sizeof *mux);
+    if (!mux) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    mux->stream = clip->inputs[0];
+    LT_TRY(check_output(config->output, err));
+    LT_TRY(fill_times(mux, config, clip->arena, err));
+    LT_TRY(make_encoder(mux, config, err));
+    make_digest(mux, config, digest);
+    LT_TRY(lt_segment_list_open(&mux->list, state->setup->run_folder, clip->index,
+                                mux->encoder->segment_suffix, digest, mux->time_base.num, mux->time_base.den,
+                                err));
+    mux->next = lt_segment_list_frames(&mux->list);
+    if (mux->list.n)
+        lt_log(LT_LOG_INFO, "%" PRId64 " segments are there already, up to frame %" PRId64, mux->list.n,
+               mux->next);
+    LT_TRY(lt_frames_create(&mux->frames, mux->stream, mux->next, err));
+    LT_TRY(lt_writer_create(&mux->writer, mux->encoder, &mux->list, mux->pts, (int64_t)mux->stream->n_frames,
+                            mux->last_duration, config->segment, err));
+    clip->n_units = mux->stream->n_units;
+    clip->first_unit = lt_frames_unit_of(mux->frames, mux->next);
+    clip->state = mux;
+    return LT_OK;
+fail:
+    close_clip(mux);
+    return status;
+}
+
+static lt_status mux_need(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
+                          lt_err *err)
+{
+    needs[0] = (lt_need){unit, 1};
+    return LT_OK;
+}
+
+static lt_status take_frame(void *context, int64_t frame, const void *rgb, lt_err *err)
+{
+    mux_clip *mux = context;
+    AVFrame *picture;
+    lt_status status = lt_encoder_picture(mux->encoder, rgb, &picture, err);
+    if (!status) status = lt_writer_push(mux->writer, &picture, err);
+    if (!status) mux->next = frame + 1;
+    return status;
+}
+
+static void tell_safe(const lt_clip *clip)
+{
+    mux_clip *mux = clip->state;
+    lt_stage_safe(clip, lt_frames_unit_of(mux->frames, lt_writer_durable(mux->writer)));
+}
+
+/* Asked to stop: true at the end of a segment, when everything is on disk. */
+static lt_status stop_between_segments(mux_state *state, lt_clip *clip, bool *stopped, lt_err *err)
+{
+    mux_clip *mux = clip->state;
+    *stopped = lt_stage_stopping() && mux->next % state->config->segment == 0;
+    if (!*stopped) return LT_OK;
+    lt_status status = lt_writer_flush(mux->writer, err);
+    if (!status) tell_safe(clip);
+    return status;
+}
+
+/* take_frame, but nothing behind the end of the segment once the run is to stop. */
+typedef struct stoppable {
+    mux_state *state;
+    lt_clip *clip;
+    bool stopped;
+} stoppable;
+
+static lt_status take_until_stop(void *context, int64_t frame, const void *rgb, lt_err *err)
+{
+    stoppable *s = context;
+    lt_status status = s->stopped ? LT_OK : stop_between_segments(s->state, s->clip, &s->stopped, err);
+    return status || s->stopped ? status : take_frame(s->clip->state, frame, rgb, err);
+}
+
+static lt_status mux_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
+                             lt_payload *output, lt_err *err)
+{
+    mux_clip *mux = clip->state;
+    stoppable s = {opaque, clip, false};
+    lt_status status = lt_frames_add(mux->frames, inputs[0], take_until_stop, &s, err);
+    if (!status && !s.stopped && unit + 1 < clip->n_units)
+        status = stop_between_segments(opaque, clip, &s.stopped, err);
+    if (!status && unit + 1 == clip->n_units) status = lt_writer_flush(mux->writer, err);
+    if (status) return status;
+    tell_safe(clip);
+    return s.stopped ? LT_END : LT_OK;
+}
+
+static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
+{
+    mux_clip *mux = clip->state;
+    const Lt__Wire__Picture *picture = mux->stream->picture;
+    lt_join_request request = {.list = &mux->list,
+                               .output = state->config->output,
+                               .side_path = takes_audio(state->config) ? mux->stream->side_path : NULL,
+                               .format_options = state->config->format_options,
+                               .pts = mux->pts,
+                               .n_frames = (int64_t)mux->stream->n_frames,
+                               .last_duration = mux->last_duration,
+                               .time_base_num = mux->time_base.num,
+                               .time_base_den = mux->time_base.den,
+                               .rotation = picture ? picture->rotation : 0};
+    if (state->config->fps > 0 && state->config->audio == 0 && mux->stream->side_path &&
+        *mux->stream->side_path)
+        lt_log(LT_LOG_WARN, "audio is left out, since fps gives the pictures another timing");
+    lt_status status = lt_join(&request, err);
+    if (!status && !state->config->keep_segments) lt_segment_list_remove(&mux->list);
+    return status;
+}
+
+static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result, lt_err *err)
+{
+    const mux_state *state = opaque;
+    mux_clip *mux = clip->state;
+    lt_status status = LT_OK;
+    *result = NULL;
+    if (mux && complete) {
+        status = lt_writer_flush(mux->writer, err);
+        lt_writer_destroy(mux->writer);
+        mux->writer = NULL;
+        if (!status) status = join(state, clip, err);
+        if (!status) *result = state->config->output;
+    }
+    close_clip(mux);
+    clip->state = NULL;
+    return status;
+}
+
+static const lt_port inputs[] = {
+    {"frames", 1u << LT__WIRE__PORT_KIND__PORT_FRAMES | 1u << LT__WIRE__PORT_KIND__PORT_WINDOWS,
+     "pictures in RGB, or decoded windows, which are blended here"}};
+
+const lt_stage lt_mux_stage = {
+    .kind = "mux",
+    .help =
+        "Encodes pictures with FFmpeg, segment by segment, and joins the segments with the source's audio.",
+    .inputs = inputs,
+    .n_inputs = 1,
+    .options = options,
+    .n_options = (int)LT_COUNT(options),
+    .config_bytes = sizeof(mux_config),
+    .plan = mux_plan,
+    .create = mux_create,
+    .destroy = mux_destroy,
+    .open_clip = mux_open_clip,
+    .need = mux_need,
+    .process = mux_process,
+    .finish_clip = mux_finish_clip,
+};

@@ -1,0 +1,32 @@
+/* writer.h - a thread that encodes pictures into segments, so that the stage can blend and convert the next ones. */
+#ifndef LT_MUX_WRITER_H
+#define LT_MUX_WRITER_H
+
+#include "stages/mux/segments.h"
+#include "stages/video/encoder.h"
+
+/* Pictures that may wait for the encoder. */
+enum { LT_WRITER_QUEUE = 8 };
+
+typedef struct lt_writer lt_writer;
+
+/* Encode pictures first_frame, first_frame + 1, ... of n_frames into segments of segment_frames, noting each in `list`. All
+ * but the result are borrowed until lt_writer_destroy; pts [n_frames] are the clip's timestamps. */
+lt_status lt_writer_create(lt_writer **writer, const lt_encoder *encoder, lt_segment_list *list,
+                           const int64_t *pts, int64_t n_frames, int64_t last_duration,
+                           int64_t segment_frames, lt_err *err);
+
+/* Hand over the next picture (it is the writer's then, on failure too); waits while the queue is full. Errors are those of
+ * encoding an earlier picture. */
+lt_status lt_writer_push(lt_writer *writer, AVFrame **picture, lt_err *err);
+
+/* Wait until everything pushed has been encoded; what makes whole segments is durable then. */
+lt_status lt_writer_flush(lt_writer *writer, lt_err *err);
+
+/* Frames that are durable by now. */
+int64_t lt_writer_durable(lt_writer *writer);
+
+/* End the thread; a segment that is not whole is removed. Takes NULL. */
+void lt_writer_destroy(lt_writer *writer);
+
+#endif
