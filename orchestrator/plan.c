@@ -12,6 +12,9 @@
 /* A source may have to look through hours of video for its timestamps. */
 enum { PLAN_SECONDS = 1800, DEFAULT_IN_FLIGHT = 2 };
 
+/* FFmpeg's SIMD reads a little beyond the last pixel, which must not be beyond the mapping. */
+enum { SLOT_PADDING = 64 };
+
 typedef struct planner {
     const lt_graph *graph;
     const lt_resolved *recorded;
@@ -214,7 +217,7 @@ static void size_slabs(planner *p)
         const lt_edge *edge = &graph->edges[e];
         lt_planned_output *output = &plan->stages[edge->producer].outputs[edge->output];
         plan->edges[e].in_flight = in_flight(p, edge);
-        output->slot_bytes = lt_round_up(output->stream->unit_bytes, LT_SLAB_ALIGNMENT);
+        output->slot_bytes = lt_round_up(output->stream->unit_bytes + SLOT_PADDING, LT_SLAB_ALIGNMENT);
         /* A second consumer finds what was made for the first. */
         if (output->n_slots) output->memo_units = LT_MAX(output->memo_units, plan->edges[e].in_flight);
         output->n_slots += plan->edges[e].in_flight * (uint32_t)graph->stages[edge->consumer].replicas;

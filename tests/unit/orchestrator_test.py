@@ -274,7 +274,7 @@ def plans(place):
     assert re.search(r" 2 +4 +10 +50.0 MiB +1.00 +5.00$", line), line
     plan = json.loads(place.call("plan", graph, "--json"))
     work = next(stage for stage in plan["stages"] if stage["name"] == "work")
-    unit = 8 * 64 * 48 * 3  # bytes; a multiple of 4096
+    unit = 8 * 64 * 48 * 3 + 4096  # bytes of a slot, padded
     same((work["replicas"], work["threads"], work["units"], work["peak_bytes"], work["tflop"]), (2, 4, 10, 50 << 20, 5.0))
     same(work["slab_bytes"], 3 * unit + 6 * unit + 2 * 4096)  # its own slots, those of its producer, two headers
     same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (3, 9216, 221184)])
