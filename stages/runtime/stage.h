@@ -20,8 +20,8 @@
 /* ---- ports and streams ------------------------------------------------------------------------------------- */
 
 typedef struct lt_port {
-    const char *name;  /* "frames" */
-    unsigned kinds;    /* accepted (input) or given (output): bits 1u << LT__WIRE__PORT_KIND__PORT_FRAMES ... */
+    const char *name; /* "frames" */
+    unsigned kinds; /* accepted (input) or given (output): bits 1u << LT__WIRE__PORT_KIND__PORT_FRAMES ... */
     const char *help;
 } lt_port;
 
@@ -33,23 +33,23 @@ enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };
 
 /* Everything a stage may depend on, valid as long as the stage. */
 typedef struct lt_setup {
-    const void *config;       /* the struct of the option table, filled */
-    const char *base_folder;  /* paths in config have already been made absolute from it */
-    const char *run_folder;   /* for files of the run; empty when planning */
-    const char *cache;        /* folder of the latent cache; empty: none */
-    const char *stage;        /* name in the graph */
+    const void *config;      /* the struct of the option table, filled */
+    const char *base_folder; /* paths in config have already been made absolute from it */
+    const char *run_folder;  /* for files of the run; empty when planning */
+    const char *cache;       /* folder of the latent cache; empty: none */
+    const char *stage;       /* name in the graph */
     int replica;
     int threads;
 } lt_setup;
 
 /* One clip on its way through this stage. */
 typedef struct lt_clip {
-    uint32_t index;                          /* in the run */
-    const lt_stream *inputs[LT_MAX_PORTS];   /* by input port */
-    lt_stream *output;                       /* filter and source: to be filled by open_clip; strings and arrays in `arena` */
-    lt_arena *arena;                         /* lives as long as the clip */
-    uint64_t first_unit, n_units;            /* sink: units that are still to be consumed; set by open_clip */
-    void *state;                             /* the stage's own; freed by finish_clip */
+    uint32_t index;                        /* in the run */
+    const lt_stream *inputs[LT_MAX_PORTS]; /* by input port */
+    lt_stream *output; /* filter and source: to be filled by open_clip; strings and arrays in `arena` */
+    lt_arena *arena;   /* lives as long as the clip */
+    uint64_t first_unit, n_units; /* sink: units that are still to be consumed; set by open_clip */
+    void *state;                  /* the stage's own; freed by finish_clip */
 } lt_clip;
 
 /* Input units first .. first+count-1 that a unit is made of. */
@@ -58,7 +58,7 @@ typedef struct lt_need {
 } lt_need;
 
 typedef struct lt_span {
-    uint64_t first, count;   /* absolute frames */
+    uint64_t first, count; /* absolute frames */
     Lt__Wire__Dtype dtype;
     void *data;
     size_t bytes;
@@ -67,63 +67,75 @@ typedef struct lt_span {
 /* The payload of one unit: at most LT_MAX_SPANS runs of frames, one after the other (each at a multiple of 64 bytes). */
 typedef struct lt_payload {
     uint64_t unit;
-    void *data;          /* capacity bytes; spans lie inside */
-    size_t capacity;     /* the stream's unit_bytes, rounded up to 64 */
-    size_t bytes;        /* used */
+    void *data;      /* capacity bytes; spans lie inside */
+    size_t capacity; /* the stream's unit_bytes, rounded up to 64 */
+    size_t bytes;    /* used */
     int n_spans;
     lt_span spans[LT_MAX_SPANS];
 } lt_payload;
 
 /* Append a run of frames to a payload that is being made: sets data (64-byte aligned) and updates bytes. E_INTERNAL when it does not fit. */
-lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt__Wire__Dtype dtype, size_t bytes, lt_span **span, lt_err *err);
+lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt__Wire__Dtype dtype,
+                         size_t bytes, lt_span **span, lt_err *err);
 
 /* ---- planning ---------------------------------------------------------------------------------------------------- */
 
 /* Filled by `plan`. Text and arrays in `arena`. */
 typedef struct lt_plan {
     lt_arena *arena;
-    lt_stream *output;              /* filter and source: to be filled (initialised already), as by open_clip */
-    uint32_t in_flight[LT_MAX_PORTS]; /* by input port: units needed at once for one unit of output, plus those being fetched beside it */
-    uint64_t peak_bytes;            /* anonymous memory of one replica at its peak, everything counted but slabs; within 10 % of the truth */
+    lt_stream *output; /* filter and source: to be filled (initialised already), as by open_clip */
+    uint32_t in_flight
+        [LT_MAX_PORTS]; /* by input port: units needed at once for one unit of output, plus those being fetched beside it */
+    uint64_t
+        peak_bytes; /* anonymous memory of one replica at its peak, everything counted but slabs; within 10 % of the truth */
     uint64_t disk_bytes;
     double flops, work_factor;
     bool live;
     int n_resolved, n_notes;
-    struct { const char *name, *text; } resolved[16];
+    struct {
+        const char *name, *text;
+    } resolved[16];
     const char *notes[16];
 } lt_plan;
 
 /* Say that option `name`, which was "auto", shall be `text` from now on; add a line for `orchestrator plan`. */
-void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 void lt_plan_note(lt_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- the descriptor ---------------------------------------------------------------------------------------------- */
 
 typedef struct lt_stage {
-    const char *kind;               /* "vae_encode": what a graph calls it */
-    const char *help;               /* what it does, in a sentence or two, for --help and the reference */
+    const char *kind; /* "vae_encode": what a graph calls it */
+    const char *help; /* what it does, in a sentence or two, for --help and the reference */
     const lt_port *inputs, *outputs;
-    int n_inputs, n_outputs;        /* at most one output today */
+    int n_inputs, n_outputs; /* at most one output today */
     const lt_option *options;
     int n_options;
     size_t config_bytes;
-    bool replicable;                /* more than one replica makes sense: process is a pure function */
+    bool replicable; /* more than one replica makes sense: process is a pure function */
 
     /* Geometry, memory and work of one clip from the geometry of the inputs (NULL streams for a source). Loads no weights it does not need; touches no device. */
     lt_status (*plan)(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err);
 
-    /* Load models, open devices and caches. *numeric_class (static or owned by state) is what the bytes of results depend on; "" where nothing does. */
+    /* Load models, open devices and caches. *numeric_class (static or owned by state) is what the bytes of results depend on; "" where nothing does.
+     * Unless empty, the runtime writes it into the output's stream. */
     lt_status (*create)(void **state, const lt_setup *setup, const char **numeric_class, lt_err *err);
     void (*destroy)(void *state);
 
-    /* Source: describe clip `clip->index` in clip->output, or LT_END after the last. Filter: the same from clip->inputs. Sink: set first_unit and n_units. */
+    /* Source: describe clip `clip->index` in clip->output, or LT_END after the last. Filter: the same from clip->inputs. Sink: set first_unit and n_units.
+     * A sink has one clip open at a time, in order; others at most a few. */
     lt_status (*open_clip)(void *state, lt_clip *clip, lt_err *err);
 
-    /* Which input units output unit `unit` needs now: needs[port]. Count 0: none of that port (the cache holds the result). NULL for sources. */
-    lt_status (*need)(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err);
+    /* Which input units output unit `unit` needs now: needs[port]. Count 0: none of that port (the cache holds the result). At most the port's credits
+     * (lt_plan.in_flight). NULL for sources; NULL elsewhere means the unit of the same number of every port. */
+    lt_status (*need)(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
+                      lt_err *err);
 
-    /* Make (or, for a sink, consume) one unit. inputs[port][i] is input unit needs[port].first + i. An input's memory is borrowed for the call. */
-    lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs, lt_payload *output, lt_err *err);
+    /* Make (or, for a sink, consume) one unit. inputs[port][i] is input unit needs[port].first + i. An input's memory is borrowed for the call.
+     * The output's memory is not cleared. A sink that was asked to stop returns END here. */
+    lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
+                         lt_payload *output, lt_err *err);
 
     /* The clip ended (or, complete = false, is given up or stopped): sinks make the result durable. *result: path of what was made, or NULL. */
     lt_status (*finish_clip)(void *state, lt_clip *clip, bool complete, const char **result, lt_err *err);

@@ -1,2 +1,5 @@
+pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET libzmq)
+pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 longtake_unit_test(wire test_wire.c lt_proto)
 longtake_unit_test(slab test_slab.c lt_slab)
+longtake_unit_test(stage test_stage.c lt_runtime PkgConfig::ZMQ PkgConfig::JANSSON)
