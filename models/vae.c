@@ -190,9 +190,7 @@ lt_tensor lt_vae_decode(lt_context *c, lt_vae *vae, lt_tensor latents)
     x = output(c, vae, h, x);
     if (h->has_time_conv) {
         lt_tensor clip = LT_VIEW(c, x, 1, t, x.shape[2], x.shape[3], x.shape[4]);
-        lt_tensor y = conv(c, clip, &h->time_conv, over_time, LT_NONE);
-        x = replace(c, &x, y);
-        return LT_VIEW(c, x, t, x.shape[2], x.shape[3], x.shape[4]);
+        x = replace(c, &x, conv(c, clip, &h->time_conv, over_time, LT_NONE));
     }
     return LT_VIEW(c, x, t, x.shape[2], x.shape[3], x.shape[4]);
 }
