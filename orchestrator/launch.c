@@ -149,6 +149,9 @@ static void become(const lt_run *run, const lt_replica *replica, int in, int out
     inherit_all(run, replica);
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(log, 2) < 0) _exit(LT_EXIT_TRANSIENT);
     signal(SIGPIPE, SIG_DFL);
+    /* Stages share the cores, so threads that wait must sleep. With spinning ones (the default) a round trip with two
+     * computing stages on two busy cores took 3 to 4 times as long, in wall and in CPU time. */
+    setenv("OMP_WAIT_POLICY", "passive", 0);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execl(program, program, (char *)NULL);
     dprintf(2, "cannot run %s: %s\n", program, strerror(errno));
