@@ -22,7 +22,8 @@ static lt_status open_segment(lt_pictures *pictures, lt_err *err)
     avformat_close_input(&pictures->file);
     int rc = avformat_open_input(&pictures->file, url, NULL, &options);
     av_dict_free(&options);
-    if (rc >= 0 && !pictures->file->nb_streams) rc = avformat_find_stream_info(pictures->file, NULL);
+    bool unclear = rc >= 0 && (!pictures->file->nb_streams || !pictures->file->streams[0]->codecpar->width);
+    if (unclear) rc = avformat_find_stream_info(pictures->file, NULL);
     if (rc >= 0 && pictures->file->nb_streams != 1) rc = AVERROR_INVALIDDATA;
     return rc < 0 ? lt_fail_av(err, rc, "%s", path) : LT_OK;
 }

@@ -43,8 +43,9 @@ static bool takes(const AVCodec *codec, enum AVPixelFormat format)
 
 static enum AVPixelFormat automatic_format(const AVCodec *codec, int bits)
 {
-    static const enum AVPixelFormat shallow[] = {AV_PIX_FMT_YUV420P, AV_PIX_FMT_YUVJ420P};
+    static const enum AVPixelFormat shallow[] = {AV_PIX_FMT_YUV420P};
     static const enum AVPixelFormat deep[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_YUV422P10, AV_PIX_FMT_YUV420P};
+    if (codec->id == AV_CODEC_ID_MJPEG) return AV_PIX_FMT_YUVJ420P; /* JPEG has the full range */
     const enum AVPixelFormat *wanted = bits > 8 ? deep : shallow;
     size_t n = bits > 8 ? LT_COUNT(deep) : LT_COUNT(shallow);
     for (size_t i = 0; i < n; i++)
@@ -218,7 +219,7 @@ static lt_status fill(lt_encoder *encoder, const lt_encoder_request *request, lt
     if (!encoder->pool) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for pictures");
     AVCodecContext *codec = NULL;
     LT_TRY(lt_encoder_open_codec(encoder, &codec, err));
-    avcodec_free_context(&codec);
+    lt_encoder_close_codec(&codec, false);
 fail:
     return status;
 }

@@ -49,8 +49,10 @@ const char *lt_encoder_default_options(const char *codec);
 lt_status lt_encoder_create(lt_encoder **encoder, const lt_encoder_request *request, lt_err *err);
 void lt_encoder_destroy(lt_encoder *encoder);
 
-/* An encoder with these settings, opened; freed by avcodec_free_context. Errors as lt_encoder_create's of options. */
+/* An encoder with these settings, opened. Errors as lt_encoder_create's of options. */
 lt_status lt_encoder_open_codec(const lt_encoder *encoder, AVCodecContext **codec, lt_err *err);
+/* End it, wherever it stands (fed: it was sent pictures), and set *codec to NULL. Takes NULL in it. */
+void lt_encoder_close_codec(AVCodecContext **codec, bool fed);
 
 /* rgb [frame_height, frame_width, 3] to a new picture in the encoder's format; the caller frees it. */
 lt_status lt_encoder_picture(lt_encoder *encoder, const void *rgb, AVFrame **picture, lt_err *err);

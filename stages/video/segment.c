@@ -79,8 +79,32 @@ lt_status lt_encoder_open_codec(const lt_encoder *encoder, AVCodecContext **out,
     else
         status = check_unused(encoder, codec, options, err);
     av_dict_free(&options);
-    if (status) avcodec_free_context(out);
+    if (status) lt_encoder_close_codec(out, false);
     return status;
+}
+
+/* SVT-AV1 waits for ever when it is freed before it has seen a picture and the end. */
+static void end_svt(AVCodecContext *codec, bool fed)
+{
+    AVPacket *packet = av_packet_alloc();
+    AVFrame *picture = fed ? NULL : av_frame_alloc();
+    if (picture) {
+        picture->format = codec->pix_fmt;
+        picture->width = codec->width;
+        picture->height = codec->height;
+        picture->pts = 0;
+        fed = av_frame_get_buffer(picture, 0) >= 0 && avcodec_send_frame(codec, picture) >= 0;
+        av_frame_free(&picture);
+    }
+    if (fed) avcodec_send_frame(codec, NULL);
+    while (fed && packet && avcodec_receive_packet(codec, packet) >= 0) av_packet_unref(packet);
+    av_packet_free(&packet);
+}
+
+void lt_encoder_close_codec(AVCodecContext **codec, bool fed)
+{
+    if (*codec && !strcmp((*codec)->codec->name, "libsvtav1")) end_svt(*codec, fed);
+    avcodec_free_context(codec);
 }
 
 /* ---- the file ------------------------------------------------------------------------------------------- */
@@ -181,7 +205,7 @@ static void close_file(lt_segment *segment)
 static void free_segment(lt_segment *segment)
 {
     close_file(segment);
-    avcodec_free_context(&segment->codec);
+    lt_encoder_close_codec(&segment->codec, segment->n_frames > 0);
     av_packet_free(&segment->packet);
     free(segment->path);
     free(segment);
