@@ -12,6 +12,7 @@
 
 #include "tests/pipeline/stages/chain.h"
 
+uint64_t base_seed = 1;
 static const char *programs;
 static char folder[64];
 
@@ -97,6 +98,8 @@ void play(troupe *t, uint64_t seed, int n_kills, int every_ms)
 int chain_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n_tests, char **expected)
 {
     programs = argc > 1 ? argv[1] : ".";
+    if (argc > 2) base_seed = strtoull(argv[2], NULL, 10);
+    print_message("seed %llu\n", (unsigned long long)base_seed);
     snprintf(folder, sizeof folder, "/tmp/longtake-test-XXXXXX");
     if (!mkdtemp(folder)) return 1;
     int failed = _cmocka_run_group_tests("pipeline", tests, n_tests, NULL, NULL);

@@ -19,7 +19,9 @@ void assert_written(const char *name, const char *right);
 /* From start to stop; everything must go well, whoever is killed. */
 void play(troupe *t, uint64_t seed, int n_kills, int every_ms);
 
-/* Run the tests in a folder of their own, which stays when one fails. Argument: the folder of programs. */
+/* Run the tests in a folder of their own, which stays when one fails. Arguments: the folder of programs, and
+ * base_seed where it shall not be 1. */
+extern uint64_t base_seed;
 int chain_main(int argc, char **argv, const struct CMUnitTest *tests, size_t n_tests, char **expected);
 
 #endif
