@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_ANSWER_BYTES = 1 << 30, EXEC_FAILED = 127, MAX_ATTEMPTS = 3 };
+enum { MAX_ANSWER_BYTES = 1 << 30, EXEC_FAILED = 127, MAX_ATTEMPTS = 20 };
 
 /* The running child. Descriptors are -1 once closed. */
 typedef struct asked {

@@ -14,7 +14,7 @@ typedef struct lt_answer {
 /* Run `program argument` with `input` on its standard input until it ends. *answer is the caller's to finish, also
  * after an error. E_NOT_FOUND, E_PERMISSION: it cannot be run; E_TRANSIENT: no answer within `seconds` (it is killed);
  * E_FORMAT: more than 1 GiB; E_IO; E_NO_MEMORY. An exit code other than 0 is not an error here. A program that
- * somebody kills is asked again, three times in all. Blocks. */
+ * somebody kills is asked again, twenty times in all. Blocks. */
 lt_status lt_ask(const char *program, const char *argument, const void *input, size_t input_bytes,
                  double seconds, lt_answer *answer, lt_err *err);
 
