@@ -227,7 +227,8 @@ lt_status attention_cpu(lt_context *c, const lt_tensor *q, const lt_tensor *k, c
     p.padded_width = (int64_t)lt_round_up((size_t)p.width, columns);
     p.q_steps = (p.width + BLOCK_K - 1) / BLOCK_K;
     bool small = p.padded_keys * p.padded_width <= SMALL_ELEMENTS;
-    int threads = device->threads;
+    int64_t pieces = small ? p.batch * p.heads : (p.queries + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    int threads = (int)LT_MIN((int64_t)device->threads, pieces);
     size_t floats = (size_t)threads * piece_floats(&p) + packed_floats(&p) * (size_t)(small ? threads : 1);
     float *scratch = lt_scratch(c, floats * sizeof(float));
     if (!scratch) return c->err.status;

@@ -74,7 +74,7 @@ lt_status upsample_nearest_cpu(lt_context *c, const lt_tensor *x, int ft, int fh
     int64_t n_rows = out[0] * out[1] * out[2];
     size_t pixel_bytes = (size_t)in[4] * lt_dtype_bytes(x->dtype);
     size_t in_bytes = (size_t)in[3] * pixel_bytes, out_bytes = (size_t)out[3] * pixel_bytes;
-#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static)
+#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static) if (lt_n_elements(y) > PIECE)
     for (int64_t row = 0; row < n_rows; row++) {
         int64_t n = row / (out[1] * out[2]), t = row / out[2] % out[1], h = row % out[2];
         int64_t from = (n * in[1] + t / ft) * in[2] + h / fh;

@@ -128,7 +128,9 @@ lt_status group_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt
     if (c->err.status != LT_OK) return c->err.status;
     size_t per_channel = (size_t)(p.samples * p.channels),
            n_partial = (size_t)(p.samples * p.n_blocks * groups * 2);
-    size_t n_sums = (size_t)device->threads * 2 * (size_t)p.channels;
+    /* Waking threads for less than a block each would cost more than it gives. */
+    int threads = (int)LT_MIN((int64_t)device->threads, p.samples * p.n_blocks);
+    size_t n_sums = (size_t)threads * 2 * (size_t)p.channels;
     void *scratch = lt_scratch(c, (n_partial + n_sums) * sizeof(double) + 4 * per_channel * sizeof(float));
     if (!scratch) return c->err.status;
     if (!c->dry) {
@@ -138,7 +140,7 @@ lt_status group_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt
         p.mean = p.shift + per_channel;
         p.factor = p.mean + per_channel;
         p.offset = p.factor + per_channel;
-        run(&p, device->threads);
+        run(&p, threads);
     }
     lt_workspace_release(c->workspace, scratch);
     return LT_OK;

@@ -16,7 +16,8 @@ cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype 
 {
     bytes = LT_MAX(lt_round_up(bytes, 64), (size_t)64);
     if (c->dry) {
-        /* No list is kept while planning, so only a weight's first form is counted; a second one is rare. */
+        /* No list is kept while planning, so only a weight's first form is counted. A second one is rare: oneDNN asks
+         * for another layout only for frames of a few pixels. */
         if (weight->packed_bytes == 0) {
             weight->packed_bytes = bytes;
             c->packed_bytes += bytes;
