@@ -87,8 +87,9 @@ def tcp_replicas_and_cache(folder):
     disturbed(folder, "tcp-replicas", 6, transport="tcp", replicas=2, cache=True)
 
 
-def inodes(folder, pattern):
-    return {path.name: path.stat().st_ino for path in folder.glob(pattern)}
+def inodes(segments):
+    """{name: inode} of the finished segments."""
+    return {path.name: path.stat().st_ino for path in segments.glob("[0-9]*") if path.suffix != ".part"}
 
 
 def cache_transactions(cache):
@@ -104,9 +105,8 @@ def the_orchestrator(folder):
     segments = folder / "out.mp4.longtake" / "segments"
     for _ in range(3):
         going = Run(graph)
-        before = len(list(segments.glob("[0-9]*"))) if segments.exists() else 0
-        wait_until(lambda: not going.running() or (segments.exists() and len(list(segments.glob("[0-9]*"))) > before), 60,
-                   "one more segment")
+        before = len(inodes(segments))
+        wait_until(lambda: not going.running() or len(inodes(segments)) > before, 60, "one more segment")
         if not going.running():
             break
         stages = stage_pids(going.pid)
@@ -114,12 +114,12 @@ def the_orchestrator(folder):
         going.process.wait()
         wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/cmdline").read() for pid in stages),
                    10, "the stages of a killed orchestrator end")
-    finished, chunks = inodes(segments, "[0-9]*"), cache_transactions(cache)
+    finished, chunks = inodes(segments), cache_transactions(cache)
     n_chunks = (FRAMES + 3) // 4
     missing = n_chunks - cached_chunks(cache)
     run(graph)
     assert sha256(output) == expected, "the continued run's output differs"
-    after = inodes(segments, "[0-9]*")
+    after = inodes(segments)
     assert all(after.get(name) == inode for name, inode in finished.items()), f"segments were made again: {finished} -> {after}"
     written = cache_transactions(cache) - chunks
     assert written <= missing + 2, f"{written} cache transactions for {missing} missing chunks"
