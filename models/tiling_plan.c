@@ -86,7 +86,9 @@ static lt_status cost_of(lt_context *dry, lt_vae *vae, bool decode, int64_t n, c
             cost->n_tiles += (int)times;
         }
     }
-    for (int i = 0; i < vae->n_weights; i++) cost->weight_bytes += vae->weights[i]->packed_bytes;
+    const vae_half *h = &vae->halves[decode ? VAE_DECODER : VAE_ENCODER];
+    for (int i = 0; i < h->n_weights; i++)
+        cost->weight_bytes += vae->weights[h->first_weight + i]->packed_bytes;
     return LT_OK;
 }
 
@@ -137,36 +139,55 @@ static int by_work(const void *a, const void *b)
     return ax != ay ? (ax > ay ? -1 : 1) : y->columns.tile - x->columns.tile;
 }
 
+static double area_of(const tile_choice *choice)
+{
+    return (double)choice->rows.tile * choice->columns.tile;
+}
+
+/* The choice of least area, if it fits in memory. */
+static lt_status choose_smallest(lt_context *dry, lt_vae *vae, bool decode, int64_t n, size_t memory,
+                                 const tile_choice *choices, int n_choices, const tile_choice **chosen,
+                                 lt_err *err)
+{
+    const tile_choice *least = choices;
+    for (int i = 1; i < n_choices; i++)
+        if (area_of(&choices[i]) < area_of(least)) least = &choices[i];
+    measure m;
+    lt_status status = run_dry(dry, vae, decode, n, least->rows.tile, least->columns.tile, &m, err);
+    *chosen = least;
+    if (status != LT_OK || m.peak <= memory) return status;
+    return lt_fail(err, LT_E_NO_MEMORY,
+                   "%.0f MiB of memory for activations are too few: the smallest tile needs %.0f MiB; give "
+                   "more memory%s",
+                   (double)memory / 0x1p20, (double)m.peak / 0x1p20 + 0.5,
+                   decode ? ", or a shorter window" : "");
+}
+
 /* The first of the choices, in order of work, whose peak is within memory. The peak is nearly proportional to the area, so
  * that few dry runs are needed: choices clearly too large by the last measurement are passed over. */
 static lt_status choose_tiles(lt_context *dry, lt_vae *vae, bool decode, int64_t n, size_t memory,
                               const tile_choice *choices, int n_choices, const tile_choice **chosen,
                               lt_err *err)
 {
-    double per_cell = 0, least = 0;
+    double per_cell = 0;
+    measure m;
+    if (memory &&
+        n_choices > 1) { /* a first guess, low on purpose, from a small tile: the largest are slow to try */
+        int64_t edge = decode ? GOOD_TILE : (int64_t)GOOD_TILE * lt_vae_get_info(vae)->factor;
+        lt_status status = run_dry(dry, vae, decode, n, edge, edge, &m, err);
+        if (status != LT_OK) return status;
+        per_cell = 0.8 * (double)m.peak / (double)(edge * edge);
+    }
     for (int i = 0; i < n_choices; i++) {
-        double area = (double)choices[i].rows.tile * choices[i].columns.tile;
-        double expected = 0.95 * per_cell * area;
-        if (memory && per_cell > 0 && expected > (double)memory) {
-            least = least > 0 ? LT_MIN(least, expected / 0.95) : expected / 0.95;
-            continue;
-        }
-        measure m;
+        if (memory && 0.95 * per_cell * area_of(&choices[i]) > (double)memory) continue;
         lt_status status =
             run_dry(dry, vae, decode, n, choices[i].rows.tile, choices[i].columns.tile, &m, err);
         if (status != LT_OK) return status;
-        if (!memory || m.peak <= memory) {
-            *chosen = &choices[i];
-            return LT_OK;
-        }
-        per_cell = (double)m.peak / area;
-        least = least > 0 ? LT_MIN(least, (double)m.peak) : (double)m.peak;
+        *chosen = &choices[i];
+        if (!memory || m.peak <= memory) return LT_OK;
+        per_cell = (double)m.peak / area_of(&choices[i]);
     }
-    return lt_fail(
-        err, LT_E_NO_MEMORY,
-        "%.0f MiB of memory for activations are too few: the smallest tile needs about %.0f MiB; give more "
-        "memory%s",
-        (double)memory / 0x1p20, least / 0x1p20 + 0.5, decode ? ", or a shorter window" : "");
+    return choose_smallest(dry, vae, decode, n, memory, choices, n_choices, chosen, err);
 }
 
 static void set_tiles(lt_decode_plan *p, const tile_choice *choice)

@@ -240,6 +240,8 @@ static lt_status bind(lt_vae *vae, const vae_names *names, int parts, lt_err *er
             add_encoder(&b, h);
         else
             add_decoder(&b, h);
+        h->first_weight = before;
+        h->n_weights = b.n - before;
         for (int i = before; i < b.n; i++) {
             int64_t n = 0;
             lt_product_i64(b.list[i].shape, b.list[i].rank, &n);

@@ -123,6 +123,7 @@ typedef struct vae_half {
     int n_levels;
     double temporal_eps, norm_out_eps;
     int64_t n_parameters;
+    int first_weight, n_weights; /* of lt_vae's list */
 } vae_half;
 
 struct lt_vae {
