@@ -36,7 +36,9 @@ static const lt_option options[] = {
     {"bits", LT_OPT_ENUM, AT(bits), "auto", 0, 0, "auto|8|16", NULL,
      "bits a sample; auto: 16 for sources of more than 8", false},
     {"ring", LT_OPT_INT, AT(ring), "4", 0, 64, NULL, "chunks",
-     "chunks kept when consumers ask out of order, instead of seeking back", true},
+     "chunks kept when consumers ask out of order, instead of seeking back (at most 128 MiB of them, at "
+     "least one)",
+     true},
     {"name", LT_OPT_STRING, AT(name), "", 0, 0, NULL, NULL, "name of the clip; default: from the input's",
      false},
     {"caption", LT_OPT_STRING, AT(caption), "", 0, 0, NULL, NULL, "what is seen in the clip", false},
@@ -50,12 +52,20 @@ typedef struct kept {
     uint8_t *data;
 } kept;
 
+/* Places of the ring for chunks of this size. */
+static int64_t ring_places(const decode_config *config, size_t unit_bytes)
+{
+    enum { MOST = 128 << 20 };
+    return LT_MIN(config->ring, LT_MAX((int64_t)(MOST / unit_bytes), 1));
+}
+
 typedef struct decode_state {
     const lt_setup *setup;
     const decode_config *config;
     lt_video *video;
     uint64_t next; /* unit after the one made last */
     kept *ring;
+    int64_t n_ring;
     size_t unit_bytes;
 } decode_state;
 
@@ -161,9 +171,6 @@ static lt_status fill_stream(const decode_config *config, const char *input, con
 
 /* ---- planning --------------------------------------------------------------------------------------------- */
 
-/* Measured: libraries, index of the container, log (RssAnon of the process less what is counted apart). */
-enum { BASE_BYTES = 9 << 20 };
-
 static void add_notes(const lt_video_info *info, lt_plan *plan)
 {
     lt_plan_note(plan, "%s, %dx%d, %" PRId64 " frames, %.3f s; %" PRId64 " selected, %dx%d visible, %d bits",
@@ -192,7 +199,7 @@ static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inpu
     const lt_video_info *info = lt_video_get_info(video);
     status = fill_stream(config, input, info, plan->output, plan->arena, err);
     size_t chunk_bytes = lt_video_frame_bytes(info) * (size_t)config->chunk;
-    plan->peak_bytes = BASE_BYTES + lt_video_peak_bytes(video) + chunk_bytes * (size_t)config->ring;
+    plan->peak_bytes = lt_video_peak_bytes(video) + chunk_bytes * (size_t)ring_places(config, chunk_bytes);
     plan->work_factor = 1;
     add_notes(info, plan);
     lt_video_close(video);
@@ -214,9 +221,10 @@ static lt_status decode_create(void **out, const lt_setup *setup, const char **n
 
 static void close_clip(decode_state *state)
 {
-    for (int64_t i = 0; state->ring && i < state->config->ring; i++) free(state->ring[i].data);
+    for (int64_t i = 0; i < state->n_ring; i++) free(state->ring[i].data);
     free(state->ring);
     state->ring = NULL;
+    state->n_ring = 0;
     lt_video_close(state->video);
     state->video = NULL;
     state->next = 0;
@@ -228,6 +236,22 @@ static void decode_destroy(void *opaque)
     if (!state) return;
     close_clip(state);
     free(state);
+}
+
+/* All at once, so that what the plan says is what is taken. */
+static lt_status make_ring(decode_state *state, lt_err *err)
+{
+    int64_t n = ring_places(state->config, state->unit_bytes);
+    state->ring = calloc((size_t)LT_MAX(n, 1), sizeof *state->ring);
+    for (; state->ring && state->n_ring < n; state->n_ring++) {
+        uint8_t *data = state->ring[state->n_ring].data = malloc(state->unit_bytes);
+        if (!data) break;
+        memset(data, 0, state->unit_bytes);
+    }
+    if (!state->ring || state->n_ring < n)
+        return lt_fail(err, LT_E_NO_MEMORY, "out of memory for %" PRId64 " chunks of %zu bytes", n,
+                       state->unit_bytes);
+    return LT_OK;
 }
 
 static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
@@ -242,11 +266,7 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     const lt_video_info *info = lt_video_get_info(state->video);
     LT_TRY(fill_stream(state->config, input, info, clip->output, clip->arena, err));
     state->unit_bytes = clip->output->unit_bytes;
-    state->ring = calloc((size_t)LT_MAX(state->config->ring, 1), sizeof *state->ring);
-    if (!state->ring) {
-        status = lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-        goto fail;
-    }
+    LT_TRY(make_ring(state, err));
     if (setup->run_folder && *setup->run_folder && !lt_video_is_graph(input))
         LT_TRY(lt_side_copy(input, info, setup->run_folder, clip->arena, &side, err));
     if (side) clip->output->side_path = (char *)side;
@@ -273,39 +293,31 @@ static lt_status make_unit(decode_state *state, uint64_t unit, uint8_t *data, lt
 
 static kept *find_kept(decode_state *state, uint64_t unit)
 {
-    for (int64_t i = 0; i < state->config->ring; i++)
+    for (int64_t i = 0; i < state->n_ring; i++)
         if (state->ring[i].used && state->ring[i].unit == unit) return &state->ring[i];
     return NULL;
 }
 
 /* A free place of the ring, else that of the earliest unit. */
-static lt_status place_for(decode_state *state, kept **place, lt_err *err)
+static kept *place_for(decode_state *state)
 {
     kept *best = &state->ring[0];
-    for (int64_t i = 0; i < state->config->ring; i++) {
+    for (int64_t i = 0; i < state->n_ring; i++) {
         kept *k = &state->ring[i];
-        if (!k->used) {
-            best = k;
-            break;
-        }
+        if (!k->used) return k;
         if (k->unit < best->unit) best = k;
     }
     best->used = false;
-    if (!best->data && !(best->data = malloc(state->unit_bytes)))
-        return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of %zu bytes", state->unit_bytes);
-    *place = best;
-    return LT_OK;
+    return best;
 }
 
 /* Decode up to `unit` and keep what is passed: another replica of the consumer will ask for it next. */
 static lt_status keep_up_to(decode_state *state, uint64_t unit, lt_err *err)
 {
     while (state->next < unit) {
-        kept *place = NULL;
-        lt_status status = LT_OK;
         if (!find_kept(state, state->next)) {
-            status = place_for(state, &place, err);
-            if (!status) status = make_unit(state, state->next, place->data, err);
+            kept *place = place_for(state);
+            lt_status status = make_unit(state, state->next, place->data, err);
             if (status) return status;
             place->used = true;
             place->unit = state->next;
@@ -333,7 +345,7 @@ static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
         memcpy(span->data, have->data, bytes);
         return LT_OK;
     }
-    if (unit > state->next && unit - state->next <= (uint64_t)state->config->ring)
+    if (unit > state->next && unit - state->next <= (uint64_t)state->n_ring)
         status = keep_up_to(state, unit, err);
     if (!status) status = make_unit(state, unit, span->data, err);
     if (!status) state->next = unit + 1;

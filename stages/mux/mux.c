@@ -150,7 +150,7 @@ static bool takes_audio(const mux_config *config)
 /* ---- planning --------------------------------------------------------------------------------------------- */
 
 /* Measured: libraries and buffers that no setting changes. */
-enum { BASE_BYTES = 12 << 20 };
+enum { BASE_BYTES = 15 << 20 };
 
 static lt_status check_output(const char *output, lt_err *err)
 {
@@ -162,6 +162,27 @@ static lt_status check_output(const char *output, lt_err *err)
         return lt_fail_errno(err, errno, "output = \"%s\": its folder %s cannot be written to", output,
                              parent);
     return LT_OK;
+}
+
+static lt_status check_format_options(const mux_config *config, lt_err *err)
+{
+    AVDictionary *options = NULL;
+    AVFormatContext *format = NULL;
+    lt_status status = LT_OK;
+    int rc = av_dict_parse_string(&options, config->format_options, "=", ":", 0);
+    if (rc < 0)
+        status = lt_fail(err, LT_E_INVALID, "format_options = \"%s\": must be key=value pairs joined by ':'",
+                         config->format_options);
+    else if (avformat_alloc_output_context2(&format, NULL, NULL, config->output) < 0)
+        status = lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    const AVDictionaryEntry *entry = NULL;
+    while (!status && (entry = av_dict_get(options, "", entry, AV_DICT_IGNORE_SUFFIX)))
+        if (!av_opt_find(format, entry->key, NULL, 0, AV_OPT_SEARCH_CHILDREN))
+            status = lt_fail(err, LT_E_NOT_FOUND, "format_options: the format %s has no option \"%s\"",
+                             format->oformat->name, entry->key);
+    av_dict_free(&options);
+    avformat_free_context(format);
+    return status;
 }
 
 /* A rough guess: bits a pixel of usual material at the default quality; nothing is decided by it but a warning. */
@@ -183,13 +204,14 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     LT_TRY(check_output(config->output, err));
     LT_TRY(fill_times(&clip, config, plan->arena, err));
     LT_TRY(make_encoder(&clip, config, err));
+    LT_TRY(check_format_options(config, err));
     LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;
     plan->work_factor = 1;
     plan->disk_bytes = disk_estimate(&clip, config);
     int64_t encoded = LT_MIN(config->segment, (int64_t)clip.stream->n_frames);
-    plan->peak_bytes = BASE_BYTES + lt_encoder_peak_bytes(encoder, LT_WRITER_QUEUE, encoded) +
+    plan->peak_bytes = BASE_BYTES + lt_encoder_peak_bytes(encoder, encoded) +
                        lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts;
     lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
     const Lt__Wire__Picture *picture = clip.stream->picture;
@@ -246,6 +268,7 @@ static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     LT_TRY(check_output(config->output, err));
     LT_TRY(fill_times(mux, config, clip->arena, err));
     LT_TRY(make_encoder(mux, config, err));
+    LT_TRY(check_format_options(config, err));
     make_digest(mux, config, digest);
     LT_TRY(lt_segment_list_open(&mux->list, state->setup->run_folder, clip->index,
                                 mux->encoder->segment_suffix, digest, mux->time_base.num, mux->time_base.den,

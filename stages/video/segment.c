@@ -103,7 +103,8 @@ static void end_svt(AVCodecContext *codec, bool fed)
 
 void lt_encoder_close_codec(AVCodecContext **codec, bool fed)
 {
-    if (*codec && !strcmp((*codec)->codec->name, "libsvtav1")) end_svt(*codec, fed);
+    if (*codec && avcodec_is_open(*codec) && !strcmp((*codec)->codec->name, "libsvtav1"))
+        end_svt(*codec, fed);
     avcodec_free_context(codec);
 }
 
