@@ -226,12 +226,15 @@ lt_status lt_stage_kinds(const char *folder, lt_arena *arena, const char ***name
 /* Range or choices, in words. */
 static void print_values(const lt_option *o, FILE *out, const char *bar)
 {
+    const char *type = lt_option_type_name(o->type),
+               *unit = o->unit && strcmp(o->unit, type) ? o->unit : NULL;
+    bool has_range = o->min != 0 || o->max != 0;
     if (o->type == LT_OPT_ENUM)
         for (const char *c = o->choices; *c; c++) *c == '|' ? fputs(bar, out) : fputc(*c, out);
     else
-        fputs(lt_option_type_name(o->type), out);
-    if (o->min != 0 || o->max != 0) fprintf(out, ", %.10g to %.10g", o->min, o->max);
-    if (o->unit) fprintf(out, " %s", o->unit);
+        fputs(type, out);
+    if (has_range) fprintf(out, ", %.10g to %.10g", o->min, o->max);
+    if (unit) fprintf(out, "%s%s", has_range ? " " : ", ", unit);
 }
 
 static void print_default(const lt_option *o, FILE *out, const char *quote)

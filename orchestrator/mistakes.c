@@ -48,18 +48,3 @@ const char *lt_meant(lt_arena *arena, const char *name, const char *const *candi
     const char *text = near ? lt_arena_printf(arena, ": did you mean \"%s\"?", near) : NULL;
     return text ? text : "";
 }
-
-const char *lt_toml_type_name(lt_toml_type type)
-{
-    static const char *const names[] = {"a string", "an integer", "a number", "a boolean",
-                                        "a time",   "an array",   "a table"};
-    return names[type];
-}
-
-lt_toml *lt_toml_find(const lt_toml *table, const char *key)
-{
-    if (!table || table->type != LT_TOML_TABLE) return NULL;
-    for (int i = 0; i < table->n_items; i++)
-        if (!strcmp(table->items[i].key, key)) return &table->items[i];
-    return NULL;
-}

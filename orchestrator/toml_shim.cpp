@@ -7,6 +7,7 @@ extern "C" {
 #include "orchestrator/toml_shim.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <sstream>
 #include <string>
@@ -124,4 +125,19 @@ extern "C" lt_status lt_toml_parse(const char *text, size_t bytes, lt_arena *are
     } catch (const std::exception &error) {
         return lt_fail(err, LT_E_INTERNAL, "reading TOML: %s", error.what());
     }
+}
+
+extern "C" const char *lt_toml_type_name(lt_toml_type type)
+{
+    static const char *const names[] = {"a string", "an integer", "a number", "a boolean",
+                                        "a time",   "an array",   "a table"};
+    return names[type];
+}
+
+extern "C" lt_toml *lt_toml_find(const lt_toml *table, const char *key)
+{
+    if (!table || table->type != LT_TOML_TABLE) return nullptr;
+    for (int i = 0; i < table->n_items; i++)
+        if (!strcmp(table->items[i].key, key)) return &table->items[i];
+    return nullptr;
 }

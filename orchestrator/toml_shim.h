@@ -39,14 +39,14 @@ extern "C" {
 lt_status lt_toml_parse(const char *text, size_t bytes, lt_arena *arena, lt_toml **root, lt_where *where,
                         lt_err *err);
 
-#ifdef __cplusplus
-}
-#endif
-
 /* "string", "integer", ... */
 const char *lt_toml_type_name(lt_toml_type type);
 
 /* The item of a table with this key, or NULL (also when `table` is NULL or no table). */
 lt_toml *lt_toml_find(const lt_toml *table, const char *key);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
