@@ -6,8 +6,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* Measured: RssAnon of the running process less what is counted apart (libraries' tables, threads, sockets). */
-enum { BASE_BYTES = 12 << 20 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what oneDNN keeps
+ * for each shape of tile: code it makes, and tables for each pixel. */
+enum { BASE_BYTES = 4 << 20, SHAPE_BYTES = 2 << 20, PIXEL_BYTES = 34 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -26,6 +27,11 @@ static lt_status check_input(const lt_stream *in, int factor, lt_err *err)
             "frames of clip %s are %ux%u; the VAE needs multiples of %d (the stage decode pads to them)",
             in->name, in->width, in->height, factor);
     return LT_OK;
+}
+
+static bool has_tiles(const lt_encode_plan *p)
+{
+    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
 }
 
 /* The request for models/tiling.h that the option `tile` stands for. */
@@ -59,13 +65,37 @@ size_t lt_encode_value_bytes(const lt_encode_geometry *g)
     return lt_encode_moment_bytes(g) / sizeof(float) * lt_dtype_bytes(g->dtype);
 }
 
+/* How many different sizes the tiles of an axis have, and all of them together. */
+static size_t axis_shapes(const lt_encode_plan *p, int size, size_t *total)
+{
+    size_t n = 0;
+    int stride = (int)(p->tile * (1 - p->overlap)), before = 0;
+    if (!has_tiles(p) || stride < 1) stride = size;
+    for (int start = *total = 0; start < size; start += stride) {
+        int length = LT_MIN(has_tiles(p) ? p->tile : size, size - start);
+        if (length == before) continue;
+        before = length;
+        *total += (size_t)length;
+        n++;
+    }
+    return n;
+}
+
+static size_t table_bytes(const lt_encode_plan *p)
+{
+    size_t height, width, shapes = axis_shapes(p, p->height, &height);
+    shapes *= axis_shapes(p, p->width, &width);
+    return shapes * SHAPE_BYTES + height * width * (size_t)p->batch * PIXEL_BYTES;
+}
+
 /* What a replica holds beside the workspace: packed weights; moments and values of a chunk; a cache's value, packed and
  * on its way to the disk. */
 static size_t held_bytes(const lt_vae_encode_config *config, const lt_encode_geometry *g, bool cache)
 {
     size_t moments = lt_encode_moment_bytes(g), values = lt_encode_value_bytes(g),
            kinds = config->logvar ? 2 : 1;
-    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0);
+    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0) +
+           table_bytes(&g->plan);
 }
 
 /* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
@@ -114,11 +144,6 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
                        (double)held / 0x1p20, (double)memory / 0x1p20);
     request.memory = memory - held;
     return choose(host, &request, g, err);
-}
-
-static bool has_tiles(const lt_encode_plan *p)
-{
-    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
 }
 
 void lt_encode_tile_text(const lt_encode_geometry *g, char *text, size_t text_bytes)
