@@ -20,7 +20,7 @@ typedef struct side {
     AVFormatContext *in, *out;
     int *target;       /* stream of `out` by stream of `in`; -1: left out */
     int64_t *last_dts; /* by stream of `out` */
-    int64_t shift;     /* seconds */
+    int64_t shift;     /* seconds; at least one, for packets before 0 that decoders need (priming) */
 } side;
 
 static bool is_wanted(const AVStream *stream)
@@ -220,7 +220,7 @@ fail:
 lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, lt_arena *arena,
                        const char **path, lt_err *err)
 {
-    side s = {.input = input};
+    side s = {.input = input, .shift = 1};
     *path = NULL;
     lt_status status = open_input(&s, err);
     if (status) goto done;

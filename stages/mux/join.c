@@ -143,6 +143,8 @@ static lt_status write_header(join *j, lt_err *err)
 static lt_status write_packet(join *j, AVPacket *packet, AVRational from, int stream, lt_err *err)
 {
     int64_t origin = av_rescale_q(j->origin, time_base(j->request), from);
+    if (stream > 0 && packet->pts < origin && !(j->out->oformat->flags & AVFMT_TS_NEGATIVE))
+        return LT_OK; /* priming before the start: such a format would move all streams for it */
     packet->pts -= origin;
     packet->dts -= origin;
     packet->stream_index = stream;
