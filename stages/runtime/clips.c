@@ -49,6 +49,7 @@ void rt_clip_arrived(rt *rt, int port, uint32_t index, const lt_stream *stream)
         rt_fail(rt, &err, NULL);
         return;
     }
+    if (rt->quits) return; /* the main thread is looking at what is open */
     rt_clip *clip = rt_clip_find(rt, index);
     if (!clip) clip = add_clip(rt, index);
     if (!clip) return;
@@ -90,14 +91,17 @@ void rt_clips_known(rt *rt, const Lt__Wire__Clips *clips)
 
 void rt_clip_give_up(rt *rt, uint32_t index, const char *reason)
 {
+    if (rt->quits) return;
     rt_clip *clip = rt_clip_find(rt, index);
     if (!clip && index >= rt->n_closed && !rt_is_source(rt)) clip = add_clip(rt, index);
     if (!clip || clip->ends) return;
     lt_log(LT_LOG_WARN, "clip %u is given up: %s", index, reason);
     clip->ends = true;
     clip->complete = false;
-    clip->reason = lt_arena_strdup(&clip->arena, reason);
-    if (!clip->reason) clip->reason = "";
+    clip->is_given_up = true;
+    size_t n = LT_MIN(strlen(reason), sizeof clip->reason - 1);
+    while (n && ((unsigned char)reason[n] & 0xc0) == 0x80) n--; /* no half a character */
+    memcpy(clip->reason, reason, n);
 }
 
 void rt_clip_safe(rt *rt, rt_clip *clip, uint32_t edge, uint64_t unit)
@@ -181,7 +185,7 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
 
 /* ---- finishing -------------------------------------------------------------------------------------------------------------- */
 
-static void tell_upstream(rt *rt, const rt_clip *clip)
+static void tell_upstream(rt *rt, rt_clip *clip)
 {
     for (int port = 0; port < rt->stage->n_inputs; port++) {
         Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
@@ -190,7 +194,7 @@ static void tell_upstream(rt *rt, const rt_clip *clip)
         safe.unit = clip->clip.inputs[port] ? clip->inputs[port].n_units : UINT64_MAX;
         header.body_case = LT__WIRE__HEADER__BODY_SAFE;
         header.safe = &safe;
-        if (clip->reason) {
+        if (clip->is_given_up) {
             give_up.reason = clip->reason;
             header.body_case = LT__WIRE__HEADER__BODY_GIVE_UP;
             header.give_up = &give_up;
@@ -207,12 +211,12 @@ static void close_clip(rt *rt, rt_clip *clip)
     rt_input_drop_clip(rt, index);
     if (rt->output.socket) rt_output_drop_clip(rt, index);
     /* Cut short because it was told to: the clip stays open for the next run. */
-    bool was_stopped = rt_is_sink(rt) && rt->was_stopped && !clip->complete && !clip->reason;
+    bool was_stopped = rt_is_sink(rt) && rt->was_stopped && !clip->complete && !clip->is_given_up;
     if (!was_stopped) rt->n_closed = LT_MAX(rt->n_closed, index + 1);
     /* Done is written before anyone upstream can forget the clip. */
     if (rt_is_sink(rt) && ((rt->is_ended && rt->n_closed >= rt->n_clips) || was_stopped)) rt_finish_sink(rt);
     if (!was_stopped) tell_upstream(rt, clip);
-    if (rt->output.socket && clip->reason) rt_output_give_up(rt, clip);
+    if (rt->output.socket && clip->is_given_up) rt_output_give_up(rt, clip);
     if (rt->output.socket) rt_output_announce_clips(rt);
     lt_arena_finish(&clip->arena);
     clip->state = RT_CLIP_NONE;

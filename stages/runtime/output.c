@@ -160,7 +160,7 @@ void rt_output_give_up(rt *rt, const rt_clip *clip)
 {
     Lt__Wire__GiveUp give_up = LT__WIRE__GIVE_UP__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
-    give_up.reason = clip->reason ? clip->reason : "";
+    give_up.reason = (char *)clip->reason;
     header.body_case = LT__WIRE__HEADER__BODY_GIVE_UP;
     header.give_up = &give_up;
     tell_all(rt, clip->clip.index, &header);

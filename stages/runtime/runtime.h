@@ -82,11 +82,12 @@ typedef struct rt_clip {
     rt_clip_state state;
     lt_arena arena;
     lt_stream inputs[LT_MAX_PORTS], output;
-    uint64_t safe_edges;   /* bit: a consumer stage has all of it */
-    uint64_t next_unit;    /* sink */
-    uint64_t frames;       /* made by this incarnation */
-    bool ends, complete;   /* to be finished, and how */
-    char *reason;          /* why it was given up, or NULL */
+    uint64_t safe_edges; /* bit: a consumer stage has all of it */
+    uint64_t next_unit;  /* sink */
+    uint64_t frames;     /* made by this incarnation */
+    bool ends, complete; /* to be finished, and how */
+    bool is_given_up;
+    char reason[256];      /* why */
     bool is_stage_open;    /* the stage's open_clip succeeded: finish_clip is owed */
     _Atomic uint64_t safe; /* sink, set by the main thread: durable below this */
     uint64_t safe_sent;

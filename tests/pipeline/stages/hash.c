@@ -29,6 +29,7 @@ uint64_t hash_payload(uint64_t seed, const lt_payload *payload)
     uint64_t hash = mix(seed ^ payload->unit);
     for (int i = 0; i < payload->n_spans; i++) {
         const lt_span *span = &payload->spans[i];
+        if ((uintptr_t)span->data % LT_PAYLOAD_ALIGNMENT) hash++; /* the contract is broken: let it be seen */
         hash = mix(hash + span->first * 31 + span->count * 7 + (uint64_t)span->dtype);
         hash = hash_bytes(hash, span->data, span->bytes);
     }

@@ -124,34 +124,77 @@ static void garbage_at_producers_is_dropped(void **state)
 
 /* ---- a false producer -------------------------------------------------------------------------------------------------------- */
 
+static void say_hello(void *socket, const char *edge, uint32_t replica, uint32_t incarnation)
+{
+    Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
+    Lt__Wire__Hello hello = LT__WIRE__HELLO__INIT;
+    void *data;
+    size_t bytes;
+    lt_err err;
+    header.run = 77;
+    header.incarnation = incarnation;
+    hello.edge = (char *)edge;
+    hello.replica = replica;
+    header.body_case = LT__WIRE__HEADER__BODY_HELLO;
+    header.hello = &hello;
+    assert_int_equal(lt_header_pack(&header, &data, &bytes, &err), LT_OK);
+    zmq_send(socket, data, bytes, ZMQ_DONTWAIT);
+    free(data);
+}
+
+/* What the true producer says of its clip, as incarnation 5 would; *bytes long, to be freed. */
+static void *learn_open(void *context, const actor *producer, size_t *bytes)
+{
+    void *socket = zmq_socket(context, ZMQ_DEALER), *data = NULL;
+    char message[4096];
+    lt_err err;
+    set_int(socket, ZMQ_LINGER, 0);
+    assert_int_equal(zmq_connect(socket, producer->endpoint), 0);
+    say_hello(socket, "1>2", 7, 1);
+    while (!data) {
+        Lt__Wire__Header *header;
+        int n = zmq_recv(socket, message, sizeof message, 0);
+        assert_int_equal(lt_header_unpack(message, (size_t)n, &header, &err), LT_OK);
+        header->incarnation = 5;
+        if (header->body_case == LT__WIRE__HEADER__BODY_OPEN)
+            assert_int_equal(lt_header_pack(header, &data, bytes, &err), LT_OK);
+        lt__wire__header__free_unpacked(header, NULL);
+    }
+    zmq_close(socket);
+    return data;
+}
+
+/* A unit that is wrong in some way: its place, its size, its description, or who made it. */
 static void lie(void *socket, const void *id, size_t id_bytes, uint64_t unit)
 {
+    static const char zeros[64];
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
     Lt__Wire__Unit message = LT__WIRE__UNIT__INIT;
     Lt__Wire__Span span = LT__WIRE__SPAN__INIT, *spans[1] = {&span};
     void *data;
     size_t bytes;
     lt_err err;
+    int kind = (int)(next_random() % 5);
     header.run = 77;
-    header.incarnation = 5;
+    header.incarnation = kind == 0 ? 4 : 5; /* the first kind is right, but of a process that is dead */
     header.body_case = LT__WIRE__HEADER__BODY_UNIT_DONE;
     header.unit_done = &message;
     message.unit = unit;
-    message.bytes = next_random() % 3 ? 64 : 1 << 30;
+    message.bytes = kind == 1 ? 1 << 30 : 64;
     message.spans = spans;
-    message.n_spans = next_random() % 2;
-    span.count = 1, span.dtype = LT__WIRE__DTYPE__DTYPE_U8, span.bytes = next_random() % 128;
-    bool is_slot = next_random() % 2;
+    message.n_spans = kind != 2;
+    span.count = 1, span.dtype = LT__WIRE__DTYPE__DTYPE_U8, span.bytes = 64;
+    bool is_slot = kind && next_random() % 2;
     message.payload_case = is_slot ? LT__WIRE__UNIT__PAYLOAD_SLOT : LT__WIRE__UNIT__PAYLOAD_INLINE;
     if (is_slot)
-        message.slot = (uint32_t)(next_random() % 100);
+        message.slot = (uint32_t)(next_random() % 2 ? next_random() % 4 : next_random());
     else
         message.inline_ = true;
     assert_int_equal(lt_header_pack(&header, &data, &bytes, &err), LT_OK);
+    bool has_frame = !kind || next_random() % 2; /* of a wrong size, or where none belongs */
     zmq_send(socket, id, id_bytes, ZMQ_SNDMORE);
-    bool has_frame = next_random() % 2; /* of a wrong size, or where none belongs */
     zmq_send(socket, data, bytes, has_frame ? ZMQ_SNDMORE : 0);
-    if (has_frame) zmq_send(socket, "x", 1, 0);
+    if (has_frame) zmq_send(socket, zeros, kind ? next_random() % sizeof zeros : sizeof zeros, 0);
     free(data);
 }
 
@@ -166,12 +209,18 @@ static void a_false_producer_is_not_believed(void **state)
     set_option(&t, 1, "sleep_ms", "5");
     troupe_start(&t);
     while (t.actors[2].units_done < 10) troupe_listen(&t);
+    size_t open_bytes;
+    void *open = learn_open(context, &t.actors[1], &open_bytes);
     troupe_tell_peer(&t, &t.actors[1], &t.actors[2], 5, endpoint);
     unsigned char id[64];
     int id_bytes = zmq_recv(router, id, sizeof id, 0);
     assert_in_range(id_bytes, 1, sizeof id);
-    for (int i = 0; i < 300; i++) {
-        lie(router, id, (size_t)id_bytes, next_random() % 30);
+    zmq_send(router, id, (size_t)id_bytes, ZMQ_SNDMORE);
+    zmq_send(router, open, open_bytes, 0);
+    free(open);
+    uint64_t done = t.actors[2].units_done;
+    for (int i = 0; i < 400; i++) {
+        lie(router, id, (size_t)id_bytes, done + next_random() % 8);
         zmq_send(router, id, (size_t)id_bytes, ZMQ_SNDMORE);
         send_garbage(router);
         troupe_act(&t, 0.002, 0, 0, 0);
@@ -188,23 +237,6 @@ static void a_false_producer_is_not_believed(void **state)
 
 /* ---- keys ---------------------------------------------------------------------------------------------------------------------- */
 
-static void say_hello(void *socket)
-{
-    Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
-    Lt__Wire__Hello hello = LT__WIRE__HELLO__INIT;
-    void *data;
-    size_t bytes;
-    lt_err err;
-    header.run = 77;
-    header.incarnation = 9;
-    hello.edge = "0>1";
-    header.body_case = LT__WIRE__HEADER__BODY_HELLO;
-    header.hello = &hello;
-    assert_int_equal(lt_header_pack(&header, &data, &bytes, &err), LT_OK);
-    zmq_send(socket, data, bytes, ZMQ_DONTWAIT);
-    free(data);
-}
-
 /* What a producer answers within half a second to someone with these keys; -1: nothing. */
 static int ask(void *context, const actor *producer, const char *public_key, const char *secret_key)
 {
@@ -218,7 +250,7 @@ static int ask(void *context, const actor *producer, const char *public_key, con
         zmq_setsockopt(socket, ZMQ_CURVE_SECRETKEY, secret_key, 40);
     }
     assert_int_equal(zmq_connect(socket, producer->endpoint), 0);
-    say_hello(socket);
+    say_hello(socket, "0>1", 0, 9);
     int n = zmq_recv(socket, answer, sizeof answer, 0);
     zmq_close(socket);
     return n;
