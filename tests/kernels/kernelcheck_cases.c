@@ -50,7 +50,7 @@ static void conv_shapes(op_case *k, rng *r, bool big)
         k->ints[i] = size[i] > 1 ? PICK(r, 0, 1, 2) : PICK(r, 0, 1);
         k->ints[3 + 2 * i] = size[i] > 1 ? rng_range(r, 0, size[i] / 2) : 0;
         k->ints[4 + 2 * i] = size[i] > 1 ? rng_range(r, 0, size[i] / 2) : 0;
-        x[1 + i] = big ? (i == 0 ? rng_range(r, 3, 5) : rng_range(r, 10, 40)) : rng_range(r, 1, wide ? 3 : 9);
+        x[1 + i] = big ? (i == 0 ? rng_range(r, 2, 3) : rng_range(r, 8, 24)) : rng_range(r, 1, wide ? 3 : 9);
         if (x[1 + i] < size[i]) x[1 + i] = size[i];
     }
     x[4] = in;
@@ -107,9 +107,9 @@ static void make_linear(op_case *k, rng *r, bool big)
     k->run = run_linear;
     k->n_inputs = k->n_weights = 2;
     k->act = (lt_activation)rng_range(r, LT_ACT_NONE, LT_ACT_QUICK_GELU);
-    int64_t rows = big ? rng_range(r, 90, 800) : rng_range(r, 1, 120), batch = rng_range(r, big ? 1 : 0, 3);
-    int64_t in = big ? PICK(r, 320, 768, 1280, 5120) : PICK(r, 1, 3, 8, 31, 64, 100, 520, 1030);
-    int64_t out = big ? PICK(r, 320, 512, 768, 1540) : PICK(r, 1, 3, 8, 33, 64, 96, 520);
+    int64_t rows = big ? rng_range(r, 90, 300) : rng_range(r, 1, 120), batch = rng_range(r, big ? 1 : 0, 3);
+    int64_t in = big ? PICK(r, 320, 768, 1280) : PICK(r, 1, 3, 8, 31, 64, 100, 520, 1030);
+    int64_t out = big ? PICK(r, 320, 512, 770) : PICK(r, 1, 3, 8, 33, 64, 96, 520);
     values v = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE);
     k->inputs[0] = (spec){.rank = 3, .shape = {batch, rows, in}, .dtype = DTYPE_CONTEXT, .values = v};
     k->inputs[1] = (spec){
@@ -140,7 +140,7 @@ static void make_group_norm(op_case *k, rng *r, bool big)
     k->act = (lt_activation)PICK(r, LT_ACT_NONE, LT_ACT_SILU, LT_ACT_SILU, LT_ACT_GELU_ERF);
     int64_t groups = PICK(r, 1, 2, 4, 32), width = PICK(r, 1, 2, 3, 4, 10);
     if (big) groups = 32;
-    int64_t channels = groups * width, side = big ? rng_range(r, 100, 200) : rng_range(r, 1, 12);
+    int64_t channels = groups * width, side = big ? rng_range(r, 60, 120) : rng_range(r, 1, 12);
     values v = (values)PICK(r, VALUES_NORMAL, VALUES_OFFSET, VALUES_SMALL);
     k->inputs[0] = (spec){.rank = 4,
                           .shape = {rng_range(r, big ? 1 : 0, 3), side, side + 1, channels},
@@ -167,9 +167,9 @@ static void make_attention(op_case *k, rng *r, bool big)
     k->op = "attention";
     k->run = run_attention;
     k->n_inputs = 4;
-    int64_t batch = rng_range(r, big ? 1 : 0, 3), heads = big ? PICK(r, 1, 8) : rng_range(r, 1, 3);
-    int64_t queries = big ? rng_range(r, 100, 1100) : rng_range(r, 1, 130);
-    int64_t keys = big ? rng_range(r, 500, 1100) : PICK(r, 1, 7, 33, 77, 130, 600);
+    int64_t batch = rng_range(r, big ? 1 : 0, 3), heads = big ? PICK(r, 1, 2) : rng_range(r, 1, 3);
+    int64_t queries = big ? rng_range(r, 100, 400) : rng_range(r, 1, 130);
+    int64_t keys = big ? rng_range(r, 500, 700) : PICK(r, 1, 7, 33, 77, 130, 600);
     int64_t width = big ? PICK(r, 64, 128, 512) : PICK(r, 1, 5, 32, 40, 64);
     if (!big && rng_range(r, 0, 9) == 0) width = 520;
     bool masked = rng_range(r, 0, 2) == 0;
