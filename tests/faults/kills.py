@@ -87,9 +87,13 @@ def tcp_replicas_and_cache(folder):
     disturbed(folder, "tcp-replicas", 6, transport="tcp", replicas=2, cache=True)
 
 
-def inodes(segments):
-    """{name: inode} of the finished segments."""
-    return {path.name: path.stat().st_ino for path in segments.glob("[0-9]*") if path.suffix != ".part"}
+def inodes(run_folder):
+    """{file: inode} of the finished segments: those in the list."""
+    try:
+        listed = json.loads((run_folder / "segments.json").read_text())["segments"]
+    except FileNotFoundError:
+        return {}
+    return {segment["file"]: (run_folder / "segments" / segment["file"]).stat().st_ino for segment in listed}
 
 
 def cache_transactions(cache):
@@ -102,11 +106,11 @@ def the_orchestrator(folder):
     expected = reference(folder)
     output, cache = folder / "out.mp4", folder / "cache"
     graph = write_graph(folder / "run.toml", SOURCE, output, cache=cache, **OPTIONS)
-    segments = folder / "out.mp4.longtake" / "segments"
+    run_folder = folder / "out.mp4.longtake"
     for _ in range(3):
         going = Run(graph)
-        before = len(inodes(segments))
-        wait_until(lambda: not going.running() or len(inodes(segments)) > before, 60, "one more segment")
+        before = len(inodes(run_folder))
+        wait_until(lambda: not going.running() or len(inodes(run_folder)) > before, 60, "one more segment")
         if not going.running():
             break
         stages = stage_pids(going.pid)
@@ -114,12 +118,12 @@ def the_orchestrator(folder):
         going.process.wait()
         wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") and open(f"/proc/{pid}/cmdline").read() for pid in stages),
                    10, "the stages of a killed orchestrator end")
-    finished, chunks = inodes(segments), cache_transactions(cache)
+    finished, chunks = inodes(run_folder), cache_transactions(cache)
     n_chunks = (FRAMES + 3) // 4
     missing = n_chunks - cached_chunks(cache)
     run(graph)
     assert sha256(output) == expected, "the continued run's output differs"
-    after = inodes(segments)
+    after = inodes(run_folder)
     assert all(after.get(name) == inode for name, inode in finished.items()), f"segments were made again: {finished} -> {after}"
     written = cache_transactions(cache) - chunks
     assert written <= missing + 2, f"{written} cache transactions for {missing} missing chunks"

@@ -4,10 +4,8 @@ Python's standard library only. Programs are taken from $LT_BIN (build/bin); eve
 """
 
 import hashlib
-import json
 import os
 import pathlib
-import random
 import shutil
 import signal
 import subprocess
@@ -51,18 +49,6 @@ def stage_pids(orchestrator_pid):
         if int(after_name[1]) == orchestrator_pid and after_name[0] != "Z" and program.startswith("stage-"):
             found[int(entry)] = program
     return found
-
-
-def memory_bytes(pid):
-    """RssAnon + RssShmem: pages of mapped files are not ours."""
-    total = 0
-    try:
-        for line in open(f"/proc/{pid}/status"):
-            if line.startswith(("RssAnon:", "RssShmem:")):
-                total += int(line.split()[1]) * 1024
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return total
 
 
 class Folder:
@@ -126,7 +112,6 @@ class Run:
         self.log = open(log or f"{graph}.log", "ab")
         self.process = subprocess.Popen([BIN / "orchestrator", "run", str(graph), *map(str, arguments)], stdin=subprocess.DEVNULL,
                                         stdout=self.log, stderr=self.log, start_new_session=True)
-        self.peaks = {}
 
     @property
     def pid(self):
@@ -137,14 +122,6 @@ class Run:
 
     def stages(self):
         return stage_pids(self.pid)
-
-    def watch_memory(self, interval=0.05):
-        """Until the end, keep the highest memory of each stage; returns the exit code."""
-        while self.running():
-            for pid, program in self.stages().items():
-                self.peaks[program] = max(self.peaks.get(program, 0), memory_bytes(pid))
-            time.sleep(interval)
-        return self.process.wait()
 
     def kill_stage(self, rng, only=None):
         """kill -9 of one stage chosen by rng; its program, or None when there was none."""
@@ -200,8 +177,8 @@ def main(tests):
             with Folder(test.__name__) as folder:
                 test(folder)
             print(f"ok      {test.__name__} ({time.monotonic() - started:.1f} s)", flush=True)
-        except AssertionError as error:
+        except Exception as error:
             failed += 1
-            print(f"FAILED  {test.__name__}: {error}", flush=True)
+            print(f"FAILED  {test.__name__}: {type(error).__name__}: {error}", flush=True)
     print(f"{len(chosen) - failed} passed, {failed} failed")
     sys.exit(1 if failed or not chosen else 0)
