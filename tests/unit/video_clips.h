@@ -1,0 +1,24 @@
+/* video_clips.h - a folder of small clips for the tests of video, made by the ffmpeg program. */
+#ifndef LT_VIDEO_CLIPS_H
+#define LT_VIDEO_CLIPS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Make a temporary folder; false when there is no ffmpeg program (the test is skipped then, exit code 77). */
+bool lt_clips_begin(void);
+void lt_clips_end(void); /* removes the folder */
+
+/* Path in the folder; the text lives until the sixteenth call after. */
+const char *lt_clips_path(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Run `ffmpeg -v error -y` with arguments in the folder; aborts when ffmpeg fails. */
+void lt_clips_ffmpeg(const char *arguments, ...) __attribute__((format(printf, 1, 2)));
+
+/* A whole file; freed by free(). NULL: it is not there. */
+void *lt_clips_load(const char *path, size_t *bytes);
+bool lt_clips_same(const char *a, const char *b);
+int64_t lt_clips_inode(const char *path); /* -1: not there */
+
+#endif

@@ -1,0 +1,453 @@
+/* video_mux_test.c - decode into mux: kills, stops, timestamps, audio, blending, bad settings. */
+#include "models/tiling.h"
+#include "proto/wire.h"
+#include "stages/decode/decode.h"
+#include "stages/video/ffmpeg.h"
+#include "stages/mux/mux.h"
+#include "stages/video/video.h"
+#include "tests/unit/video_clips.h"
+#include "tests/unit/video_harness.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+/* after the above, as it demands */
+#include <cmocka.h>
+
+#define FAST "options=crf=20:preset=veryfast", "segment=24"
+
+static const char *run_folder(const char *name)
+{
+    const char *path = lt_clips_path("%s", name);
+    mkdir(path, 0777);
+    return path;
+}
+
+/* "name=" and a path of the folder. */
+static const char *option(const char *name, const char *file)
+{
+    static char texts[16][300];
+    static int next;
+    char *text = texts[next++ % 16];
+    snprintf(text, sizeof texts[0], "%s=%s", name, lt_clips_path("%s", file));
+    return text;
+}
+
+static void run_whole(const char *folder, const char *input, const char *output, const char *more)
+{
+    lt_err err = {0};
+    const char *decode[] = {option("input", input), more, NULL},
+               *mux[] = {option("output", output), FAST, NULL};
+    if (lt_run_chain(run_folder(folder), decode, mux, -1, -1, NULL, &err)) fail_msg("%s", err.text);
+}
+
+/* ---- restarts ---------------------------------------------------------------------------------------------- */
+
+static void make_clip(void)
+{
+    if (access(lt_clips_path("av.mp4"), R_OK))
+        lt_clips_ffmpeg(
+            "-f lavfi -i testsrc2=size=160x96:rate=24:duration=4 -f lavfi -i sine=duration=4 -c:v libx264 "
+            "-g 30 -bf 2 -pix_fmt yuv420p -c:a aac -metadata title=hello av.mp4");
+}
+
+/* Killed after every number of units: the same file in the end, and finished segments are not touched. */
+static void killed(void **state)
+{
+    make_clip();
+    run_whole("plain", "av.mp4", "plain.mp4", NULL);
+    for (int units = 1; units < 12; units += 3) {
+        lt_err err = {0};
+        int64_t made;
+        char name[32], segment[64];
+        snprintf(name, sizeof name, "killed%d", units);
+        snprintf(segment, sizeof segment, "%s/segments/00000.mp4", name);
+        const char *decode[] = {option("input", "av.mp4"), NULL},
+                   *mux[] = {option("output", "killed.mp4"), FAST, NULL};
+        const char *folder = run_folder(name);
+        assert_int_equal(lt_run_chain(folder, decode, mux, units, -1, NULL, &err), LT_AGAIN);
+        int64_t inode = lt_clips_inode(lt_clips_path("%s", segment));
+        if (lt_run_chain(folder, decode, mux, -1, -1, &made, &err)) fail_msg("%s", err.text);
+        if (units >= 4) {
+            assert_true(inode >= 0);
+            assert_true(made < 12);
+        }
+        if (inode >= 0) assert_int_equal(inode, lt_clips_inode(lt_clips_path("%s", segment)));
+        assert_true(lt_clips_same(lt_clips_path("plain.mp4"), lt_clips_path("killed.mp4")));
+    }
+}
+
+/* Asked to stop in the middle of a segment: it is finished, and the run can go on. */
+static void stopped(void **state)
+{
+    lt_err err = {0};
+    int64_t made;
+    const char *decode[] = {option("input", "av.mp4"), "chunk=7", NULL};
+    const char *mux[] = {option("output", "stopped.mp4"), FAST, NULL};
+    const char *folder = run_folder("stopped");
+    assert_int_equal(lt_run_chain(folder, decode, mux, -1, 4, &made, &err), LT_END);
+    assert_int_equal(lt_clips_inode(lt_clips_path("stopped.mp4")), -1);
+    assert_true(lt_clips_inode(lt_clips_path("stopped/segments/00001.mp4")) >= 0);
+    assert_int_equal(lt_clips_inode(lt_clips_path("stopped/segments/00002.mp4")), -1);
+    assert_int_equal(lt_clips_inode(lt_clips_path("stopped/segments/00002.mp4.part")), -1);
+    assert_int_equal(lt_harness_safe, 48 / 7);
+    if (lt_run_chain(folder, decode, mux, -1, -1, &made, &err)) fail_msg("%s", err.text);
+    assert_true(lt_clips_same(lt_clips_path("plain.mp4"), lt_clips_path("stopped.mp4")));
+}
+
+/* A segment that is not as noted is made again, with all after it; other settings start over. */
+static void distrust(void **state)
+{
+    lt_err err = {0};
+    int64_t made;
+    const char *decode[] = {option("input", "av.mp4"), NULL},
+               *mux[] = {option("output", "again.mp4"), FAST, NULL};
+    const char *other[] = {option("output", "again.mp4"), "options=crf=30:preset=veryfast", "segment=24",
+                           NULL};
+    const char *folder = run_folder("plain");
+    assert_int_equal(truncate(lt_clips_path("plain/segments/00002.mp4"), 100), 0);
+    if (lt_run_chain(folder, decode, mux, -1, -1, &made, &err)) fail_msg("%s", err.text);
+    assert_int_equal(made, 6);
+    assert_true(lt_clips_same(lt_clips_path("plain.mp4"), lt_clips_path("again.mp4")));
+    if (lt_run_chain(folder, decode, mux, -1, -1, &made, &err)) fail_msg("%s", err.text);
+    assert_int_equal(made, 0);
+    if (lt_run_chain(folder, decode, other, -1, -1, &made, &err)) fail_msg("%s", err.text);
+    assert_int_equal(made, 12);
+}
+
+/* ---- what is written ------------------------------------------------------------------------------------------ */
+
+/* Timestamps of two files, frame by frame, in seconds. */
+static void same_times(const char *a, const char *b, double tolerance)
+{
+    lt_err err = {0};
+    lt_video *one, *two;
+    if (lt_video_open(&one, &(lt_video_request){.input = a}, &err)) fail_msg("%s", err.text);
+    if (lt_video_open(&two, &(lt_video_request){.input = b}, &err)) fail_msg("%s", err.text);
+    const lt_video_info *x = lt_video_get_info(one), *y = lt_video_get_info(two);
+    assert_int_equal(x->n_frames, y->n_frames);
+    for (int64_t i = 0; i < x->n_frames; i++) {
+        double s = (double)x->pts[i] * x->time_base_num / x->time_base_den;
+        double t = (double)y->pts[i] * y->time_base_num / y->time_base_den;
+        if (!(s - t <= tolerance && t - s <= tolerance))
+            fail_msg("frame %lld: %.6f s and %.6f s", (long long)i, s, t);
+    }
+    lt_video_close(one);
+    lt_video_close(two);
+}
+
+static void times(void **state)
+{
+    lt_clips_ffmpeg(
+        "-f lavfi -i testsrc2=size=160x96:rate=24:duration=4 -vf \"select='not(mod(n,3))+not(mod(n,7))'\" "
+        "-vsync vfr -c:v libx264 -g 20 -bf 3 vfr.mp4 -f lavfi -i testsrc2=size=160x96:rate=24:duration=4 "
+        "-c:v libx264 -bf 2 -output_ts_offset 5 late.ts");
+    run_whole("vfr", "vfr.mp4", "vfr_out.mp4", NULL);
+    same_times(lt_clips_path("vfr.mp4"), lt_clips_path("vfr_out.mp4"), 0);
+    run_whole("vfr_mkv", "vfr.mp4", "vfr_out.mkv", NULL);
+    same_times(lt_clips_path("vfr.mp4"), lt_clips_path("vfr_out.mkv"), 0.0006);
+    run_whole("late", "late.ts", "late_out.mp4", NULL);
+    run_whole("single", "vfr.mp4", "single.mp4", "frames=1");
+    lt_err err = {0};
+    lt_video *video;
+    if (lt_video_open(&video, &(lt_video_request){.input = lt_clips_path("late_out.mp4")}, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(lt_video_get_info(video)->pts[0], 0);
+    lt_video_close(video);
+    if (lt_video_open(&video, &(lt_video_request){.input = lt_clips_path("single.mp4")}, &err))
+        fail_msg("%s", err.text);
+    assert_int_equal(lt_video_get_info(video)->n_frames, 1);
+    lt_video_close(video);
+}
+
+/* First and last audio timestamps and their number, by FFmpeg itself. */
+typedef struct audio {
+    double first, end;
+    int n;
+} audio;
+
+static audio audio_of(const char *path)
+{
+    audio a = {1e9, -1e9, 0};
+    AVFormatContext *file = NULL;
+    AVPacket *packet = av_packet_alloc();
+    assert_int_equal(avformat_open_input(&file, path, NULL, NULL), 0);
+    avformat_find_stream_info(file, NULL);
+    while (av_read_frame(file, packet) >= 0) {
+        const AVStream *stream = file->streams[packet->stream_index];
+        if (stream->codecpar->codec_type == AVMEDIA_TYPE_AUDIO) {
+            double at = (double)packet->pts * av_q2d(stream->time_base);
+            a.first = LT_MIN(a.first, at);
+            a.end = LT_MAX(a.end, at + (double)packet->duration * av_q2d(stream->time_base));
+            a.n++;
+        }
+        av_packet_unref(packet);
+    }
+    av_packet_free(&packet);
+    avformat_close_input(&file);
+    return a;
+}
+
+static void sound(void **state)
+{
+    audio source = audio_of(lt_clips_path("av.mp4")), whole = audio_of(lt_clips_path("plain.mp4"));
+    assert_int_equal(source.n, whole.n);
+    assert_true(source.first == whole.first);
+    lt_err err = {0};
+    const char *decode[] = {option("input", "av.mp4"), "start=1", "frames=48", NULL};
+    const char *mux[] = {option("output", "part.mp4"), FAST, NULL};
+    if (lt_run_chain(run_folder("part"), decode, mux, -1, -1, NULL, &err)) fail_msg("%s", err.text);
+    audio part = audio_of(lt_clips_path("part.mp4"));
+    assert_true(part.first > -0.03 && part.first < 0.03 && part.end > 1.97 && part.end < 2.05);
+    const char *silent[] = {option("output", "silent.mp4"), FAST, "audio=none", NULL};
+    if (lt_run_chain(run_folder("silent"), decode, silent, -1, -1, NULL, &err)) fail_msg("%s", err.text);
+    assert_int_equal(audio_of(lt_clips_path("silent.mp4")).n, 0);
+}
+
+/* A lossless encoder in RGB gives back the very frames, deep ones too, and visible sizes are restored. */
+static void lossless(void **state)
+{
+    static const char *const graphs[] = {"testsrc2=size=160x96:rate=24:duration=1,scale=161:97,format=rgb24",
+                                         "testsrc2=size=160x96:rate=24:duration=1,format=rgb48le"};
+    for (int i = 0; i < 2; i++) {
+        char input[160], format[40];
+        lt_err err = {0};
+        snprintf(input, sizeof input, "input=lavfi:%s", graphs[i]);
+        snprintf(format, sizeof format, "pixel_format=%s", i ? "gbrp16le" : "bgr0");
+        const char *decode[] = {input, NULL},
+                   *mux[] = {option("output", "lossless.mkv"), "codec=ffv1", format, NULL};
+        char folder[16];
+        snprintf(folder, sizeof folder, "lossless%d", i);
+        if (lt_run_chain(run_folder(folder), decode, mux, -1, -1, NULL, &err)) fail_msg("%s", err.text);
+        lt_video *a, *b;
+        if (lt_video_open(&a, &(lt_video_request){.input = input + 6}, &err)) fail_msg("%s", err.text);
+        if (lt_video_open(&b, &(lt_video_request){.input = lt_clips_path("lossless.mkv")}, &err))
+            fail_msg("%s", err.text);
+        assert_int_equal(lt_video_get_info(a)->visible_width, lt_video_get_info(b)->visible_width);
+        assert_int_equal(lt_video_get_info(a)->bits, i ? 16 : 8);
+        size_t bytes = lt_video_frame_bytes(lt_video_get_info(a));
+        uint8_t *x = malloc(bytes), *y = malloc(bytes);
+        for (int f = 0; f < 24; f++) {
+            assert_int_equal(lt_video_read(a, f, x, &err), LT_OK);
+            assert_int_equal(lt_video_read(b, f, y, &err), LT_OK);
+            assert_memory_equal(x, y, bytes);
+        }
+        free(x);
+        free(y);
+        lt_video_close(a);
+        lt_video_close(b);
+    }
+}
+
+/* ---- units out of order ------------------------------------------------------------------------------------- */
+
+static void any_order(void **state)
+{
+    static const uint64_t order[] = {2, 0, 1, 5, 3, 4, 11, 6, 6, 9, 0, 10};
+    lt_err err = {0};
+    lt_driver one, two;
+    lt_payload a, b;
+    const char *options[] = {option("input", "av.mp4"), "ring=2", NULL};
+    assert_int_equal(lt_driver_open(&one, &lt_decode_stage, "", options, &err), LT_OK);
+    assert_int_equal(lt_driver_open(&two, &lt_decode_stage, "", options, &err), LT_OK);
+    if (lt_driver_open_clip(&one, NULL, &err)) fail_msg("%s", err.text);
+    if (lt_driver_open_clip(&two, NULL, &err)) fail_msg("%s", err.text);
+    uint8_t *units = malloc(12 * one.output.unit_bytes);
+    for (uint64_t u = 0; u < 12; u++) {
+        assert_int_equal(lt_driver_make(&one, u, &a, &err), LT_OK);
+        memcpy(units + u * one.output.unit_bytes, a.data, a.bytes);
+    }
+    for (size_t i = 0; i < LT_COUNT(order); i++) {
+        if (lt_driver_make(&two, order[i], &b, &err)) fail_msg("%s", err.text);
+        assert_int_equal(b.spans[0].first, order[i] * 8);
+        assert_memory_equal(b.data, units + order[i] * one.output.unit_bytes, b.bytes);
+    }
+    free(units);
+    lt_driver_close(&one);
+    lt_driver_close(&two);
+}
+
+/* ---- windows ------------------------------------------------------------------------------------------------ */
+
+enum { W = 64, H = 48, N = 60, WINDOW = 16, STRIDE = 12 };
+
+/* A picture's value at a place: something that moves. */
+static float value_at(int64_t frame, int i)
+{
+    return (float)((i * 7 + frame * 13) % 255) / 127.5f - 1;
+}
+
+/* Window k as vae_decode would send it: sums where windows overlap, bytes between. */
+static void make_window(const lt_decode_plan *plan, int64_t k, lt_payload *payload)
+{
+    int64_t first, end, lead, trail;
+    lt_decode_window_range(plan, N, k, &first, &end);
+    lt_decode_window_shared(plan, N, k, &lead, &trail);
+    payload->n_spans = 0;
+    payload->bytes = 0;
+    payload->unit = (uint64_t)k;
+    const int64_t parts[3][2] = {
+        {first, lead}, {first + lead, end - first - lead - trail}, {end - trail, trail}};
+    for (int p = 0; p < 3; p++) {
+        bool sums = p != 1;
+        lt_span *span;
+        if (!parts[p][1]) continue;
+        size_t bytes = (size_t)parts[p][1] * W * H * 3 * (sums ? 4 : 1);
+        assert_int_equal(lt_payload_add(payload, (uint64_t)parts[p][0], (uint64_t)parts[p][1],
+                                        sums ? LT__WIRE__DTYPE__DTYPE_F32 : LT__WIRE__DTYPE__DTYPE_U8, bytes,
+                                        &span, NULL),
+                         LT_OK);
+        for (int64_t f = 0; f < parts[p][1]; f++) {
+            float weight = 1;
+            if (sums) lt_decode_weights(plan, N, k, parts[p][0] + f, &weight);
+            for (int i = 0; i < W * H * 3; i++) {
+                float value = value_at(parts[p][0] + f, i);
+                if (sums)
+                    ((float *)span->data)[f * W * H * 3 + i] = value * weight;
+                else
+                    ((uint8_t *)span->data)[f * W * H * 3 + i] = (uint8_t)((value + 1) * 127.5f + 0.5f);
+            }
+        }
+    }
+}
+
+static void fill_window_stream(lt_stream *stream, Lt__Wire__Windows *windows, Lt__Wire__Picture *picture,
+                               lt_arena *arena)
+{
+    lt__wire__stream__init(stream);
+    lt__wire__windows__init(windows);
+    lt__wire__picture__init(picture);
+    *picture = (Lt__Wire__Picture){
+        .base = picture->base, .width = W - 2, .height = H - 1, .matrix = 2, .primaries = 2, .transfer = 2};
+    windows->window = WINDOW;
+    windows->stride = STRIDE;
+    windows->tile_height = windows->stride_height = H / 8;
+    windows->tile_width = windows->stride_width = W / 8;
+    stream->kind = LT__WIRE__PORT_KIND__PORT_WINDOWS;
+    stream->dtype = LT__WIRE__DTYPE__DTYPE_U8;
+    stream->width = W;
+    stream->height = H;
+    stream->channels = 3;
+    stream->bits = 8;
+    stream->factor = 8;
+    stream->n_frames = N;
+    stream->time_base_num = 1;
+    stream->time_base_den = 24;
+    stream->last_duration = 1;
+    stream->windows = windows;
+    stream->picture = picture;
+    int64_t pts[N];
+    for (int i = 0; i < N; i++) pts[i] = i;
+    assert_int_equal(lt_stream_set_pts(stream, pts, N, arena, NULL), LT_OK);
+}
+
+/* Feed windows from where mux wants them; stop after max_windows. */
+static void run_windows(const char *folder, const char *output, int max_windows)
+{
+    lt_err err = {0};
+    lt_arena arena = {0};
+    lt_stream stream;
+    Lt__Wire__Windows windows;
+    Lt__Wire__Picture picture;
+    lt_driver mux;
+    const char *options[] = {option("output", output), "codec=ffv1", "pixel_format=bgr0", "segment=10", NULL},
+               *result;
+    fill_window_stream(&stream, &windows, &picture, &arena);
+    lt_decode_plan plan = {true, 8, H / 8, W / 8, WINDOW, STRIDE, H / 8, W / 8, H / 8, W / 8};
+    stream.n_units = (uint64_t)lt_decode_windows_count(&plan, N);
+    size_t capacity = (size_t)WINDOW * W * H * 3 * 4 + 256;
+    void *data = aligned_alloc(64, lt_round_up(capacity, 64));
+    if (lt_driver_open(&mux, &lt_mux_stage, run_folder(folder), options, &err)) fail_msg("%s", err.text);
+    if (lt_driver_open_clip(&mux, &stream, &err)) fail_msg("%s", err.text);
+    bool whole = true;
+    for (uint64_t k = mux.clip.first_unit; k < mux.clip.n_units; k++) {
+        if (max_windows-- == 0) {
+            whole = false;
+            break;
+        }
+        lt_payload payload = {.data = data, .capacity = capacity};
+        const lt_payload *input = &payload, *const *inputs = &input;
+        make_window(&plan, (int64_t)k, &payload);
+        if (mux.stage->process(mux.state, &mux.clip, k, inputs, NULL, &err)) fail_msg("%s", err.text);
+    }
+    if (mux.stage->finish_clip(mux.state, &mux.clip, whole, &result, &err)) fail_msg("%s", err.text);
+    lt_driver_close(&mux);
+    free(data);
+    lt_arena_finish(&arena);
+}
+
+static void blended(void **state)
+{
+    lt_err err = {0};
+    run_windows("windows", "windows.mkv", -1);
+    run_windows("windows2", "windows2.mkv", 3);
+    assert_int_equal(lt_clips_inode(lt_clips_path("windows2.mkv")), -1);
+    run_windows("windows2", "windows2.mkv", -1);
+    assert_true(lt_clips_same(lt_clips_path("windows.mkv"), lt_clips_path("windows2.mkv")));
+    lt_video *video;
+    if (lt_video_open(&video, &(lt_video_request){.input = lt_clips_path("windows.mkv")}, &err))
+        fail_msg("%s", err.text);
+    const lt_video_info *info = lt_video_get_info(video);
+    assert_int_equal(info->n_frames, N);
+    assert_int_equal(info->visible_width, W - 2);
+    assert_int_equal(info->visible_height, H - 1);
+    uint8_t rgb[W * H * 3];
+    for (int f = 0; f < N; f++) {
+        assert_int_equal(lt_video_read(video, f, rgb, &err), LT_OK);
+        for (int y = 0; y < H - 1; y++)
+            for (int i = 0; i < (W - 2) * 3; i++) {
+                int wanted = (y * W * 3 + i) * 7 + f * 13;
+                int difference = rgb[y * W * 3 + i] - wanted % 255;
+                if (difference > 1 || difference < -1)
+                    fail_msg("frame %d: %d for %d", f, rgb[y * W * 3 + i], wanted % 255);
+            }
+    }
+    lt_video_close(video);
+}
+
+/* ---- settings that are refused -------------------------------------------------------------------------------- */
+
+static void refused(const char *setting, const char *output, lt_status wanted, const char *word)
+{
+    lt_err err = {0};
+    const char *decode[] = {"input=lavfi:testsrc2=size=64x64:duration=0.5", NULL};
+    const char *mux[] = {option("output", output), setting, NULL};
+    lt_status status = lt_run_chain(run_folder("refused"), decode, mux, -1, -1, NULL, &err);
+    if (status != wanted || !strstr(err.text, word))
+        fail_msg("%s: %s: \"%s\" has no \"%s\"", setting, lt_status_string(status), err.text, word);
+    assert_int_equal(lt_clips_inode(lt_clips_path("%s", output)), -1);
+}
+
+static void bad_settings(void **state)
+{
+    refused("codec=libx246", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"libx264\"");
+    refused("codec=h264", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"libx264\"");
+    refused("options=crff=3", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"crf\"");
+    refused("options=preset=slowest", "bad.mp4", LT_E_INVALID, "preset=slowest");
+    refused("options=nonsense", "bad.mp4", LT_E_INVALID, "key=value");
+    refused("pixel_format=yuv420", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"yuv420p\"");
+    refused("pixel_format=rgb24", "bad.mp4", LT_E_UNSUPPORTED, "yuv420p");
+    refused("codec=libx264", "bad.foo", LT_E_UNSUPPORTED, "bad.foo");
+    refused("codec=libx264", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264");
+    refused("codec=libx264", "no/such/folder/bad.mp4", LT_E_NOT_FOUND, "folder");
+    refused("format_options=movflag=x", "bad.mp4", LT_E_NOT_FOUND, "movflag");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed),    cmocka_unit_test(stopped), cmocka_unit_test(distrust),
+        cmocka_unit_test(times),     cmocka_unit_test(sound),   cmocka_unit_test(lossless),
+        cmocka_unit_test(any_order), cmocka_unit_test(blended), cmocka_unit_test(bad_settings),
+    };
+    lt_log_init("test", LT_LOG_ERROR);
+    if (!lt_clips_begin()) return 77;
+    make_clip();
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    lt_clips_end();
+    return failed;
+}
