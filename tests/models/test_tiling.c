@@ -164,35 +164,63 @@ static void feed_parts(lt_blend *blend, const lt_decode_plan *p, int64_t n, int6
          &err);
 }
 
-/* The whole clip from frame `from` on, window by window. */
-static lt_tensor decode_clip(lt_context *c, lt_vae *vae, const lt_decode_plan *p, lt_tensor latents,
-                             int64_t from, bool parts)
+static size_t window_values(const lt_decode_plan *p)
 {
-    int64_t n = latents.shape[0], first, last, f = p->factor;
+    return (size_t)p->window * p->height * p->width * p->factor * p->factor * 3;
+}
+
+/* The sums of every window of a clip, as the producer makes them. */
+static float *decode_windows(lt_context *c, lt_vae *vae, const lt_decode_plan *p, lt_tensor latents)
+{
+    int64_t n = latents.shape[0], count = lt_decode_windows_count(p, n), first;
+    lt_err err = {0};
+    float *sums = calloc((size_t)count * window_values(p), sizeof(*sums));
+    assert_non_null(sums);
+    for (int64_t k = 0; k < count; k++) {
+        lt_tensor z = window_of(c, p, latents, k, &first);
+        must(lt_decode_window(c, vae, p, n, k, z, sums + (size_t)k * window_values(p), &err), &err);
+        check_empty(c);
+    }
+    return sums;
+}
+
+/* The clip from frame `from` on, as a consumer puts it together: of whole windows, or as stages do it. */
+static lt_tensor put_together(const lt_decode_plan *p, int64_t n, const float *sums, int64_t from, bool parts)
+{
+    int64_t first, last, f = p->factor;
     lt_err err = {0};
     lt_blend *blend;
-    lt_tensor frames = new_host(n, f * p->height, f * p->width, 3),
-              scratch = new_host(1, f * p->height, f * p->width, 3);
-    lt_tensor sums = new_host(p->window, f * p->height, f * p->width, 3);
+    lt_tensor frames = new_host(n, f * p->height, f * p->width, 3);
+    lt_tensor scratch = new_host(1, f * p->height, f * p->width, 3);
+    float *window = malloc(window_values(p) * sizeof(*window));
     collected out = {frames.data, from, (size_t)lt_n_elements(&scratch)};
+    assert_non_null(window);
     must(lt_blend_create(&blend, p, n, from, &err), &err);
     lt_decode_windows_of_frame(p, n, from, &first, &last);
     for (int64_t k = first; k < lt_decode_windows_count(p, n); k++) {
-        int64_t start;
-        lt_tensor z = window_of(c, p, latents, k, &start);
-        must(lt_decode_window(c, vae, p, n, k, z, sums.data, &err), &err);
-        check_empty(c);
+        int64_t start, end;
+        lt_decode_window_range(p, n, k, &start, &end);
+        memcpy(window, sums + (size_t)k * window_values(p), window_values(p) * sizeof(*window));
         if (parts) {
-            feed_parts(blend, p, n, k, sums.data, &out, scratch.data);
+            feed_parts(blend, p, n, k, window, &out, scratch.data);
         } else {
-            must(lt_blend_add(blend, k, start, z.shape[0], sums.data, &err), &err);
+            must(lt_blend_add(blend, k, start, end - start, window, &err), &err);
             drain(blend, &out, scratch.data);
         }
     }
     assert_int_equal(out.next, n);
     lt_blend_destroy(blend);
+    free(window);
     free(scratch.data);
-    free(sums.data);
+    return frames;
+}
+
+static lt_tensor decode_clip(lt_context *c, lt_vae *vae, const lt_decode_plan *p, lt_tensor latents,
+                             bool parts)
+{
+    float *sums = decode_windows(c, vae, p, latents);
+    lt_tensor frames = put_together(p, latents.shape[0], sums, 0, parts);
+    free(sums);
     return frames;
 }
 
@@ -214,12 +242,15 @@ static void decode_video(void **state)
         fixture f = fixture_open(name);
         lt_tensor z = load_video(&f), wanted = fixture_get(&f, "sample", CHANNELS_FIRST);
         lt_decode_plan p = video_plan(&f, &z, 8);
-        lt_tensor whole = decode_clip(c, vae, &p, z, 0, false), parts = decode_clip(c, vae, &p, z, 0, true);
+        float *sums = decode_windows(c, vae, &p, z);
+        lt_tensor whole = put_together(&p, z.shape[0], sums, 0, false);
+        lt_tensor parts = put_together(&p, z.shape[0], sums, 0, true);
         check_close(name, whole.data, wanted.data, lt_n_elements(&wanted), BOUND);
         assert_memory_equal(whole.data, parts.data, lt_tensor_bytes(&whole));
         size_t frame = lt_tensor_bytes(&whole) / (size_t)whole.shape[0];
         int64_t from = whole.shape[0] / 2;
-        lt_tensor resumed = decode_clip(c, vae, &p, z, from, false);
+        lt_tensor resumed = put_together(&p, z.shape[0], sums, from, false);
+        free(sums);
         assert_memory_equal((char *)resumed.data + frame * (size_t)from,
                             (char *)whole.data + frame * (size_t)from,
                             frame * (size_t)(whole.shape[0] - from));
@@ -239,15 +270,15 @@ static void decode_per_frame(void **state)
     fixture f = fixture_open("kl_decode");
     lt_tensor z = fixture_get(&f, "latent", FRAMES_FIRST), wanted = fixture_get(&f, "sample", FRAMES_FIRST);
     lt_decode_plan p = {false, 4, 5, 6, 3, 3, 5, 6, 5, 6};
-    lt_tensor a = decode_clip(c, vae, &p, z, 0, true);
+    lt_tensor a = decode_clip(c, vae, &p, z, true);
     check_close("frames alone", a.data, wanted.data, lt_n_elements(&a), BOUND);
     p.window = p.stride = 2;
-    lt_tensor b = decode_clip(c, vae, &p, z, 0, true);
+    lt_tensor b = decode_clip(c, vae, &p, z, true);
     assert_memory_equal(a.data, b.data, lt_tensor_bytes(&a));
     p = (lt_decode_plan){false, 4, 5, 6, 3, 3, 4, 3, 2, 2};
-    lt_tensor d = decode_clip(c, vae, &p, z, 0, true);
+    lt_tensor d = decode_clip(c, vae, &p, z, true);
     p.window = p.stride = 1;
-    lt_tensor e = decode_clip(c, vae, &p, z, 0, false);
+    lt_tensor e = decode_clip(c, vae, &p, z, false);
     assert_memory_equal(d.data, e.data, lt_tensor_bytes(&d));
     assert_memory_not_equal(a.data, d.data, lt_tensor_bytes(&d));
     lt_tensor *all[] = {&z, &wanted, &a, &b, &d, &e};
