@@ -101,6 +101,10 @@ fail:
 
 static void print_start(const session *s)
 {
+    uint64_t available = lt_memory_available();
+    if (available && s->plan.memory_bytes > available)
+        fprintf(stderr, "warning: %s of memory planned, but only %s available: lower `memory` or replicas\n",
+                lt_format_bytes((double)s->plan.memory_bytes).text, lt_format_bytes((double)available).text);
     if (s->run.mode == LT_OUTPUT_JSON) return;
     if (s->manifest.state == LT_RUN_CONTINUES)
         fprintf(stderr, "continues the run that began at %s\n",

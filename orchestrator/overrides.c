@@ -46,6 +46,22 @@ static lt_toml *find_or_add(lt_toml *table, const char *key, const char *set, lt
     return found;
 }
 
+/* "stage.NAME.key" where the file has no such stage, and this does not begin one: most likely a slip. */
+static bool is_lost(const lt_toml *root, const char *name, lt_where where, lt_mistakes *mistakes)
+{
+    const char *names[64], *key = strrchr(name, '.') + 1, *begin = name + strlen("stage.");
+    const lt_toml *stages = lt_toml_find(root, "stage");
+    int n = stages && stages->type == LT_TOML_TABLE ? LT_MIN(stages->n_items, (int)LT_COUNT(names)) : 0;
+    if (strncmp(name, "stage.", 6) || key <= begin || !strcmp(key, "kind") || !strcmp(key, "exec"))
+        return false;
+    const char *stage = lt_arena_printf(mistakes->arena, "%.*s", (int)strcspn(begin, "."), begin);
+    for (int i = 0; i < n; i++) names[i] = stages->items[i].key;
+    if (!stage || lt_toml_find(stages, stage)) return false;
+    lt_mistake_add(mistakes, where, "there is no stage \"%s\"%s", stage,
+                   lt_meant(mistakes->arena, stage, names, n));
+    return true;
+}
+
 lt_status lt_override(lt_toml *root, const char *override, lt_mistakes *mistakes)
 {
     lt_arena *arena = mistakes->arena;
@@ -59,6 +75,7 @@ lt_status lt_override(lt_toml *root, const char *override, lt_mistakes *mistakes
         lt_mistake_add(mistakes, where, "must look like stage.NAME.OPTION=VALUE or graph.OPTION=VALUE");
         return LT_OK;
     }
+    if (is_lost(root, name, where, mistakes)) return LT_OK;
     lt_toml *node = root;
     for (char *part = name, *dot; part; part = dot) {
         dot = strchr(part, '.');

@@ -100,21 +100,9 @@ static void print_notes(const lt_run_plan *plan, FILE *out)
     }
 }
 
-/* Memory that can be had without swapping; 0: unknown. */
-static uint64_t available_memory(void)
-{
-    unsigned long long kib = 0;
-    char line[256];
-    FILE *file = fopen("/proc/meminfo", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    if (file) fclose(file);
-    return kib * 1024;
-}
-
 void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out)
 {
-    uint64_t available = available_memory();
+    uint64_t available = lt_memory_available();
     print_stages(plan, out);
     print_edges(plan, out);
     print_notes(plan, out);

@@ -151,7 +151,8 @@ exec = "none"
 [stage.lost]
 replicas = 1.5
 """)
-    text = place.call("check", "graph.toml", "--set", "stage.read.unit=4", "--set", "x", "--set", "stage.write.units=many", code=2)
+    text = place.call("check", "graph.toml", "--set", "stage.read.unit=4", "--set", "x", "--set", "stage.write.units=many",
+                      "--set", "stage.raed.units=3", code=2)
     same(text.replace(str(place.path), "HERE"), """\
 graph.toml:1:2: unknown key "grahp": a graph has [graph] and [stage.NAME]: did you mean "graph"?
 graph.toml:4:1: unknown key "cahce" in [graph]: did you mean "cache"?
@@ -174,6 +175,7 @@ graph.toml:31:8: "a b" cannot name a stage: use up to 64 letters, digits, _ and 
 graph.toml:32:8: cannot run HERE/none: No such file or directory
 graph.toml:33:8: stage "lost" has no kind
 graph.toml:34:12: replicas = 1.5: must be a whole number between 1 and 256
+--set stage.raed.units: there is no stage "raed": did you mean "read"?
 --set stage.read.unit: unknown option "unit" of a puppet_source stage: did you mean "units"?
 --set stage.write.units: units = "many": must be an integer
 --set x: must look like stage.NAME.OPTION=VALUE or graph.OPTION=VALUE
@@ -386,7 +388,7 @@ def permanent_failures_end_the_run_at_once(place):
 
 @test
 def transient_failures_are_tried_again(place):
-    going = place.start("run", place.graph(filter='fault = "exit111"\ntimes = 4\nat = 0', sink="unit_ms = 300"))
+    going = place.start("run", place.graph(filter='fault = "exit111"\ntimes = 4\nat = 0', sink="unit_ms = 600"))
     text = going.communicate(timeout=30)[0]
     assert going.returncode == 0, text
     has(text, "stage work ended too early (exit code 111: about to leave with exit111)", "4 restarts")
@@ -394,7 +396,7 @@ def transient_failures_are_tried_again(place):
 
 @test
 def kills_are_no_crashes(place):
-    has(place.call("run", place.graph(filter='fault = "kill"\ntimes = 5\nat = 0', sink="unit_ms = 400")), "5 restarts")
+    has(place.call("run", place.graph(filter='fault = "kill"\ntimes = 4\nat = 0', sink="unit_ms = 600")), "4 restarts")
 
 
 @test
