@@ -55,7 +55,7 @@ class Folder:
     """A folder for one test, removed when the test succeeded."""
 
     def __init__(self, name):
-        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"longtake-{name}-"))
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix=f"lt-test-{name}-"))
 
     def __enter__(self):
         return self.path
