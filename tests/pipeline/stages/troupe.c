@@ -85,63 +85,86 @@ static void announce(troupe *t, const actor *about)
     for (int i = 0; i < t->n_actors; i++) introduce(t, about, &t->actors[i]);
 }
 
-static void send_boot(troupe *t, actor *actor)
-{
-    const part *part = &t->parts[actor->part];
+/* Everything a Boot points to. */
+typedef struct boot_parts {
+    Lt__Wire__Boot boot;
     char edges[MAX_PARTS][64], *edge_list[MAX_PARTS], bind[256], name[16];
     Lt__Wire__Option given[MAX_OPTIONS], *options[MAX_OPTIONS];
-    Lt__Wire__Boot boot = LT__WIRE__BOOT__INIT;
-    Lt__Wire__InputPort input = LT__WIRE__INPUT_PORT__INIT, *inputs[1] = {&input};
-    Lt__Wire__OutputPort output = LT__WIRE__OUTPUT_PORT__INIT, *outputs[1] = {&output};
+    Lt__Wire__InputPort input, *inputs[1];
+    Lt__Wire__OutputPort output, *outputs[1];
+} boot_parts;
+
+static void add_options(const part *part, boot_parts *b)
+{
+    for (size_t i = 0; i < MAX_OPTIONS && part->options[i][0]; i++) {
+        lt__wire__option__init(&b->given[i]);
+        b->given[i].name = (char *)part->options[i][0];
+        b->given[i].text = (char *)part->options[i][1];
+        b->options[i] = &b->given[i];
+        b->boot.n_options = i + 1;
+    }
+    b->boot.options = b->options;
+}
+
+static void add_input(const troupe *t, const actor *actor, boot_parts *b)
+{
+    const part *part = &t->parts[actor->part];
+    lt__wire__input_port__init(&b->input);
+    b->input.port = "in";
+    b->input.edge = (char *)edge_name(t, actor->part, b->edges[0]);
+    b->input.in_flight = part->in_flight;
+    b->input.n_replicas = (uint32_t)t->parts[part->from].replicas;
+    b->inputs[0] = &b->input;
+    b->boot.inputs = b->inputs;
+    b->boot.n_inputs = 1;
+}
+
+static void add_output(const troupe *t, const actor *actor, boot_parts *b)
+{
+    const part *part = &t->parts[actor->part];
+    lt__wire__output_port__init(&b->output);
+    b->output.port = part->from < 0 ? "frames" : "out";
+    b->output.edges = b->edge_list;
+    for (int p = 0; p < t->n_parts; p++)
+        if (t->parts[p].from == actor->part)
+            b->edge_list[b->output.n_edges++] = (char *)edge_name(t, p, b->edges[p]);
+    b->output.slab_fd = actor->slab_fd;
+    b->output.memo_units = part->memo_units;
+    if (t->transport == NETWORK)
+        snprintf(b->bind, sizeof b->bind, "tcp://127.0.0.1:*");
+    else
+        snprintf(b->bind, sizeof b->bind, "ipc://%s/%d.%d.%u", t->folder, actor->part, actor->replica,
+                 actor->incarnation);
+    b->output.bind = b->bind;
+    b->outputs[0] = &b->output;
+    b->boot.outputs = b->outputs;
+    b->boot.n_outputs = 1;
+}
+
+static void send_boot(const troupe *t, actor *actor)
+{
+    boot_parts parts = {.boot = LT__WIRE__BOOT__INIT};
+    Lt__Wire__Boot *boot = &parts.boot;
     Lt__Wire__Control control = LT__WIRE__CONTROL__INIT;
-    snprintf(name, sizeof name, "s%d", actor->part);
-    boot.run = run_id;
-    boot.stage = name;
-    boot.replica = (uint32_t)actor->replica;
-    boot.n_replicas = (uint32_t)part->replicas;
-    boot.incarnation = actor->incarnation;
-    boot.base_folder = (char *)t->folder;
-    boot.threads = 1;
-    boot.log_level = getenv("LT_TEST_LOG") ? LT_LOG_DEBUG : LT_LOG_WARN;
-    boot.mixed = t->mixed;
-    for (boot.n_options = 0; part->options[boot.n_options][0]; boot.n_options++) {
-        lt__wire__option__init(&given[boot.n_options]);
-        given[boot.n_options].name = (char *)part->options[boot.n_options][0];
-        given[boot.n_options].text = (char *)part->options[boot.n_options][1];
-        options[boot.n_options] = &given[boot.n_options];
-    }
-    boot.options = options;
-    if (part->from >= 0) {
-        input.port = "in";
-        input.edge = (char *)edge_name(t, actor->part, edges[0]);
-        input.in_flight = part->in_flight;
-        input.n_replicas = (uint32_t)t->parts[part->from].replicas;
-        boot.inputs = inputs;
-        boot.n_inputs = 1;
-    }
-    if (!is_sink(t, actor->part)) {
-        output.port = part->from < 0 ? "frames" : "out";
-        output.edges = edge_list;
-        for (int p = 0; p < t->n_parts; p++)
-            if (t->parts[p].from == actor->part)
-                edge_list[output.n_edges++] = (char *)edge_name(t, p, edges[p]);
-        output.slab_fd = actor->slab_fd;
-        output.memo_units = part->memo_units;
-        if (t->transport == NETWORK)
-            snprintf(bind, sizeof bind, "tcp://127.0.0.1:*");
-        else
-            snprintf(bind, sizeof bind, "ipc://%s/%d.%d.%u", t->folder, actor->part, actor->replica,
-                     actor->incarnation);
-        output.bind = bind;
-        boot.outputs = outputs;
-        boot.n_outputs = 1;
-    }
+    snprintf(parts.name, sizeof parts.name, "s%d", actor->part);
+    boot->run = run_id;
+    boot->stage = parts.name;
+    boot->replica = (uint32_t)actor->replica;
+    boot->n_replicas = (uint32_t)t->parts[actor->part].replicas;
+    boot->incarnation = actor->incarnation;
+    boot->base_folder = (char *)t->folder;
+    boot->threads = 1;
+    boot->log_level = getenv("LT_TEST_LOG") ? LT_LOG_DEBUG : LT_LOG_WARN;
+    boot->mixed = t->mixed;
+    add_options(&t->parts[actor->part], &parts);
+    if (t->parts[actor->part].from >= 0) add_input(t, actor, &parts);
+    if (!is_sink(t, actor->part)) add_output(t, actor, &parts);
     if (t->transport == NETWORK) {
-        boot.secret_key = (ProtobufCBinaryData){40, (uint8_t *)actor->secret_key};
-        boot.public_key = (ProtobufCBinaryData){40, (uint8_t *)actor->public_key};
+        boot->secret_key = (ProtobufCBinaryData){40, (uint8_t *)actor->secret_key};
+        boot->public_key = (ProtobufCBinaryData){40, (uint8_t *)actor->public_key};
     }
     control.body_case = LT__WIRE__CONTROL__BODY_BOOT;
-    control.boot = &boot;
+    control.boot = boot;
     send_control(actor, &control);
 }
 
