@@ -19,7 +19,7 @@ typedef struct decode_config {
 
 #define AT(field) offsetof(decode_config, field)
 static const lt_option options[] = {
-    {"input", LT_OPT_STRING, AT(input), NULL, 0, 0, NULL, NULL,
+    {"input", LT_OPT_PATH, AT(input), NULL, 0, 0, NULL, NULL,
      "video file or URL, or lavfi:GRAPH for a synthetic source of FFmpeg", false},
     {"size", LT_OPT_SIZE, AT(size), "", 0, 0, NULL, "pixels",
      "size to bring the picture to, with square pixels; without it the source's own", false},
@@ -71,23 +71,11 @@ typedef struct decode_state {
 
 /* ---- the stream ------------------------------------------------------------------------------------------ */
 
-/* The input as lt_video wants it: relative paths start at the graph's folder. */
-static const char *resolve_input(const lt_setup *setup, const decode_config *config, lt_arena *arena)
-{
-    const char *input = config->input;
-    if (lt_video_is_graph(input) || lt_video_is_url(input) || input[0] == '/' || !*input) return input;
-    if (!setup->base_folder || !*setup->base_folder) return input;
-    return lt_arena_printf(arena, "%s/%s", setup->base_folder, input);
-}
-
-static lt_status open_video(const lt_setup *setup, lt_arena *arena, lt_video **video, const char **input,
-                            lt_err *err)
+static lt_status open_video(const lt_setup *setup, lt_video **video, lt_err *err)
 {
     const decode_config *config = setup->config;
     static const int bits[] = {0, 8, 16};
-    *input = config->input ? resolve_input(setup, config, arena) : "";
-    if (!*input) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    lt_video_request request = {.input = *input,
+    lt_video_request request = {.input = config->input,
                                 .size = config->size,
                                 .fit = (lt_video_fit)config->fit,
                                 .bits = bits[config->bits],
@@ -138,8 +126,8 @@ static char *digest_of(const decode_config *config, const lt_video_info *info, l
     return lt_arena_strdup(arena, hex);
 }
 
-static lt_status fill_stream(const decode_config *config, const char *input, const lt_video_info *info,
-                             lt_stream *stream, lt_arena *arena, lt_err *err)
+static lt_status fill_stream(const decode_config *config, const lt_video_info *info, lt_stream *stream,
+                             lt_arena *arena, lt_err *err)
 {
     stream->kind = LT__WIRE__PORT_KIND__PORT_FRAMES;
     stream->dtype = info->bits == 8 ? LT__WIRE__DTYPE__DTYPE_U8 : LT__WIRE__DTYPE__DTYPE_U16;
@@ -156,7 +144,7 @@ static lt_status fill_stream(const decode_config *config, const char *input, con
     stream->last_duration = info->last_duration;
     stream->picture = lt_arena_alloc(arena, sizeof *stream->picture);
     stream->name = clip_name(config, arena);
-    stream->source = lt_arena_strdup(arena, input);
+    stream->source = lt_arena_strdup(arena, config->input);
     stream->caption = lt_arena_strdup(arena, config->caption ? config->caption : "");
     stream->fingerprint = lt_arena_strdup(arena, info->fingerprint);
     stream->digest = digest_of(config, info, arena);
@@ -192,12 +180,11 @@ static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inpu
                              lt_err *err)
 {
     const decode_config *config = setup->config;
-    const char *input;
     lt_video *video;
-    lt_status status = open_video(setup, plan->arena, &video, &input, err);
+    lt_status status = open_video(setup, &video, err);
     if (status) return status;
     const lt_video_info *info = lt_video_get_info(video);
-    status = fill_stream(config, input, info, plan->output, plan->arena, err);
+    status = fill_stream(config, info, plan->output, plan->arena, err);
     size_t chunk_bytes = lt_video_frame_bytes(info) * (size_t)config->chunk;
     plan->peak_bytes = lt_video_peak_bytes(video) + chunk_bytes * (size_t)ring_places(config, chunk_bytes);
     plan->work_factor = 1;
@@ -259,12 +246,12 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     decode_state *state = opaque;
     const lt_setup *setup = state->setup;
     lt_status status;
-    const char *input, *side = NULL;
+    const char *input = state->config->input, *side = NULL;
     if (clip->index > 0) return LT_END;
     close_clip(state);
-    LT_TRY(open_video(setup, clip->arena, &state->video, &input, err));
+    LT_TRY(open_video(setup, &state->video, err));
     const lt_video_info *info = lt_video_get_info(state->video);
-    LT_TRY(fill_stream(state->config, input, info, clip->output, clip->arena, err));
+    LT_TRY(fill_stream(state->config, info, clip->output, clip->arena, err));
     state->unit_bytes = clip->output->unit_bytes;
     LT_TRY(make_ring(state, err));
     if (setup->run_folder && *setup->run_folder && !lt_video_is_graph(input))
