@@ -233,7 +233,8 @@ static lt_status make_ring(decode_state *state, lt_err *err)
     for (; state->ring && state->n_ring < n; state->n_ring++) {
         uint8_t *data = state->ring[state->n_ring].data = malloc(state->unit_bytes);
         if (!data) break;
-        memset(data, 0, state->unit_bytes);
+        memset(data, 0x80,
+               state->unit_bytes); /* not 0: malloc and memset 0 make a calloc, which takes nothing */
     }
     if (!state->ring || state->n_ring < n)
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory for %" PRId64 " chunks of %zu bytes", n,

@@ -150,7 +150,7 @@ static bool takes_audio(const mux_config *config)
 /* ---- planning --------------------------------------------------------------------------------------------- */
 
 /* Measured: libraries and buffers that no setting changes. */
-enum { BASE_BYTES = 15 << 20 };
+enum { BASE_BYTES = 20 << 20 };
 
 static lt_status check_output(const char *output, lt_err *err)
 {
@@ -211,7 +211,8 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     plan->work_factor = 1;
     plan->disk_bytes = disk_estimate(&clip, config);
     int64_t encoded = LT_MIN(config->segment, (int64_t)clip.stream->n_frames);
-    plan->peak_bytes = BASE_BYTES + lt_encoder_peak_bytes(encoder, encoded) +
+    plan->peak_bytes = BASE_BYTES +
+                       lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
                        lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts;
     lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
     const Lt__Wire__Picture *picture = clip.stream->picture;

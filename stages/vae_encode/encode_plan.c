@@ -8,7 +8,7 @@
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what oneDNN keeps
  * for each shape of tile: code it makes, and tables for each pixel. */
-enum { BASE_BYTES = 4 << 20, SHAPE_BYTES = 2 << 20, PIXEL_BYTES = 34 };
+enum { BASE_BYTES = 4 << 20, SHAPE_BYTES = 7 << 18, PIXEL_BYTES = 34 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 

@@ -57,9 +57,9 @@ void lt_encoder_close_codec(AVCodecContext **codec, bool fed);
 /* rgb [frame_height, frame_width, 3] to a new picture in the encoder's format; the caller frees it. */
 lt_status lt_encoder_picture(lt_encoder *encoder, const void *rgb, AVFrame **picture, lt_err *err);
 
-/* Memory the encoder and the pictures that wait for it take at their peak, in segments of n_frames; measured for the
- * usual encoders, a guess for others. */
-size_t lt_encoder_peak_bytes(const lt_encoder *encoder, int64_t n_frames);
+/* Memory the encoder and the pictures that wait for it take at their peak, in segments of n_frames, one or
+ * several after each other; measured for the usual encoders, a guess for others. */
+size_t lt_encoder_peak_bytes(const lt_encoder *encoder, int64_t n_frames, bool several);
 
 /* A file being written. Its pictures are numbered 0, 1, ... in time base 1 / rate; it starts with a key frame and
  * refers to nothing outside. */

@@ -287,7 +287,7 @@ static double decoder_pictures(const lt_video *video)
 
 size_t lt_video_peak_bytes(const lt_video *video)
 {
-    enum { GRAPH_BASE = 9 << 20, FILE_BASE = 12 << 20 }; /* libraries, demuxer, index */
+    enum { GRAPH_BASE = 10 << 20, FILE_BASE = 13 << 20 }; /* libraries, demuxer, index */
     const lt_convert *convert = &video->convert;
     const AVFrame *frame = video->frame;
     int one = av_image_get_buffer_size(frame->format, (int)lt_round_up((size_t)frame->width, 64) + 64,
