@@ -175,11 +175,11 @@ lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder
         const json_t *now = json_array_get(stages, i),
                      *then = find_stage(recorded, json_object_get(now, "name"));
         if (json_equal(json_object_get(then, "outputs"), json_object_get(now, "outputs"))) continue;
-        lt_status status =
-            lt_fail(err, LT_E_MISMATCH,
-                    "stage \"%s\" would make other data than when the run in %s began: has its input "
-                    "changed? Use --fresh to start over",
-                    json_string_value(json_object_get(now, "name")), folder->path);
+        lt_status status = lt_fail(
+            err, LT_E_MISMATCH,
+            "stage \"%s\" would make other data than when the run in %s began: has its input, its model "
+            "or this machine changed? Use --fresh to start over",
+            json_string_value(json_object_get(now, "name")), folder->path);
         json_decref(stages);
         return status;
     }
