@@ -238,6 +238,17 @@ def with_small_disk(folder, size, test):
         subprocess.run(["umount", "-l", mount], check=False)
 
 
+def fill(path):
+    """Write zeros until there is no room."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while os.write(file, b"\0" * 4096):
+            pass
+    except OSError:
+        pass
+    os.close(file)
+
+
 def full_disk(folder):
     """The same command goes on when there is room again."""
     source = "lavfi:testsrc2=size=96x64:rate=24:duration=6"
@@ -249,12 +260,7 @@ def full_disk(folder):
         filler = disk / "filler"
         going = Run(graph)
         wait_until(lambda: not going.running() or list(disk.glob("out.mp4.longtake/segments/*")), 60, "a segment")
-        with open(filler, "wb") as file:
-            try:
-                while file.write(b"\0" * 4096):
-                    file.flush()
-            except OSError:
-                pass
+        fill(filler)
         code = going.wait()
         assert code == 1 and ("space" in going.text() or "full" in going.text()), f"exit code {code}:\n{going.text()}"
         filler.unlink()
