@@ -1,8 +1,12 @@
-/* onednn.c - every call of oneDNN (version 2's C API) in Longtake: convolutions.
+/* onednn.c - every call of oneDNN (version 2's C API) in Longtake: convolutions of single frames.
+ *
+ * oneDNN's own threading is not used: it chooses its blocking, and with it the order of sums, by the number of threads and
+ * by the batch (512 -> 256 channels over 18x32 pixels give other bytes on 64 threads than on 1). So every frame is cut into
+ * strips of rows, by its shape alone, and each strip is computed by one thread with a primitive made for one.
  *
  * Activations stay channels-last as they are; weights are reordered once into the layout oneDNN asks for. Creating a
- * primitive takes milliseconds, so they are kept, by shape. A primitive belongs to the number of threads it was created
- * for. Scratchpads are ours, from the workspace, so that a dry run counts them. */
+ * primitive takes milliseconds, so they are kept, by shape. Scratchpads are ours, from the workspace, so that a dry run
+ * counts them. */
 #include "kernels/cpu/cpu.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -13,12 +17,14 @@
 
 enum { MAX_CACHED = 256 };
 
+/* Axes of a frame: rows, columns. */
+enum { ROWS, COLUMNS };
+
 /* What a primitive depends on. Only int64 fields: compared by its bytes. */
 typedef struct conv_key {
-    int64_t rank; /* spatial dimensions, 2 or 3 */
-    int64_t batch, inputs, outputs;
-    dnnl_dims_t in, out, kernel, strides, pads_low, pads_high; /* spatial */
-    int64_t has_bias, has_residual, threads;
+    int64_t inputs, outputs;
+    dnnl_dims_t in, out, kernel, strides, pads_low, pads_high; /* rows, columns */
+    int64_t has_bias, has_residual;
 } conv_key;
 
 typedef struct conv_primitive {
@@ -26,13 +32,19 @@ typedef struct conv_primitive {
     conv_key key;
     dnnl_primitive_desc_t desc;
     dnnl_primitive_t primitive; /* NULL until it is first executed: a dry run needs the description only */
-    dnnl_memory_t src, weight, bias, dst, scratchpad;
     size_t weight_bytes, scratchpad_bytes;
 } conv_primitive;
 
+/* Output rows first .. first + rows - 1 of every frame, and what computes them. */
+typedef struct strip {
+    int64_t first_in, first_out;
+    const conv_primitive *primitive;
+    const void *weight;
+} strip;
+
 struct cpu_onednn {
     dnnl_engine_t engine;
-    dnnl_stream_t stream;
+    dnnl_stream_t stream; /* for reordering weights */
     dnnl_data_type_t dtype;
     conv_primitive *primitives;
 };
@@ -82,10 +94,6 @@ lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char
 static void destroy_primitive(conv_primitive *p)
 {
     if (!p) return;
-    dnnl_memory_t memories[] = {p->src, p->weight, p->bias, p->dst, p->scratchpad};
-    for (size_t i = 0; i < LT_COUNT(memories); i++) {
-        if (memories[i]) dnnl_memory_destroy(memories[i]);
-    }
     if (p->primitive) dnnl_primitive_destroy(p->primitive);
     if (p->desc) dnnl_primitive_desc_destroy(p->desc);
     free(p);
@@ -106,59 +114,36 @@ void cpu_onednn_close(struct cpu_onednn *o)
 
 /* ---- shapes ------------------------------------------------------------------------------------------ */
 
-/* The convolution as oneDNN is to see it: per frame (2D) when the kernel is, over T and all pixels as one axis (2D) when
- * the kernel is (kt,1,1), otherwise 3D. */
-static conv_key key_of(const lt_context *c, const lt_conv_dims *d, bool has_bias, bool has_residual)
+/* The strip of output rows first .. first + rows - 1: the input rows it needs that are there, the others as padding. */
+static conv_key key_of_strip(const lt_conv_dims *d, int64_t first, int64_t rows, int64_t *first_in)
 {
-    conv_key k = {.batch = d->n,
-                  .inputs = d->i,
-                  .outputs = d->o,
-                  .has_bias = has_bias,
-                  .has_residual = has_residual,
-                  .threads = cpu_of(c)->threads};
-    bool per_frame = d->kt == 1 && d->st == 1 && d->front == 0 && d->back == 0;
-    bool per_pixel = d->kh == 1 && d->kw == 1 && d->sh == 1 && d->sw == 1 && d->ho == d->h && d->wo == d->w;
-    int64_t axes[3][6] = {{d->t, d->to, d->kt, d->st, d->front, d->back},
-                          {d->h, d->ho, d->kh, d->sh, d->top, d->bottom},
-                          {d->w, d->wo, d->kw, d->sw, d->left, d->right}};
-    int first = 0;
-    k.rank = 3;
-    if (per_frame) {
-        k.batch *= d->t;
-        k.rank = 2;
-        first = 1;
-    } else if (per_pixel) {
-        k.rank = 2;
-        int64_t pixels = d->h * d->w, all[6] = {pixels, pixels, 1, 1, 0, 0};
-        memcpy(axes[1], all, sizeof(all));
-    }
-    for (int64_t i = 0; i < k.rank; i++) {
-        const int64_t *a = axes[first + i];
-        k.in[i] = a[0];
-        k.out[i] = a[1];
-        k.kernel[i] = a[2];
-        k.strides[i] = a[3];
-        k.pads_low[i] = a[4];
-        k.pads_high[i] = a[5];
-    }
-    return k;
+    int64_t from = first * d->sh - d->top, until = (first + rows - 1) * d->sh - d->top + d->kh;
+    int64_t low = LT_MAX(from, 0), high = LT_MIN(until, d->h);
+    *first_in = low;
+    return (conv_key){
+        .inputs = d->i,
+        .outputs = d->o,
+        .in = {high - low, d->w},
+        .out = {rows, d->wo},
+        .kernel = {d->kh, d->kw},
+        .strides = {d->sh, d->sw},
+        .pads_low = {low - from, d->left},
+        .pads_high = {until - high, d->right},
+    };
 }
 
-static dnnl_status_t activation_desc(dnnl_memory_desc_t *desc, const conv_key *k, int64_t channels,
-                                     const int64_t *spatial, dnnl_data_type_t dtype)
+static dnnl_status_t activation_desc(dnnl_memory_desc_t *desc, int64_t channels, const int64_t *size,
+                                     dnnl_data_type_t dtype)
 {
-    dnnl_dims_t dims = {k->batch, channels};
-    for (int64_t i = 0; i < k->rank; i++) dims[2 + i] = spatial[i];
-    return dnnl_memory_desc_init_by_tag(desc, (int)k->rank + 2, dims, dtype,
-                                        k->rank == 2 ? dnnl_nhwc : dnnl_ndhwc);
+    dnnl_dims_t dims = {1, channels, size[ROWS], size[COLUMNS]};
+    return dnnl_memory_desc_init_by_tag(desc, 4, dims, dtype, dnnl_nhwc);
 }
 
 static dnnl_status_t weight_desc(dnnl_memory_desc_t *desc, const conv_key *k, dnnl_data_type_t dtype,
                                  dnnl_format_tag_t tag)
 {
-    dnnl_dims_t dims = {k->outputs, k->inputs};
-    for (int64_t i = 0; i < k->rank; i++) dims[2 + i] = k->kernel[i];
-    return dnnl_memory_desc_init_by_tag(desc, (int)k->rank + 2, dims, dtype, tag);
+    dnnl_dims_t dims = {k->outputs, k->inputs, k->kernel[ROWS], k->kernel[COLUMNS]};
+    return dnnl_memory_desc_init_by_tag(desc, 4, dims, dtype, tag);
 }
 
 /* ---- primitives -------------------------------------------------------------------------------------- */
@@ -187,8 +172,8 @@ static dnnl_status_t make_desc(struct cpu_onednn *o, conv_primitive *p)
     dnnl_convolution_desc_t conv;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_dims_t bias_dims = {k->outputs};
-    dnnl_status_t status = activation_desc(&src, k, k->inputs, k->in, o->dtype);
-    if (status == dnnl_success) status = activation_desc(&dst, k, k->outputs, k->out, o->dtype);
+    dnnl_status_t status = activation_desc(&src, k->inputs, k->in, o->dtype);
+    if (status == dnnl_success) status = activation_desc(&dst, k->outputs, k->out, o->dtype);
     if (status == dnnl_success) status = weight_desc(&weight, k, o->dtype, dnnl_format_tag_any);
     if (status == dnnl_success) status = dnnl_memory_desc_init_by_tag(&bias, 1, bias_dims, dnnl_f32, dnnl_x);
     if (status == dnnl_success) {
@@ -205,25 +190,6 @@ static dnnl_status_t make_desc(struct cpu_onednn *o, conv_primitive *p)
     p->scratchpad_bytes =
         dnnl_memory_desc_get_size(dnnl_primitive_desc_query_md(p->desc, dnnl_query_scratchpad_md, 0));
     return dnnl_success;
-}
-
-static dnnl_status_t make_memory(struct cpu_onednn *o, const conv_primitive *p, dnnl_query_t what, int index,
-                                 dnnl_memory_t *memory)
-{
-    const dnnl_memory_desc_t *desc = dnnl_primitive_desc_query_md(p->desc, what, index);
-    return dnnl_memory_create(memory, desc, o->engine, DNNL_MEMORY_NONE);
-}
-
-static dnnl_status_t make_primitive(struct cpu_onednn *o, conv_primitive *p)
-{
-    dnnl_status_t status = dnnl_primitive_create(&p->primitive, p->desc);
-    if (status == dnnl_success) status = make_memory(o, p, dnnl_query_src_md, 0, &p->src);
-    if (status == dnnl_success) status = make_memory(o, p, dnnl_query_weights_md, 0, &p->weight);
-    if (status == dnnl_success && p->key.has_bias)
-        status = make_memory(o, p, dnnl_query_weights_md, 1, &p->bias);
-    if (status == dnnl_success) status = make_memory(o, p, dnnl_query_dst_md, 0, &p->dst);
-    if (status == dnnl_success) status = make_memory(o, p, dnnl_query_scratchpad_md, 0, &p->scratchpad);
-    return status;
 }
 
 /* The primitive of a key, moved to the front of the list; made when there is none. NULL with the context's error set. */
@@ -251,7 +217,8 @@ static conv_primitive *find_primitive(lt_context *c, struct cpu_onednn *o, const
             status = make_desc(o, p);
         }
     }
-    if (status == dnnl_success && !c->dry && !p->scratchpad) status = make_primitive(o, p);
+    if (status == dnnl_success && !c->dry && !p->primitive)
+        status = dnnl_primitive_create(&p->primitive, p->desc);
     if (status != dnnl_success) {
         destroy_primitive(p);
         lt_context_fail(c, status == dnnl_out_of_memory ? LT_E_NO_MEMORY : LT_E_UNSUPPORTED,
@@ -290,7 +257,8 @@ static dnnl_status_t reorder(struct cpu_onednn *o, const dnnl_memory_desc_t *fro
 }
 
 /* The weight in the layout of p. NULL when dry or after an error. */
-static void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight *weight, const conv_primitive *p)
+static const void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight *weight,
+                                 const conv_primitive *p)
 {
     const dnnl_memory_desc_t *wanted = dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0);
     for (const cpu_packed *f = weight->packed; f; f = f->next) {
@@ -305,8 +273,10 @@ static void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight *weigh
     float *owned;
     const float *values = cpu_weight_f32(c, weight, &owned);
     if (!values) return NULL;
-    dnnl_status_t status = weight_desc(&plain, &p->key, dnnl_f32, p->key.rank == 2 ? dnnl_oihw : dnnl_oidhw);
+    dnnl_status_t status = weight_desc(&plain, &p->key, dnnl_f32, dnnl_oihw);
+    omp_set_num_threads(cpu_of(c)->threads);
     if (status == dnnl_success) status = reorder(o, &plain, values, wanted, packed->data);
+    omp_set_num_threads(1);
     free(owned);
     if (status == dnnl_success) return packed->data;
     lt_context_fail(c, LT_E_UNSUPPORTED, "conv: oneDNN cannot reorder a weight: %s", status_text(status));
@@ -315,52 +285,108 @@ static void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight *weigh
 
 /* ---- execution --------------------------------------------------------------------------------------- */
 
-static dnnl_status_t execute(struct cpu_onednn *o, const conv_primitive *p, const void *x, void *weight,
+/* One strip of one frame. */
+static dnnl_status_t execute(struct cpu_onednn *o, dnnl_stream_t stream, const strip *s, const void *x,
                              const float *bias, void *y, void *scratchpad)
 {
-    struct {
+    const struct {
         int arg;
-        dnnl_memory_t memory;
+        dnnl_query_t what;
+        int index;
         const void *data;
     } all[] = {
-        {DNNL_ARG_SRC, p->src, x},
-        {DNNL_ARG_WEIGHTS, p->weight, weight},
-        {DNNL_ARG_BIAS, p->bias, bias},
-        {DNNL_ARG_DST, p->dst, y},
-        {DNNL_ARG_SCRATCHPAD, p->scratchpad, scratchpad},
+        {DNNL_ARG_SRC, dnnl_query_src_md, 0, x},
+        {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0, s->weight},
+        {DNNL_ARG_DST, dnnl_query_dst_md, 0, y},
+        {DNNL_ARG_SCRATCHPAD, dnnl_query_scratchpad_md, 0, scratchpad},
+        {DNNL_ARG_BIAS, dnnl_query_weights_md, 1, bias},
     };
     dnnl_exec_arg_t args[LT_COUNT(all)];
     int n = 0;
-    for (size_t i = 0; i < LT_COUNT(all); i++) {
-        if (!all[i].memory) continue;
-        dnnl_status_t status = dnnl_memory_set_data_handle(all[i].memory, (void *)(uintptr_t)all[i].data);
-        if (status != dnnl_success) return status;
-        args[n++] = (dnnl_exec_arg_t){.arg = all[i].arg, .memory = all[i].memory};
+    dnnl_status_t status = dnnl_success;
+    for (size_t i = 0; i < LT_COUNT(all) - !bias && status == dnnl_success; i++) {
+        const dnnl_memory_desc_t *desc =
+            dnnl_primitive_desc_query_md(s->primitive->desc, all[i].what, all[i].index);
+        status = dnnl_memory_create(&args[n].memory, desc, o->engine, (void *)(uintptr_t)all[i].data);
+        if (status == dnnl_success) args[n++].arg = all[i].arg;
     }
-    dnnl_status_t status = dnnl_primitive_execute(p->primitive, o->stream, n, args);
-    return status == dnnl_success ? dnnl_stream_wait(o->stream) : status;
+    if (status == dnnl_success) status = dnnl_primitive_execute(s->primitive->primitive, stream, n, args);
+    if (status == dnnl_success) status = dnnl_stream_wait(stream);
+    for (int i = 0; i < n; i++) dnnl_memory_destroy(args[i].memory);
+    return status;
+}
+
+/* Find the primitive and the weight of every strip; *scratchpad_bytes is the most that one takes. */
+static void prepare(lt_context *c, lt_weight *weight, const lt_conv_dims *d, bool has_bias, bool has_residual,
+                    int64_t rows, strip *strips, int64_t n_strips, size_t *scratchpad_bytes)
+{
+    struct cpu_onednn *o = cpu_of(c)->onednn;
+    *scratchpad_bytes = 64;
+    omp_set_num_threads(1); /* what oneDNN then makes its primitives for; our own regions name their number */
+    for (int64_t i = 0; i < n_strips && c->err.status == LT_OK; i++) {
+        strip *s = &strips[i];
+        s->first_out = i * rows;
+        conv_key key = key_of_strip(d, s->first_out, LT_MIN(rows, d->ho - s->first_out), &s->first_in);
+        key.has_bias = has_bias;
+        key.has_residual = has_residual;
+        conv_primitive *p = find_primitive(c, o, &key);
+        if (!p) return;
+        s->primitive = p;
+        s->weight = packed_weight(c, o, weight, p);
+        *scratchpad_bytes = LT_MAX(*scratchpad_bytes, lt_round_up(p->scratchpad_bytes, 64));
+    }
+}
+
+static void run_strips(lt_context *c, const lt_tensor *x, const lt_conv_dims *d, const float *bias,
+                       lt_tensor *y, const strip *strips, int64_t n_strips, char *scratch,
+                       size_t scratch_bytes, int threads)
+{
+    struct cpu_onednn *o = cpu_of(c)->onednn;
+    size_t in_row = (size_t)(d->w * d->i) * lt_dtype_bytes(c->dtype);
+    size_t out_row = (size_t)(d->wo * d->o) * lt_dtype_bytes(c->dtype);
+    int failed = dnnl_success;
+#pragma omp parallel num_threads(threads)
+    {
+        dnnl_stream_t stream = NULL;
+        dnnl_status_t status = dnnl_stream_create(&stream, o->engine, dnnl_stream_default_flags);
+        void *mine = scratch + (size_t)cpu_thread() * scratch_bytes;
+#pragma omp for schedule(dynamic)
+        for (int64_t i = 0; i < d->n * d->t * n_strips; i++) {
+            const strip *s = &strips[i % n_strips];
+            size_t frame = (size_t)(i / n_strips);
+            const char *from = (const char *)x->data + (frame * (size_t)d->h + (size_t)s->first_in) * in_row;
+            char *to = (char *)y->data + (frame * (size_t)d->ho + (size_t)s->first_out) * out_row;
+            if (status == dnnl_success) status = execute(o, stream, s, from, bias, to, mine);
+        }
+        if (stream) dnnl_stream_destroy(stream);
+        if (status != dnnl_success) {
+#pragma omp atomic write
+            failed = (int)status;
+        }
+    }
+    if (failed != dnnl_success)
+        lt_context_fail(c, LT_E_INTERNAL, "conv: oneDNN: %s", status_text((dnnl_status_t)failed));
 }
 
 lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
-    struct cpu_onednn *o = cpu_of(c)->onednn;
+    enum { STRIP_PIXELS = 1024 };
+    int64_t rows = (STRIP_PIXELS + d->wo - 1) / d->wo, n_strips = (d->ho + rows - 1) / rows;
     bool has_bias = bias && bias->tensor.data;
-    conv_key key = key_of(c, d, has_bias, residual->data != NULL);
-    omp_set_num_threads(cpu_of(c)->threads);
-    conv_primitive *p = find_primitive(c, o, &key);
-    if (!p) return c->err.status;
-    void *packed = packed_weight(c, o, weight, p);
+    size_t scratchpad_bytes;
+    void *scratch = NULL;
+    strip *strips = calloc((size_t)n_strips, sizeof(strip));
+    if (!strips) return lt_context_fail(c, LT_E_NO_MEMORY, "conv: out of memory");
+    prepare(c, weight, d, has_bias, residual->data != NULL, rows, strips, n_strips, &scratchpad_bytes);
     const float *bias_values = cpu_weight_vector(c, bias);
-    if (c->err.status != LT_OK) return c->err.status;
-    void *scratchpad = lt_scratch(c, p->scratchpad_bytes);
-    if (!scratchpad) return c->err.status;
-    if (!c->dry) {
+    int threads = (int)LT_MIN((int64_t)cpu_of(c)->threads, d->n * d->t * n_strips);
+    if (c->err.status == LT_OK) scratch = lt_scratch(c, (size_t)threads * scratchpad_bytes);
+    if (scratch && !c->dry) {
         if (residual->data) convert_cpu(c, residual, y);
-        dnnl_status_t status = execute(o, p, x->data, packed, bias_values, y->data, scratchpad);
-        if (status != dnnl_success)
-            lt_context_fail(c, LT_E_INTERNAL, "conv: oneDNN: %s", status_text(status));
+        run_strips(c, x, d, bias_values, y, strips, n_strips, scratch, scratchpad_bytes, threads);
     }
-    lt_workspace_release(c->workspace, scratchpad);
+    lt_workspace_release(c->workspace, scratch);
+    free(strips);
     return c->err.status;
 }
