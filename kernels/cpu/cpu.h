@@ -30,7 +30,7 @@ static inline const cpu_device *cpu_of(const lt_context *c)
 
 /* ---- weights.c --------------------------------------------------------------------------------------- */
 
-enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN, CPU_FORM_TAPS };
+enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN };
 
 /* One form of a weight; a weight has a list of them, since a layout may depend on the dtype and on the shape it meets. */
 typedef struct cpu_packed {
