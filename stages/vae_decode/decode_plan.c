@@ -102,11 +102,11 @@ static size_t table_bytes(const lt_vae_host *host, const lt_decode_geometry *g)
     return (end - first == g->longest ? 1 : 2) * rows * columns * cell * 3300;
 }
 
-/* What a replica holds beside the workspace. */
-static size_t held_bytes(const lt_vae_host *host, const lt_decode_geometry *g)
+/* What a replica holds beside the workspace and the tables. */
+static size_t held_bytes(const lt_decode_geometry *g)
 {
     return g->cost.weight_bytes + lt_decode_latent_bytes(g) + lt_decode_sum_bytes(g) +
-           lt_decode_pixel_bytes(g) + table_bytes(host, g);
+           lt_decode_pixel_bytes(g);
 }
 
 /* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
@@ -129,17 +129,24 @@ static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_
     return lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
-static lt_status check_memory(const lt_vae_host *host, const lt_decode_geometry *g, size_t *memory,
-                              size_t *held, lt_err *err)
+/* Smaller tiles until all of a replica is within the option `memory`: workspace and tables shrink with them. */
+static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_geometry *g, lt_err *err)
 {
-    *memory = lt_vae_memory(host->common);
-    *held = held_bytes(host, g) + BASE_BYTES;
-    if (*held < *memory) return LT_OK;
-    return lt_fail(err, LT_E_NO_MEMORY,
-                   "vae_decode holds %.0f MiB of weights and of one window of %" PRId64
-                   " frames; %.0f MiB of memory are too few: give more "
-                   "memory, or a shorter window",
-                   (double)*held / 0x1p20, g->longest, (double)*memory / 0x1p20);
+    double memory = (double)lt_vae_memory(host->common), limit = 0x1p62;
+    for (;;) {
+        double held = (double)held_bytes(g) + BASE_BYTES;
+        double workspace = (double)g->cost.workspace_bytes, tables = (double)table_bytes(host, g);
+        if (held + workspace + tables <= memory) return LT_OK;
+        if (held >= memory)
+            return lt_fail(err, LT_E_NO_MEMORY,
+                           "vae_decode holds %.0f MiB of weights and of one window of %" PRId64
+                           " frames; %.0f MiB of memory are too few: give more memory, or a shorter window",
+                           held / 0x1p20, g->longest, memory / 0x1p20);
+        limit = LT_MIN(0.98 * limit, workspace * (memory - held) / (workspace + tables));
+        request->memory = (size_t)LT_MAX(limit, 1.0);
+        lt_status status = choose(host, request, g, err);
+        if (status) return status;
+    }
 }
 
 lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host *host, const lt_stream *in,
@@ -148,7 +155,6 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     lt_decode_request request;
     bool is_auto = false;
-    size_t memory, held;
     lt_status status = check_input(in, info, err);
     if (status) return status;
     status = make_request(config, in, info, &request, &is_auto, err);
@@ -160,11 +166,7 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
                               .chunk = in->chunk,
                               .truncate = info->numerics == LT_NUMERICS_LITE_SORA};
     status = choose(host, &request, g, err);
-    if (status || !is_auto) return status;
-    status = check_memory(host, g, &memory, &held, err);
-    if (status || g->cost.workspace_bytes + held <= memory) return status;
-    request.memory = memory - held;
-    return choose(host, &request, g, err);
+    return status || !is_auto ? status : fit(host, &request, g, err);
 }
 
 lt_window_parts lt_decode_parts(const lt_decode_geometry *g, int64_t k)
@@ -317,7 +319,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     largest_unit(&g, &bytes, &chunks);
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
-    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&host, &g);
+    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g) + table_bytes(&host, &g);
     double frames = 0;
     for (int64_t k = 0; k < g.n_windows; k++) {
         lt_window_parts parts = lt_decode_parts(&g, k);

@@ -88,14 +88,13 @@ static size_t table_bytes(const lt_encode_plan *p)
     return shapes * SHAPE_BYTES + height * width * (size_t)p->batch * PIXEL_BYTES;
 }
 
-/* What a replica holds beside the workspace: packed weights; moments and values of a chunk; a cache's value, packed and
+/* What a replica holds beside the workspace and the tables: packed weights; moments and values of a chunk; a cache's value, packed and
  * on its way to the disk. */
 static size_t held_bytes(const lt_vae_encode_config *config, const lt_encode_geometry *g, bool cache)
 {
     size_t moments = lt_encode_moment_bytes(g), values = lt_encode_value_bytes(g),
            kinds = config->logvar ? 2 : 1;
-    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0) +
-           table_bytes(&g->plan);
+    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0);
 }
 
 /* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
@@ -114,6 +113,26 @@ static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_
 {
     lt_status status = lt_encode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
     return status ? status : lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
+}
+
+/* Smaller tiles until all of a replica is within the option `memory`: workspace and tables shrink with them. */
+static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_encode_request *request,
+                     lt_encode_geometry *g, lt_err *err)
+{
+    double memory = (double)lt_vae_memory(&config->common), limit = 0x1p62;
+    for (;;) {
+        double held = (double)held_bytes(config, g, true) + BASE_BYTES;
+        double workspace = (double)g->cost.workspace_bytes, tables = (double)table_bytes(&g->plan);
+        if (held + workspace + tables <= memory) return LT_OK;
+        if (held >= memory)
+            return lt_fail(err, LT_E_NO_MEMORY,
+                           "vae_encode holds %.0f MiB of weights and buffers; %.0f MiB of memory are too few",
+                           held / 0x1p20, memory / 0x1p20);
+        limit = LT_MIN(0.98 * limit, workspace * (memory - held) / (workspace + tables));
+        request->memory = (size_t)LT_MAX(limit, 1.0);
+        lt_status status = choose(host, request, g, err);
+        if (status) return status;
+    }
 }
 
 lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host *host, const lt_stream *in,
@@ -135,15 +154,7 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk};
     status = choose(host, &request, g, err);
-    if (status || !is_auto) return status;
-    size_t memory = lt_vae_memory(&config->common), held = held_bytes(config, g, true) + BASE_BYTES;
-    if (g->cost.workspace_bytes + held <= memory) return LT_OK;
-    if (held >= memory)
-        return lt_fail(err, LT_E_NO_MEMORY,
-                       "vae_encode holds %.0f MiB of weights and buffers; %.0f MiB of memory are too few",
-                       (double)held / 0x1p20, (double)memory / 0x1p20);
-    request.memory = memory - held;
-    return choose(host, &request, g, err);
+    return status || !is_auto ? status : fit(config, host, &request, g, err);
 }
 
 void lt_encode_tile_text(const lt_encode_geometry *g, char *text, size_t text_bytes)
@@ -225,7 +236,8 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_encode_geometry_of(config, &host, inputs[0], &g, err));
     LT_TRY(lt_encode_describe(config, &host, inputs[0], &g, plan->output, plan->arena, err));
     plan->in_flight[0] = 2;
-    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(config, &g, cache);
+    plan->peak_bytes =
+        BASE_BYTES + g.cost.workspace_bytes + held_bytes(config, &g, cache) + table_bytes(&g.plan);
     plan->disk_bytes =
         cache ? plan->output->n_units * (lt_encode_value_bytes(&g) * (config->logvar ? 2 : 1) + 4096) : 0;
     plan->flops = g.cost.flops * (double)g.n_frames;
