@@ -69,7 +69,8 @@ typedef struct decode_state {
     size_t unit_bytes;
 } decode_state;
 
-/* ---- the stream ------------------------------------------------------------------------------------------ */
+/* ---- the stream
+ * ------------------------------------------------------------------------------------------ */
 
 static lt_status open_video(const lt_setup *setup, lt_video **video, lt_err *err)
 {
@@ -157,7 +158,8 @@ static lt_status fill_stream(const decode_config *config, const lt_video_info *i
     return lt_stream_set_pts(stream, info->pts, (size_t)info->n_frames, arena, err);
 }
 
-/* ---- planning --------------------------------------------------------------------------------------------- */
+/* ---- planning
+ * --------------------------------------------------------------------------------------------- */
 
 static void add_notes(const lt_video_info *info, lt_plan *plan)
 {
@@ -193,7 +195,8 @@ static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inpu
     return status;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ---------------------------------------------------------------------------------------------- */
 
 static lt_status decode_create(void **out, const lt_setup *setup, const char **numeric_class, lt_err *err)
 {

@@ -9,8 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Formats in the order they are tried: the one that holds most streams wins, the first of equals. NUT keeps any
- * timestamp as it is, MOV those in units of a sample; Matroska rounds to milliseconds. */
+/* Formats in the order they are tried: the one that holds most streams wins, the first of equals. NUT
+ * keeps any timestamp as it is, MOV those in units of a sample; Matroska rounds to milliseconds. */
 static const struct {
     const char *format, *suffix;
 } formats[] = {{"nut", "nut"}, {"mov", "mov"}, {"matroska", "mkv"}};

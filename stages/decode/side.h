@@ -1,16 +1,17 @@
-/* side.h - the streams of a source that are not its video: audio, subtitles, chapters. They flow along no edge:
- * decode copies their packets into a file of the run folder, mux adds them at the end. */
+/* side.h - the streams of a source that are not its video: audio, subtitles, chapters. They flow along no
+ * edge: decode copies their packets into a file of the run folder, mux adds them at the end. */
 #ifndef LT_DECODE_SIDE_H
 #define LT_DECODE_SIDE_H
 
 #include "stages/video/video.h"
 
-/* Copy the packets of every audio and subtitle stream, and the chapters, of `input` into run_folder/side.<format>,
- * timestamps exact, written beside and renamed. A file that is there already for the same fingerprint is kept. *path: of
- * the file, in arena; NULL when there is nothing to carry. What cannot be carried is named in the log. Tags of
- * the file, for mux: longtake_fingerprint; longtake_start and longtake_end, microseconds between which the source's whole
- * video lies; longtake_shift, whole seconds that were added to all timestamps so that none is negative.
- * E_IO, E_NO_SPACE, E_FORMAT; the partial file is removed. */
+/* Copy the packets of every audio and subtitle stream, and the chapters, of `input` into
+ * run_folder/side.<format>, timestamps exact, written beside and renamed. A file that is there already for
+ * the same fingerprint is kept. *path: of the file, in arena; NULL when there is nothing to carry. What
+ * cannot be carried is named in the log. Tags of the file, for mux: longtake_fingerprint; longtake_start
+ * and longtake_end, microseconds between which the source's whole video lies; longtake_shift, whole
+ * seconds that were added to all timestamps so that none is negative. E_IO, E_NO_SPACE, E_FORMAT; the
+ * partial file is removed. */
 lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, lt_arena *arena,
                        const char **path, lt_err *err);
 

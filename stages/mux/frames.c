@@ -117,8 +117,8 @@ static lt_status give(lt_frames *frames, int64_t frame, const void *rgb, lt_fram
     return status;
 }
 
-/* Values in [-1, 1] to pixels: clamp((x + 1) * max / 2), rounded half to even or truncated; NaN is 0. The very numbers
- * of lt_values_to_pixels (kernels/ops.h), which made the frames that needed no blending. */
+/* Values in [-1, 1] to pixels: clamp((x + 1) * max / 2), rounded half to even or truncated; NaN is 0. The
+ * very numbers of lt_values_to_pixels (kernels/ops.h), which made the frames that needed no blending. */
 static void quantise(const lt_frames *frames)
 {
     bool truncate = frames->stream->windows->truncate, wide = sample_bytes(frames->stream) == 2;

@@ -23,7 +23,8 @@ static AVRational time_base(const lt_join_request *request)
     return (AVRational){request->time_base_num, request->time_base_den};
 }
 
-/* ---- streams of the output ------------------------------------------------------------------------------ */
+/* ---- streams of the output
+ * ------------------------------------------------------------------------------ */
 
 static lt_status add_video(join *j, lt_err *err)
 {
@@ -101,7 +102,8 @@ static lt_status add_tags(join *j, lt_err *err)
     return LT_OK;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------------- */
 
 static lt_status fail_write(const join *j, int rc, lt_err *err)
 {

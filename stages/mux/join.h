@@ -15,10 +15,11 @@ typedef struct lt_join_request {
     int rotation; /* degrees clockwise for the player */
 } lt_join_request;
 
-/* Remux without encoding, timestamps as in pts; written beside `output`, synced, renamed. Times start at the earliest
- * stream where that is after 0; a clip cut out of its source starts at its own first frame, and side streams are cut to
- * it. Side streams the format does not hold are left out with a warning. Two runs give identical bytes.
- * E_NO_SPACE, E_IO, E_FORMAT (a segment is not what the list says); nothing is left behind then. */
+/* Remux without encoding, timestamps as in pts; written beside `output`, synced, renamed. Times start at
+ * the earliest stream where that is after 0; a clip cut out of its source starts at its own first frame,
+ * and side streams are cut to it. Side streams the format does not hold are left out with a warning. Two
+ * runs give identical bytes. E_NO_SPACE, E_IO, E_FORMAT (a segment is not what the list says); nothing is
+ * left behind then. */
 lt_status lt_join(const lt_join_request *request, lt_err *err);
 
 #endif

@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- segments ------------------------------------------------------------------------------------------- */
+/* ---- segments
+ * ------------------------------------------------------------------------------------------- */
 
 static int compare(const void *a, const void *b)
 {
@@ -123,7 +124,8 @@ lt_status lt_pictures_next(lt_pictures *pictures, AVPacket *packet, lt_err *err)
     return LT_OK;
 }
 
-/* ---- the side file -------------------------------------------------------------------------------------- */
+/* ---- the side file
+ * -------------------------------------------------------------------------------------- */
 
 static int64_t tag_number(const lt_side *side, const char *key, int64_t fallback)
 {
@@ -131,7 +133,8 @@ static int64_t tag_number(const lt_side *side, const char *key, int64_t fallback
     return tag ? strtoll(tag->value, NULL, 10) : fallback;
 }
 
-/* The clip's place in its source, and where it leaves some of it out (by more than a frame or a millisecond). */
+/* The clip's place in its source, and where it leaves some of it out (by more than a frame or a
+ * millisecond). */
 static void find_range(lt_side *side, const lt_join_request *request)
 {
     AVRational base = {request->time_base_num, request->time_base_den};

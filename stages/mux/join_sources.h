@@ -1,5 +1,5 @@
-/* join_sources.h - where the packets of the final file come from: coded pictures out of segments, in order, with the
- * clip's timestamps; and the side file's packets inside the clip's range. */
+/* join_sources.h - where the packets of the final file come from: coded pictures out of segments, in
+ * order, with the clip's timestamps; and the side file's packets inside the clip's range. */
 #ifndef LT_MUX_JOIN_SOURCES_H
 #define LT_MUX_JOIN_SOURCES_H
 
@@ -39,7 +39,8 @@ void lt_side_close(lt_side *side);
 const AVPacket *lt_side_peek(lt_side *side);
 AVRational lt_side_time_base(const lt_side *side); /* of the packet peeked at */
 void lt_side_drop(lt_side *side);
-/* Chapter `index` less `origin` microseconds, cut to the clip; its tags are borrowed. False: it lies outside. */
+/* Chapter `index` less `origin` microseconds, cut to the clip; its tags are borrowed. False: it lies
+ * outside. */
 bool lt_side_chapter(const lt_side *side, unsigned index, int64_t origin, AVChapter *chapter);
 
 /* What is taken off all timestamps, in the clip's time base. */

@@ -62,7 +62,8 @@ typedef struct mux_state {
     const mux_config *config;
 } mux_state;
 
-/* ---- what is to be encoded ------------------------------------------------------------------------------- */
+/* ---- what is to be encoded
+ * ------------------------------------------------------------------------------- */
 
 /* Timestamps to write: the source's, or those of a constant rate. */
 static lt_status fill_times(mux_clip *clip, const mux_config *config, lt_arena *arena, lt_err *err)
@@ -147,7 +148,8 @@ static bool takes_audio(const mux_config *config)
     return config->audio == 0 && config->fps <= 0;
 }
 
-/* ---- planning --------------------------------------------------------------------------------------------- */
+/* ---- planning
+ * --------------------------------------------------------------------------------------------- */
 
 /* Measured: libraries and buffers that no setting changes. */
 enum { BASE_BYTES = 20 << 20 };
@@ -185,7 +187,8 @@ static lt_status check_format_options(const mux_config *config, lt_err *err)
     return status;
 }
 
-/* A rough guess: bits a pixel of usual material at the default quality; nothing is decided by it but a warning. */
+/* A rough guess: bits a pixel of usual material at the default quality; nothing is decided by it but a
+ * warning. */
 static uint64_t disk_estimate(const mux_clip *clip, const mux_config *config)
 {
     const AVCodecDescriptor *descriptor = avcodec_descriptor_get(clip->encoder->codec->id);
@@ -227,7 +230,8 @@ fail:
     return status;
 }
 
-/* ---- running ---------------------------------------------------------------------------------------------- */
+/* ---- running
+ * ---------------------------------------------------------------------------------------------- */
 
 static lt_status mux_create(void **out, const lt_setup *setup, const char **numeric_class, lt_err *err)
 {

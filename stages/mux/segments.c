@@ -38,7 +38,8 @@ static lt_status add_entry(lt_segment_list *list, const lt_segment_entry *entry,
     return LT_OK;
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------------- */
 
 static int64_t number(const json_t *object, const char *key)
 {
@@ -135,7 +136,8 @@ void lt_segment_list_finish(lt_segment_list *list)
     *list = (lt_segment_list){0};
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * -------------------------------------------------------------------------------------------- */
 
 static json_t *to_json(const lt_segment_list *list)
 {

@@ -1,5 +1,5 @@
-/* segments.h - the list of finished segments of a clip, and the folder they lie in. What stands in the list is durable
- * and never encoded again. */
+/* segments.h - the list of finished segments of a clip, and the folder they lie in. What stands in the
+ * list is durable and never encoded again. */
 #ifndef LT_MUX_SEGMENTS_H
 #define LT_MUX_SEGMENTS_H
 
@@ -20,9 +20,10 @@ typedef struct lt_segment_list {
     lt_segment_entry *entries;
 } lt_segment_list;
 
-/* Read the list of clip `clip` in run_folder and check it: segments that follow each other from frame 0 and whose files
- * have the size noted are kept, the first that does not and all after it are forgotten and their files removed. A list with
- * another digest is dropped whole. Makes the folder. *list is filled, lt_segment_list_finish frees it. E_IO and such. */
+/* Read the list of clip `clip` in run_folder and check it: segments that follow each other from frame 0
+ * and whose files have the size noted are kept, the first that does not and all after it are forgotten and
+ * their files removed. A list with another digest is dropped whole. Makes the folder. *list is filled,
+ * lt_segment_list_finish frees it. E_IO and such. */
 lt_status lt_segment_list_open(lt_segment_list *list, const char *run_folder, uint32_t clip,
                                const char *suffix, const char digest[33], int time_base_num,
                                int time_base_den, lt_err *err);
@@ -32,8 +33,8 @@ void lt_segment_list_finish(lt_segment_list *list);
 void lt_segment_path(const lt_segment_list *list, int64_t index, bool temporary, char *path,
                      size_t path_bytes);
 
-/* Segment number list->n has been written to its temporary path and synced: rename it into place, note it, make the list
- * durable. */
+/* Segment number list->n has been written to its temporary path and synced: rename it into place, note it,
+ * make the list durable. */
 lt_status lt_segment_list_add(lt_segment_list *list, const lt_segment_entry *entry, lt_err *err);
 
 /* The output is complete: remove all segments, their folder and the list. */

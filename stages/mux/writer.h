@@ -1,4 +1,5 @@
-/* writer.h - a thread that encodes pictures into segments, so that the stage can blend and convert the next ones. */
+/* writer.h - a thread that encodes pictures into segments, so that the stage can blend and convert the
+ * next ones. */
 #ifndef LT_MUX_WRITER_H
 #define LT_MUX_WRITER_H
 
@@ -10,14 +11,15 @@ enum { LT_WRITER_QUEUE = 8 };
 
 typedef struct lt_writer lt_writer;
 
-/* Encode pictures first_frame, first_frame + 1, ... of n_frames into segments of segment_frames, noting each in `list`. All
- * but the result are borrowed until lt_writer_destroy; pts [n_frames] are the clip's timestamps. */
+/* Encode pictures first_frame, first_frame + 1, ... of n_frames into segments of segment_frames, noting
+ * each in `list`. All but the result are borrowed until lt_writer_destroy; pts [n_frames] are the clip's
+ * timestamps. */
 lt_status lt_writer_create(lt_writer **writer, const lt_encoder *encoder, lt_segment_list *list,
                            const int64_t *pts, int64_t n_frames, int64_t last_duration,
                            int64_t segment_frames, lt_err *err);
 
-/* Hand over the next picture (it is the writer's then, on failure too); waits while the queue is full. Errors are those of
- * encoding an earlier picture. */
+/* Hand over the next picture (it is the writer's then, on failure too); waits while the queue is full.
+ * Errors are those of encoding an earlier picture. */
 lt_status lt_writer_push(lt_writer *writer, AVFrame **picture, lt_err *err);
 
 /* Wait until everything pushed has been encoded; what makes whole segments is durable then. */

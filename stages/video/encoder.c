@@ -13,7 +13,8 @@ const char *lt_encoder_default_options(const char *codec)
     return "";
 }
 
-/* ---- names ---------------------------------------------------------------------------------------------- */
+/* ---- names
+ * ---------------------------------------------------------------------------------------------- */
 
 static lt_status find_codec(lt_encoder *encoder, const char *name, lt_err *err)
 {
@@ -82,7 +83,8 @@ static lt_status find_format(lt_encoder *encoder, const char *name, int bits, lt
                    codec->name, list);
 }
 
-/* ---- colour --------------------------------------------------------------------------------------------- */
+/* ---- colour
+ * --------------------------------------------------------------------------------------------- */
 
 static bool is_rgb(enum AVPixelFormat format)
 {
@@ -131,9 +133,11 @@ static lt_status make_sws(lt_encoder *encoder, lt_err *err)
     return rc < 0 ? lt_fail_av(err, rc, "converting RGB to %s", format->name) : LT_OK;
 }
 
-/* ---- creation ------------------------------------------------------------------------------------------- */
+/* ---- creation
+ * ------------------------------------------------------------------------------------------- */
 
-/* Where segments are kept: the first format that holds the codec. Timestamps in them are small whole numbers. */
+/* Where segments are kept: the first format that holds the codec. Timestamps in them are small whole
+ * numbers. */
 static lt_status choose_segment_format(lt_encoder *encoder, const char *container, lt_err *err)
 {
     static const char *const names[][2] = {
@@ -184,9 +188,9 @@ static lt_status add_parameter(lt_encoder *encoder, const char *name, const char
     return LT_OK;
 }
 
-/* x264's AVX-512 code is not deterministic: with mbtree on, equal input gave two to seven different files in 14 runs
- * of 240 frames (Debian 12's 0.164, threads 1 and 2); held to AVX2, or without mbtree, always one. x265 writes to
- * standard error by itself: only what is wrong is wanted there. */
+/* x264's AVX-512 code is not deterministic: with mbtree on, equal input gave two to seven different files
+ * in 14 runs of 240 frames (Debian 12's 0.164, threads 1 and 2); held to AVX2, or without mbtree, always
+ * one. x265 writes to standard error by itself: only what is wrong is wanted there. */
 static lt_status tame(lt_encoder *encoder, lt_err *err)
 {
     if (!strcmp(encoder->codec->name, "libx264") && av_get_cpu_flags() & AV_CPU_FLAG_AVX512)

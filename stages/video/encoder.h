@@ -1,8 +1,8 @@
-/* encoder.h - RGB pictures into short video files (segments) that depend on nothing but those pictures and the
- * settings. Used by mux, which joins them, and by tools that write a whole file at once.
+/* encoder.h - RGB pictures into short video files (segments) that depend on nothing but those pictures and
+ * the settings. Used by mux, which joins them, and by tools that write a whole file at once.
  *
- * Threads: lt_encoder_picture belongs to one thread and lt_segment_* to one other at most; the settings of an
- * lt_encoder are read by both and written by neither. */
+ * Threads: lt_encoder_picture belongs to one thread and lt_segment_* to one other at most; the settings of
+ * an lt_encoder are read by both and written by neither. */
 #ifndef LT_ENCODER_H
 #define LT_ENCODER_H
 
@@ -44,8 +44,9 @@ typedef struct lt_encoder {
 /* "crf=16:preset=medium" and the like, or "" for encoders that are best left alone. */
 const char *lt_encoder_default_options(const char *codec);
 
-/* Check everything, by opening the encoder once. E_NOT_FOUND: unknown encoder, pixel format or option (with what may
- * have been meant); E_UNSUPPORTED: a pixel format it does not take; E_INVALID: values it refuses. */
+/* Check everything, by opening the encoder once. E_NOT_FOUND: unknown encoder, pixel format or option
+ * (with what may have been meant); E_UNSUPPORTED: a pixel format it does not take; E_INVALID: values it
+ * refuses. */
 lt_status lt_encoder_create(lt_encoder **encoder, const lt_encoder_request *request, lt_err *err);
 void lt_encoder_destroy(lt_encoder *encoder);
 
@@ -61,14 +62,14 @@ lt_status lt_encoder_picture(lt_encoder *encoder, const void *rgb, AVFrame **pic
  * several after each other; measured for the usual encoders, a guess for others. */
 size_t lt_encoder_peak_bytes(const lt_encoder *encoder, int64_t n_frames, bool several);
 
-/* A file being written. Its pictures are numbered 0, 1, ... in time base 1 / rate; it starts with a key frame and
- * refers to nothing outside. */
+/* A file being written. Its pictures are numbered 0, 1, ... in time base 1 / rate; it starts with a key
+ * frame and refers to nothing outside. */
 typedef struct lt_segment lt_segment;
 
 lt_status lt_segment_open(lt_segment **segment, const lt_encoder *encoder, const char *path, lt_err *err);
 lt_status lt_segment_push(lt_segment *segment, AVFrame *picture, lt_err *err);
-/* Flush, close and fsync. *reorder: how many places a picture is coded after its turn, at most. Frees the segment, on
- * failure too; the partial file is removed then. */
+/* Flush, close and fsync. *reorder: how many places a picture is coded after its turn, at most. Frees the
+ * segment, on failure too; the partial file is removed then. */
 lt_status lt_segment_finish(lt_segment *segment, int *reorder, lt_err *err);
 /* Give up: close and remove the file. Takes NULL. */
 void lt_segment_abort(lt_segment *segment);

@@ -1,9 +1,9 @@
 /* encoder_memory.c - what an encoder takes at its peak.
  *
- * Measured as RssAnon of stage-mux at 320x180 to 1920x1080 (FFmpeg 5.1, x264 164, x265 3.5, libvpx 1.12, two threads). x264
- * takes 4.1 bytes a pixel for each frame it holds: its lookahead and 11 more; with a second segment 12 more still, since the
- * memory of the first does not come back whole. The others are given as bytes a pixel at their default settings.
- */
+ * Measured as RssAnon of stage-mux at 320x180 to 1920x1080 (FFmpeg 5.1, x264 164, x265 3.5, libvpx 1.12,
+ * two threads). x264 takes 4.1 bytes a pixel for each frame it holds: its lookahead and 11 more; with a
+ * second segment 12 more still, since the memory of the first does not come back whole. The others are
+ * given as bytes a pixel at their default settings. */
 #include "stages/video/encoder.h"
 
 #include <stdlib.h>

@@ -33,7 +33,8 @@ static int64_t hash_block(XXH3_state_t *state, AVIOContext *file, int64_t offset
     return 0;
 }
 
-/* Small files whole; of larger ones the size, and N_BLOCKS blocks of which the first and last are the ends. */
+/* Small files whole; of larger ones the size, and N_BLOCKS blocks of which the first and last are the
+ * ends. */
 static int64_t hash_file(XXH3_state_t *state, AVIOContext *file, uint8_t *block)
 {
     int64_t size = avio_size(file), rc = 0;

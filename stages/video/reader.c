@@ -268,8 +268,8 @@ lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
     return status;
 }
 
-/* Pictures that a decoder holds, measured at 1920x1080 with two threads (RssAnon): references and reordering, what frame
- * threads have in flight, and with H.264 and HEVC a third more for motion vectors. */
+/* Pictures that a decoder holds, measured at 1920x1080 with two threads (RssAnon): references and
+ * reordering, what frame threads have in flight, and with H.264 and HEVC a third more for motion vectors. */
 static double decoder_pictures(const lt_video *video)
 {
     if (video->is_graph) return 1;

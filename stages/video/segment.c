@@ -17,7 +17,8 @@ struct lt_segment {
     int reorder;
 };
 
-/* ---- the encoder ---------------------------------------------------------------------------------------- */
+/* ---- the encoder
+ * ---------------------------------------------------------------------------------------- */
 
 /* E_NOT_FOUND naming the first option that the encoder did not know. */
 static lt_status check_unused(const lt_encoder *encoder, const AVCodecContext *codec,
@@ -108,7 +109,8 @@ void lt_encoder_close_codec(AVCodecContext **codec, bool fed)
     avcodec_free_context(codec);
 }
 
-/* ---- the file ------------------------------------------------------------------------------------------- */
+/* ---- the file
+ * ------------------------------------------------------------------------------------------- */
 
 static lt_status fail_write(const lt_segment *segment, int rc, lt_err *err)
 {

@@ -72,7 +72,8 @@ const lt_video_info *lt_video_get_info(const lt_video *video);
  * changes. rgb is then undefined, the video may be used on. */
 lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err);
 
-/* Bytes of one frame as read; and anonymous memory of a process that does nothing but read this video, all in all. */
+/* Bytes of one frame as read; and anonymous memory of a process that does nothing but read this video, all
+ * in all. */
 size_t lt_video_frame_bytes(const lt_video_info *info);
 size_t lt_video_peak_bytes(const lt_video *video);
 

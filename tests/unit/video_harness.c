@@ -10,7 +10,8 @@
 uint64_t lt_harness_safe;
 bool lt_harness_stopping;
 
-/* ---- what stages call ------------------------------------------------------------------------------------- */
+/* ---- what stages call
+ * ------------------------------------------------------------------------------------- */
 
 lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt__Wire__Dtype dtype,
                          size_t bytes, lt_span **span, lt_err *err)
@@ -50,7 +51,8 @@ int lt_stage_main(const lt_stage *stage, int argc, char **argv)
     return LT_EXIT_BUG;
 }
 
-/* ---- a stage ---------------------------------------------------------------------------------------------- */
+/* ---- a stage
+ * ---------------------------------------------------------------------------------------------- */
 
 lt_status lt_driver_open(lt_driver *driver, const lt_stage *stage, const char *run_folder,
                          const char *const *options, lt_err *err)
@@ -106,7 +108,8 @@ void lt_driver_close(lt_driver *driver)
     *driver = (lt_driver){0};
 }
 
-/* ---- a run ------------------------------------------------------------------------------------------------ */
+/* ---- a run
+ * ------------------------------------------------------------------------------------------------ */
 
 static lt_status flow(lt_driver *decode, lt_driver *mux, int64_t max_units, int64_t stop_at, int64_t *units,
                       lt_err *err)

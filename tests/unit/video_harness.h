@@ -1,4 +1,5 @@
-/* video_harness.h - runs decode and mux in one process, unit by unit, without the runtime: what the tests of video share. */
+/* video_harness.h - runs decode and mux in one process, unit by unit, without the runtime: what the tests
+ * of video share. */
 #ifndef LT_VIDEO_HARNESS_H
 #define LT_VIDEO_HARNESS_H
 
@@ -28,8 +29,9 @@ void lt_driver_close(lt_driver *driver);
 extern uint64_t lt_harness_safe;
 extern bool lt_harness_stopping;
 
-/* decode into mux in run_folder, at most max_units of it (below 0: all, and finish), as a run that is killed then; stop_at:
- * the unit before which the run is asked to stop (below 0: never). *units: how many were made. E_... or LT_END when stopped. */
+/* decode into mux in run_folder, at most max_units of it (below 0: all, and finish), as a run that is
+ * killed then; stop_at: the unit before which the run is asked to stop (below 0: never). *units: how many
+ * were made. E_... or LT_END when stopped. */
 lt_status lt_run_chain(const char *run_folder, const char *const *decode_options,
                        const char *const *mux_options, int64_t max_units, int64_t stop_at, int64_t *units,
                        lt_err *err);

@@ -45,7 +45,8 @@ static void run_whole(const char *folder, const char *input, const char *output,
     if (lt_run_chain(run_folder(folder), decode, mux, -1, -1, NULL, &err)) fail_msg("%s", err.text);
 }
 
-/* ---- restarts ---------------------------------------------------------------------------------------------- */
+/* ---- restarts
+ * ---------------------------------------------------------------------------------------------- */
 
 static void make_clip(void)
 {
@@ -119,7 +120,8 @@ static void distrust(void **state)
     assert_int_equal(made, 12);
 }
 
-/* ---- what is written ------------------------------------------------------------------------------------------ */
+/* ---- what is written
+ * ------------------------------------------------------------------------------------------ */
 
 /* Timestamps of two files, frame by frame, in seconds. */
 static void same_times(const char *a, const char *b, double tolerance)
@@ -243,7 +245,8 @@ static void lossless(void **state)
     }
 }
 
-/* ---- units out of order ------------------------------------------------------------------------------------- */
+/* ---- units out of order
+ * ------------------------------------------------------------------------------------- */
 
 static void any_order(void **state)
 {
@@ -271,7 +274,8 @@ static void any_order(void **state)
     lt_driver_close(&two);
 }
 
-/* ---- windows ------------------------------------------------------------------------------------------------ */
+/* ---- windows
+ * ------------------------------------------------------------------------------------------------ */
 
 enum { W = 64, H = 48, N = 60, WINDOW = 16, STRIDE = 12 };
 
@@ -409,7 +413,8 @@ static void blended(void **state)
     lt_video_close(video);
 }
 
-/* ---- settings that are refused -------------------------------------------------------------------------------- */
+/* ---- settings that are refused
+ * -------------------------------------------------------------------------------- */
 
 static void refused(const char *setting, const char *output, lt_status wanted, const char *word)
 {

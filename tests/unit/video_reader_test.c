@@ -1,4 +1,5 @@
-/* video_reader_test.c - lt_video: any frame at any time is the frame of a run from the start; colours; bad files. */
+/* video_reader_test.c - lt_video: any frame at any time is the frame of a run from the start; colours; bad
+ * files. */
 #include "stages/video/video.h"
 #include "tests/unit/video_clips.h"
 
@@ -28,7 +29,8 @@ static void *read_frame(lt_video *video, int64_t index)
     return rgb;
 }
 
-/* ---- frames by number ------------------------------------------------------------------------------------ */
+/* ---- frames by number
+ * ------------------------------------------------------------------------------------ */
 
 /* All frames in order by one reader, then `n` in a random order by another with other threads. */
 static void check_seeks(const char *path, int64_t n_frames, int n)
@@ -123,8 +125,8 @@ static void deep_and_odd(void **state)
     lt_video_close(video);
 }
 
-/* A red upper left quarter of a blue picture, turned: where is it when the picture is upright? As FFmpeg's own programs
- * show it (rotate=90 turns to the left). */
+/* A red upper left quarter of a blue picture, turned: where is it when the picture is upright? As FFmpeg's
+ * own programs show it (rotate=90 turns to the left). */
 static void turned(void **state)
 {
     static const struct {
@@ -175,7 +177,8 @@ static void sizes(void **state)
     lt_video_close(video);
 }
 
-/* ---- colour ------------------------------------------------------------------------------------------------ */
+/* ---- colour
+ * ------------------------------------------------------------------------------------------------ */
 
 static void colours(void **state)
 {
@@ -203,7 +206,8 @@ static void colours(void **state)
             }
 }
 
-/* ---- what is not a video ------------------------------------------------------------------------------------ */
+/* ---- what is not a video
+ * ------------------------------------------------------------------------------------ */
 
 static void refused(const char *input, lt_status wanted, const char *word)
 {

@@ -1,4 +1,5 @@
-/* compare.c - how near a finished video is to its source: PSNR of RGB, frame by frame, as the frames entered the run. */
+/* compare.c - how near a finished video is to its source: PSNR of RGB, frame by frame, as the frames
+ * entered the run. */
 #include "stages/video/encoder.h"
 #include "stages/video/video.h"
 #include "tools/compare/baseline.h"
@@ -39,7 +40,8 @@ static const char usage[] =
     "  --baseline FILE.safetensors         also score a linear code of four numbers per 8x8 block\n"
     "  --json                              machine-readable result\n";
 
-/* ---- arguments ------------------------------------------------------------------------------------------ */
+/* ---- arguments
+ * ------------------------------------------------------------------------------------------ */
 
 #define AT(field) offsetof(lt_video_request, field)
 static const lt_option table[] = {
@@ -88,7 +90,8 @@ static lt_status parse(compare *c, int argc, char **argv, lt_arena *arena, lt_er
     return status;
 }
 
-/* ---- opening -------------------------------------------------------------------------------------------- */
+/* ---- opening
+ * -------------------------------------------------------------------------------------------- */
 
 /* B may be a row or column larger: encoders of 4:2:0 need even sizes. */
 static lt_status check_pair(const compare *c, lt_err *err)
@@ -152,7 +155,8 @@ fail:
     return status;
 }
 
-/* ---- comparing ------------------------------------------------------------------------------------------ */
+/* ---- comparing
+ * ------------------------------------------------------------------------------------------ */
 
 static double psnr(double squared, double samples)
 {
