@@ -38,12 +38,12 @@ export divides the weights that write into that stream by STREAM_SCALE, which is
 import argparse
 import hashlib
 import io
-import json
 import math
 import random
 import re
 import struct
 import time
+from collections import namedtuple
 from pathlib import Path
 
 import cv2
@@ -51,18 +51,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKLTemporalDecoder
+from diffusers.models.resnet import SpatioTemporalResBlock
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torch.nn import init
 
-CONFIG = dict(
-    in_channels=3,
-    out_channels=3,
-    down_block_types=("DownEncoderBlock2D",) * 4,
-    block_out_channels=(64, 32, 96, 128),
-    layers_per_block=1,
-    latent_channels=4,
-    sample_size=384,
-)
+CONFIG = dict(block_out_channels=(64, 32, 96, 128), layers_per_block=1, latent_channels=4, sample_size=384,
+              down_block_types=("DownEncoderBlock2D",) * 4)
 STREAM_SCALE = 1000.0
 LOGVAR = -9.0  # the constant log variance of the posterior, which is not trained
 FRAME = (216, 384)
@@ -76,17 +71,11 @@ torch._dynamo.config.recompile_limit = 64
 # ---------------------------------------------------------------------------------------- data
 
 NO_PHOTOGRAPH = re.compile(
-    r"html/|docs?/(tuxpaint|gcompris)|screenshot|registration/tests|stamps|starters/world|/lang_|babyshapes|"
-    r"clickgame|leftright|braille|gnome/|flight-path|bird-on|Stripes|Ubuntu-Mate|digits|ellipses|card|"
-    r"chessboard|text|detect_blob|gradient|pca_test|pic\d|mask|GT\.|result|logo|icons|truchet|multipage|"
-    r"hubble|cell\.|color\.png|mitosis|/images/magic|fuzzy", re.I)
+    r"html/|docs?/(tuxpaint|gcompris)|screenshot|registration/tests|starters/world|/lang_|babyshapes|clickgame|"
+    r"leftright|braille|gnome/|flight-path|Stripes|Ubuntu-Mate|digits|ellipses|card|chessboard|text|detect_blob|"
+    r"gradient|pca_test|pic\d|mask|GT\.|result|logo|icons|multipage|hubble|cell\.|color\.png|/images/magic|fuzzy", re.I)
 VALIDATION_CLIP = "Megamind.avi"
 CLIPS = ("vtest.avi", "tree.avi", "realshort.mp4")
-
-
-def is_validation(name):
-    """Whether the picture of that name is kept out of the training."""
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 14 == 0
 
 
 def pictures_in_qt_resource(path):
@@ -102,10 +91,9 @@ def picture_files(folder):
     """(name, file) of everything in the folder that may be a photograph, the largest files first."""
     found = []
     for path in folder.rglob("*"):
-        suffix = path.suffix.lower()
-        if suffix in (".jpg", ".jpeg", ".png", ".webp") and path.is_file() and path.stat().st_size > 30_000:
+        if re.search(r"\.(jpe?g|png|webp)$", path.name, re.I) and path.is_file() and path.stat().st_size > 30_000:
             found.append((path.stat().st_size, str(path.relative_to(folder)), path))
-        elif suffix == ".rcc":
+        elif path.suffix == ".rcc":
             found += [(len(data.getbuffer()), f"{path.parent.name}/{name}", data)
                       for name, data in pictures_in_qt_resource(path)]
     for _, name, file in sorted(found, key=lambda entry: (-entry[0], entry[1])):
@@ -115,13 +103,12 @@ def picture_files(folder):
 
 def looks_drawn(rgb):
     """Whether more than a third of the picture is exactly flat, as in a drawing."""
-    small = cv2.resize(rgb, (256, 256), interpolation=cv2.INTER_NEAREST).astype(np.int16)
-    return (np.abs(np.diff(small, axis=1)).sum(axis=2) == 0).mean() > 0.35
+    small = cv2.resize(rgb, (256, 256), interpolation=cv2.INTER_NEAREST)
+    return (small[:, 1:] == small[:, :-1]).all(axis=2).mean() > 0.35
 
 
 def resize_width(rgb, width):
-    height = round(rgb.shape[0] * width / rgb.shape[1])
-    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(rgb, (width, round(rgb.shape[0] * width / rgb.shape[1])), interpolation=cv2.INTER_AREA)
 
 
 def read_pictures(folder):
@@ -130,9 +117,8 @@ def read_pictures(folder):
     for name, file in picture_files(folder):
         try:
             picture = Image.open(file)
-            if min(picture.size) < 216 or max(picture.size) < 384:
-                continue
-            if "A" in picture.mode and picture.getchannel("A").getextrema()[0] < 255:
+            transparent = "A" in picture.mode and picture.getchannel("A").getextrema()[0] < 255
+            if min(picture.size) < 216 or max(picture.size) < 384 or transparent:
                 continue
             rgb = np.asarray(picture.convert("RGB"))
         except (OSError, ValueError):
@@ -144,7 +130,8 @@ def read_pictures(folder):
         sizes = [resize_width(rgb, width) for width in PICTURE_WIDTHS if width <= rgb.shape[1]]
         sizes = [size for size in sizes if size.shape[0] >= FRAME[0]]
         if sizes:
-            (validation if is_validation(name) else training).append(sizes)
+            held_out = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 14 == 0
+            (validation if held_out else training).append(sizes)
     return training, validation
 
 
@@ -155,11 +142,9 @@ def read_clip(path, size=None, limit=None):
         there, bgr = video.read()
         if not there:
             break
-        rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
-        if size is None:
-            frames.append(resize_width(rgb, min(512, rgb.shape[1])))
-        else:
-            frames.append(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA))
+        small = resize_width(bgr, min(512, bgr.shape[1])) if size is None else \
+            cv2.resize(bgr, size[::-1], interpolation=cv2.INTER_AREA)
+        frames.append(cv2.cvtColor(small, cv2.COLOR_BGR2RGB))
     return np.stack(frames)
 
 
@@ -171,15 +156,10 @@ class Data:
         self.noise = np.random.default_rng(seed)
         self.pictures, held_out = read_pictures(folder)
         self.clips = [read_clip(path, limit=400) for name in CLIPS for path in sorted(folder.rglob(name))[:1]]
-        self.validation_pictures = np.stack([self.middle(sizes[0]) for sizes in held_out])
+        middles = [self.crop(sizes[0][None], *FRAME, middle=True) for sizes in held_out]
+        self.validation_pictures = np.concatenate(middles)
         self.validation_clip = read_clip(next(folder.rglob(VALIDATION_CLIP)), FRAME, limit=150)[100:132]
-        print(f"{len(self.pictures)} pictures, {len(self.clips)} clips to train on, "
-              f"{len(held_out)} pictures for validation", flush=True)
-
-    @staticmethod
-    def middle(picture):
-        top = (picture.shape[0] - FRAME[0]) // 2
-        return picture[top:top + FRAME[0], :FRAME[1]]
+        print(f"pictures: {len(self.pictures)} to train on, {len(held_out)} for validation", flush=True)
 
     def pick_picture(self, height, width):
         """A random picture in one of its sizes that is large enough."""
@@ -189,16 +169,15 @@ class Data:
             if fitting:
                 return self.random.choice(fitting)
 
-    def crop(self, frames, height, width):
-        top = self.random.randint(0, frames.shape[1] - height)
-        left = self.random.randint(0, frames.shape[2] - width)
+    def crop(self, frames, height, width, middle=False):
+        pick = (lambda _, end: end // 2) if middle else self.random.randint
+        top, left = pick(0, frames.shape[1] - height), pick(0, frames.shape[2] - width)
         return frames[:, top:top + height, left:left + width]
 
     def moving_picture(self, frames, height, width):
         """A clip of a picture under a steady pan, zoom and turn."""
         picture = self.pick_picture(height, width)
-        still = self.random.random() < 0.15
-        speed = 0.0 if still else self.random.choice((0.5, 1.5, 4.0))
+        speed = self.random.choice((0, 0.5, 0.5, 1.5, 1.5, 4, 4))
         pan = [self.random.gauss(0, speed) for _ in range(2)]
         zoom = 1 + self.random.gauss(0, 0.002 * speed)
         turn = self.random.gauss(0, 0.15 * speed)
@@ -223,7 +202,8 @@ class Data:
         softness = self.random.uniform(0.05, 0.3)
         mixed = []
         for i in range(frames):
-            distance = np.hypot((column - centre[0] - move[0] * i) / shape[0], (row - centre[1] - move[1] * i) / shape[1])
+            distance = np.hypot((column - centre[0] - move[0] * i) / shape[0],
+                                (row - centre[1] - move[1] * i) / shape[1])
             mask = np.clip((1 - distance) / softness, 0, 1)[..., None]
             mixed.append(back[i] * (1 - mask) + front[i] * mask)
         return np.stack(mixed)
@@ -243,22 +223,25 @@ class Data:
         """A batch [clips * frames, 3, height, width] in [-1, 1]."""
         made = []
         for _ in range(clips):
-            if frames == 1:
-                frame = self.crop(self.pick_picture(height, width)[None], height, width)
-            else:
-                frame = self.clip(frames, height, width)
-            made.append(frame[:, :, ::-1] if self.random.random() < 0.5 else frame)
+            clip = self.clip(frames, height, width) if frames > 1 else \
+                self.crop(self.pick_picture(height, width)[None], height, width)
+            made.append(clip[:, :, ::-1] if self.random.random() < 0.5 else clip)
         return to_tensor(np.concatenate(made))
 
 
 def to_tensor(frames):
-    tensor = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def psnr(squared_error):
+def squared_error(a, b):
+    """Mean squared error of two tensors in [-1, 1], in 8-bit steps and after rounding to them."""
+    steps = [((x.float() + 1) * 127.5).round().clamp(0, 255) for x in (a, b)]
+    return (steps[0] - steps[1]).square().mean().item()
+
+
+def psnr(error):
     """PSNR of frames in [0, 255] from their mean squared error."""
-    return 10 * math.log10(255 ** 2 / squared_error)
+    return 10 * math.log10(255 ** 2 / error)
 
 
 # ------------------------------------------------------------------------------ linear baseline
@@ -266,8 +249,7 @@ def psnr(squared_error):
 def blocks_of(frames):
     """All 8x8 RGB blocks of the tensor [n, 3, h, w], as [blocks, 192] in the order row, column, channel."""
     n, _, height, width = frames.shape
-    blocks = frames.reshape(n, 3, height // 8, 8, width // 8, 8).permute(0, 2, 4, 3, 5, 1)
-    return blocks.reshape(-1, 192)
+    return frames.reshape(n, 3, height // 8, 8, width // 8, 8).permute(0, 2, 4, 3, 5, 1).reshape(-1, 192)
 
 
 def fit_pca(data, crops=6000):
@@ -282,8 +264,7 @@ def pca_error(pca, frames):
     """Mean squared error, in 8-bit steps, of the linear baseline on uint8 frames."""
     blocks = blocks_of(to_tensor(frames))
     rebuilt = pca["mean"] + (blocks - pca["mean"]) @ pca["basis"].T @ pca["basis"]
-    quantise = lambda x: ((x + 1) * 127.5).round().clamp(0, 255)
-    return (quantise(rebuilt) - quantise(blocks)).square().mean().item()
+    return squared_error(rebuilt, blocks)
 
 
 # --------------------------------------------------------------------------------------- model
@@ -293,16 +274,16 @@ def build_model():
     model = AutoencoderKLTemporalDecoder(**CONFIG)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-            torch.nn.init.zeros_(module.bias)
+            init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            init.zeros_(module.bias)
             module.to(memory_format=torch.channels_last)
-        if name.endswith("conv2") or name.endswith("to_out.0"):
-            torch.nn.init.zeros_(module.weight)
-            torch.nn.init.zeros_(module.bias)
-    torch.nn.init.dirac_(model.decoder.time_conv_out.weight)
-    torch.nn.init.zeros_(model.decoder.time_conv_out.bias)
-    torch.nn.init.zeros_(model.quant_conv.weight[4:])
-    torch.nn.init.constant_(model.quant_conv.bias[4:], LOGVAR)
+        if name.endswith(("conv2", "to_out.0")):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+    init.dirac_(model.decoder.time_conv_out.weight)
+    init.zeros_(model.decoder.time_conv_out.bias)
+    init.zeros_(model.quant_conv.weight[4:])
+    init.constant_(model.quant_conv.bias[4:], LOGVAR)
     model.decoder.conv_out.weight.data *= 0.1
     for norm in stream_norms(model):
         norm.eps *= STREAM_SCALE ** 2
@@ -317,126 +298,79 @@ def stream_norms(model):
     yield model.decoder.conv_norm_out
 
 
-def stream_writers(model):
-    """(layer, whether its input is in the stream already) of what writes into that stream."""
-    yield model.decoder.up_blocks[-2].upsamplers[0].conv, False
-    for block in model.decoder.up_blocks[-1].resnets:
-        yield block.spatial_res_block.conv2, False
-        yield block.temporal_res_block.conv2, False
-        if block.spatial_res_block.conv_shortcut is not None:
-            yield block.spatial_res_block.conv_shortcut, True
-
-
+@torch.no_grad()
 def plain_model(state):
     """The trained weights in the class as diffusers defines it, its epsilons untouched, in float16."""
     model = AutoencoderKLTemporalDecoder(**CONFIG)
     model.load_state_dict(state)
-    with torch.no_grad():
-        for layer, reads_stream in stream_writers(model):
-            layer.bias /= STREAM_SCALE
-            if not reads_stream:
-                layer.weight /= STREAM_SCALE
+    blocks = model.decoder.up_blocks[-1].resnets
+    writers = [model.decoder.up_blocks[-2].upsamplers[0].conv]
+    for block in blocks:
+        writers += [block.spatial_res_block.conv2, block.temporal_res_block.conv2]
+    for layer in writers:
+        layer.weight /= STREAM_SCALE
+        layer.bias /= STREAM_SCALE
+    blocks[0].spatial_res_block.conv_shortcut.bias /= STREAM_SCALE  # its input is in the stream already
     return model.half()
 
 
-class Phase:
-    """Which parts of the model a training phase runs, and on what batches (clips, frames, height, width)."""
-
-    def __init__(self, name, end, shapes):
-        self.name, self.end, self.shapes = name, end, shapes
-
-    def apply(self, model):
-        coarse, temporal = self.name == "coarse", self.name == "temporal"
-        for block in model.encoder.down_blocks[0].resnets:
-            route(block, identity if coarse else None)
-        for up_block in model.decoder.up_blocks:
-            for block in up_block.resnets:
-                route(block, None if temporal else spatial_only)
-        for block in model.decoder.mid_block.resnets:
-            route(block, None if temporal else spatial_only)
-        if coarse:
-            for block in model.decoder.up_blocks[-1].resnets:
-                route(block, shortcut_only)
-
-
-def route(module, forward):
+def route(module, forward=None):
     """Replace the module's forward, or restore it."""
     module.__dict__.pop("forward", None)
     if forward is not None:
         module.forward = lambda x, *_, **__: forward(module, x)
 
 
-def identity(block, x):
-    return x
+def route_for_phase(model, phase):
+    """Let the model run only the layers that the phase trains."""
+    spatial_only = lambda block, x: block.spatial_res_block(x, None)
+    shortcut_only = lambda block, x: (block.spatial_res_block.conv_shortcut or torch.nn.Identity())(x)
+    for module in model.decoder.modules():
+        if isinstance(module, SpatioTemporalResBlock):
+            route(module, None if phase == "temporal" else spatial_only)
+    if phase == "coarse":
+        for block in model.decoder.up_blocks[-1].resnets:
+            route(block, shortcut_only)
+    route(model.encoder.down_blocks[0].resnets[0], (lambda _, x: x) if phase == "coarse" else None)
 
 
-def spatial_only(block, x):
-    return block.spatial_res_block(x, None)
-
-
-def shortcut_only(block, x):
-    shortcut = block.spatial_res_block.conv_shortcut
-    return x if shortcut is None else shortcut(x)
-
-
-# GroupNorm and SiLU in one compiled pass over channels-last memory: the library's own backward pass
-# of GroupNorm takes a third of a training step on the CPU.
-
-def per_channel(groups, channels):
-    """Spread values per group [n, groups] over the channels, as [n, channels]."""
-    n, count = groups.shape
-    return groups[:, :, None].expand(n, count, channels // count).reshape(n, channels)
-
-
-@torch.compile(dynamic=True)
-def norm_silu(x, weight, bias, eps):
-    """SiLU of the GroupNorm (32 groups) of x [n, positions, channels], with the mean and 1/deviation."""
-    n, _, channels = x.shape
-    values = x.float()
-    mean = per_channel(values.mean(1).view(n, 32, -1).mean(2), channels)
-    square = per_channel((values * values).mean(1).view(n, 32, -1).mean(2), channels)
-    scale = (square - mean * mean + eps).rsqrt()
-    y = values * (weight * scale)[:, None] + (bias - weight * scale * mean)[:, None]
-    return (y * torch.sigmoid(y)).to(x.dtype), mean, scale
-
+# The library's backward pass of GroupNorm takes a third of a training step on the CPU: here is a compiled one.
 
 @torch.compile(dynamic=True)
 def norm_silu_backward(gradient, x, weight, bias, mean, scale):
+    """Gradients of SiLU(GroupNorm(x)) for x [n, positions, channels] and mean, scale [n, 32]."""
     n, positions, channels = x.shape
-    values = x.float()
+    per_group = lambda values: values.view(n, 32, -1).sum(2)
+    per_channel = lambda groups: groups[:, :, None].expand(n, 32, channels // 32).reshape(n, channels)
+    mean, scale, values = per_channel(mean), per_channel(scale), x.float()
     y = values * (weight * scale)[:, None] + (bias - weight * scale * mean)[:, None]
     sigmoid = torch.sigmoid(y)
     dy = gradient.float() * sigmoid * (1 + y * (1 - sigmoid))
     sum_dy = dy.sum(1)
     sum_dy_x = ((dy * values).sum(1) - mean * sum_dy) * scale
     count = positions * channels // 32
-    shift = per_channel((weight * sum_dy).view(n, 32, -1).sum(2) / count, channels)
-    slope = per_channel((weight * sum_dy_x).view(n, 32, -1).sum(2) / count, channels) * scale * scale
+    shift = per_channel(per_group(weight * sum_dy)) / count
+    slope = per_channel(per_group(weight * sum_dy_x)) / count * scale * scale
     dx = (weight * scale)[:, None] * dy - slope[:, None] * values + (slope * mean - scale * shift)[:, None]
     return dx.to(x.dtype), sum_dy_x.sum(0), sum_dy.sum(0)
-
-
-def positions_last(x):
-    """x [n, channels, ...] as [n, positions, channels]; .data, so that the compiler sees no view."""
-    return x.movedim(1, -1).reshape(len(x), -1, x.shape[1]).data
 
 
 class NormSiLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, bias, eps):
-        y, mean, scale = norm_silu(positions_last(x), weight, bias, eps)
-        ctx.save_for_backward(x, weight, bias, mean, scale)
-        return y.view(x.movedim(1, -1).shape).movedim(-1, 1)
+        y, mean, scale = torch.native_group_norm(x, weight, bias, *x.shape[:2], x[0, 0].numel(), 32, eps)
+        ctx.save_for_backward(x, weight, bias, mean.float(), scale.float())
+        return F.silu(y)
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight, bias, mean, scale = ctx.saved_tensors
-        done = [norm_silu_backward(positions_last(gradient[i:i + 1]), positions_last(x[i:i + 1]), weight, bias,
-                                   mean[i:i + 1].data, scale[i:i + 1].data)
+        # .data, so that the compiler sees no views
+        flat = lambda t, i: t[i:i + 1].movedim(1, -1).reshape(1, -1, x.shape[1]).data
+        done = [norm_silu_backward(flat(gradient, i), flat(x, i), weight, bias, mean[i:i + 1].data, scale[i:i + 1].data)
                 for i in range(len(x))]  # one by one, which stays in the cache
         dx, dweight, dbias = zip(*done)
-        dx = torch.cat(dx).view(x.movedim(1, -1).shape).movedim(-1, 1)
-        return dx, sum(dweight), sum(dbias), None
+        return torch.cat(dx).view(x.movedim(1, -1).shape).movedim(-1, 1), sum(dweight), sum(dbias), None
 
 
 def fuse_norms(model):
@@ -446,20 +380,7 @@ def fuse_norms(model):
         if name.endswith(("norm1", "norm2", "conv_norm_out")):
             route(module, fused)
         elif name.endswith(("nonlinearity", "conv_act")):
-            route(module, identity)
-
-
-PHASES = (
-    Phase("coarse", 0.42, [(10, 1, 128, 128)]),
-    Phase("spatial", 0.72, [(8, 1, 128, 128)] * 4 + [(2, 1, 216, 384)]),
-    Phase("temporal", 1.0, [(2, 6, 112, 112)] * 3 + [(1, 8, 128, 144), (1, 16, 96, 96), (1, 3, 216, 384)]),
-)
-
-
-def rebuild(model, frames, num_frames):
-    """Latent means and the reconstruction of a batch of frames."""
-    latents = model.encode(frames).latent_dist.mean
-    return latents, model.decode(latents, num_frames=num_frames).sample
+            route(module, lambda _, x: x)
 
 
 @torch.no_grad()
@@ -470,12 +391,27 @@ def model_error(model, frames, window):
         part = to_tensor(frames[start:start + window])
         latents = torch.cat([model.encode(frame[None]).latent_dist.mean for frame in part])
         rebuilt = model.decode(latents, num_frames=len(part)).sample
-        quantise = lambda x: ((x.float() + 1) * 127.5).round().clamp(0, 255)
-        total += (quantise(rebuilt) - quantise(part)).square().mean().item() * len(part)
+        total += squared_error(rebuilt, part) * len(part)
     return total / len(frames)
 
 
+def report_validation(name, error, data):
+    """Print the validation PSNR of error(frames, window)."""
+    pictures, clip = error(data.validation_pictures, 1), error(data.validation_clip, len(data.validation_clip))
+    print(f"{name}, validation: pictures {psnr(pictures):.2f} dB, clip {psnr(clip):.2f} dB", flush=True)
+
+
 # ------------------------------------------------------------------------------------ training
+
+# Name, share of the time at which it ends, and shapes of its batches: (clips, frames, height, width).
+Phase = namedtuple("Phase", "name end shapes")
+RATES = (3e-3, 2e-3)  # learning rates of Muon and of AdamW
+PHASES = (
+    Phase("coarse", 0.42, [(10, 1, 128, 128)]),
+    Phase("spatial", 0.62, [(8, 1, 128, 128)] * 4 + [(2, 1, 216, 384)]),
+    Phase("temporal", 1.0, [(1, 6, 112, 112)] * 5 + [(1, 8, 128, 128), (1, 16, 96, 96), (1, 3, 216, 384)]),
+)
+
 
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is made orthogonal (Newton-Schulz), for the weights of convolutions."""
@@ -485,9 +421,8 @@ class Muon(torch.optim.Optimizer):
 
     @staticmethod
     def orthogonal(matrix):
-        x = matrix.bfloat16()
-        wide = x.shape[0] <= x.shape[1]
-        x = x if wide else x.T
+        wide = matrix.shape[0] <= matrix.shape[1]
+        x = (matrix if wide else matrix.T).bfloat16()
         x = x / (x.norm() + 1e-7)
         for _ in range(5):
             gram = x @ x.T
@@ -496,23 +431,21 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self):
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)
-                scale = 0.2 * max(update.shape) ** 0.5
-                p.add_(self.orthogonal(update).reshape(p.shape), alpha=-group["lr"] * scale)
+        group = self.param_groups[0]
+        for p in (p for p in group["params"] if p.grad is not None):
+            momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+            momentum.lerp_(p.grad, 1 - group["momentum"])
+            update = p.grad.lerp(momentum, group["momentum"]).reshape(len(p), -1)
+            scale = 0.2 * max(update.shape) ** 0.5
+            p.add_(self.orthogonal(update).reshape(p.shape), alpha=-group["lr"] * scale)
 
 
 def make_optimizers(model):
     hidden, rest = [], []
-    edge = ("encoder.conv_in", "decoder.conv_out", "time_conv_out", "quant_conv")
+    edge = ("encoder.conv_in.", "decoder.conv_out.", "decoder.time_conv_out.", "quant_conv.")
     for name, p in model.named_parameters():
-        (hidden if p.ndim > 1 and not name.startswith(edge) and "time_conv_out" not in name else rest).append(p)
-    return [Muon(hidden, lr=3e-3), torch.optim.AdamW(rest, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)]
+        (hidden if p.ndim > 1 and not name.startswith(edge) else rest).append(p)
+    return [Muon(hidden, RATES[0]), torch.optim.AdamW(rest, RATES[1], betas=(0.9, 0.98), weight_decay=0.0)]
 
 
 class Trainer:
@@ -524,7 +457,6 @@ class Trainer:
         fuse_norms(self.model)
         self.average = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.optimizers = make_optimizers(self.model)
-        self.base_rates = [o.param_groups[0]["lr"] for o in self.optimizers]
         self.steps, self.elapsed, self.phase = 0, 0.0, None
 
     def save(self):
@@ -546,7 +478,7 @@ class Trainer:
 
     def enter(self, phase):
         self.phase = phase
-        phase.apply(self.model)
+        route_for_phase(self.model, phase.name)
         self.model.encoder.requires_grad_(phase.name != "temporal")
         self.model.quant_conv.requires_grad_(phase.name != "temporal")
 
@@ -558,13 +490,14 @@ class Trainer:
                 self.model.load_state_dict(self.average)
             self.enter(phase)
         rate = min(1, (self.steps + 1) / 100) * min(1, (1 - progress) / 0.5)
-        for optimizer, base in zip(self.optimizers, self.base_rates):
+        for optimizer, base in zip(self.optimizers, RATES):
             optimizer.param_groups[0]["lr"] = base * max(rate, 0)
 
         shape = self.data.random.choice(phase.shapes)
         frames = self.data.batch(*shape)
         with torch.autocast("cpu", torch.bfloat16):
-            latents, rebuilt = rebuild(self.model, frames, shape[1])
+            latents = self.model.encode(frames).latent_dist.mean
+            rebuilt = self.model.decode(latents, num_frames=shape[1]).sample
         # The root of each frame's squared error: between the total error and the mean PSNR.
         error = (rebuilt.float() - frames).square().mean((1, 2, 3))
         loss = (error + 1e-5).sqrt().mean() + 1e-5 * latents.float().square().mean()
@@ -577,7 +510,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        decay = min(0.996, 1 - 1 / (1 + self.steps / 5))
+        decay = min(0.98 if phase.name == "temporal" else 0.996, 1 - 1 / (1 + self.steps / 5))
         for name, value in self.model.state_dict().items():
             self.average[name].lerp_(value, 1 - decay)
         return error.mean().item() * 127.5 ** 2
@@ -587,14 +520,11 @@ class Trainer:
         kept = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average)
         with torch.autocast("cpu", torch.bfloat16):
-            still = model_error(self.model, self.data.validation_pictures, 1)
-            moving = model_error(self.model, self.data.validation_clip[:16], 16)
+            report_validation("average", lambda frames, window: model_error(self.model, frames, window), self.data)
         self.model.load_state_dict(kept)
-        return psnr(still), psnr(moving)
 
     def run(self):
-        report = check = time.time()
-        errors = []
+        errors, report, saved, check = [], *[time.time()] * 3
         while self.elapsed < 60 * self.minutes:
             began = time.time()
             errors.append(self.step())
@@ -603,10 +533,11 @@ class Trainer:
                 print(f"{self.elapsed / 60:6.1f} min  step {self.steps}  {self.phase.name}  "
                       f"training PSNR {psnr(np.mean(errors)):.2f}", flush=True)
                 errors, report = [], time.time()
-            if time.time() - check > 240:
+            if time.time() - saved > 150:
                 self.save()
-                still, moving = self.validate()
-                print(f"{self.elapsed / 60:6.1f} min  validation PSNR: pictures {still:.2f}, clip {moving:.2f}", flush=True)
+                saved = time.time()
+            if time.time() - check > 900:
+                self.validate()
                 check = time.time()
         self.save()
 
@@ -621,8 +552,7 @@ def export(state, data, out):
     scaling_factor = round(1 / torch.cat(latents).std().item(), 5)
     model.register_to_config(scaling_factor=scaling_factor, force_upcast=False)
     model.half().save_pretrained(out)
-    size = sum(path.stat().st_size for path in out.glob("*.safetensors"))
-    print(f"exported to {out}: {size} bytes of weights, scaling_factor {scaling_factor}", flush=True)
+    print(f"exported to {out}, scaling_factor {scaling_factor}", flush=True)
 
 
 def load_exported(out):
@@ -637,7 +567,6 @@ def main():
     parser.add_argument("--minutes", type=float, default=80, help="time to train for")
     parser.add_argument("--export-only", action="store_true", help="export the checkpoint as it stands")
     parser.add_argument("--measure", type=Path, help="measure the exported model on this clip, and do nothing else")
-    parser.add_argument("--window", type=int, default=28, help="frames decoded at once when measuring a clip")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
@@ -647,27 +576,24 @@ def main():
     if args.measure:
         frames = read_clip(args.measure, FRAME)
         baseline = pca_error(load_file(args.out / "pca8x8.safetensors"), frames)
-        error = model_error(load_exported(args.out), frames, args.window)
-        print(f"{args.measure.name}, {len(frames)} frames: model {psnr(error):.2f} dB, "
-              f"linear baseline {psnr(baseline):.2f} dB")
+        error = model_error(load_exported(args.out), frames, window=28)
+        print(f"{len(frames)} frames: model {psnr(error):.2f} dB, linear baseline {psnr(baseline):.2f} dB")
         return
 
     data = Data(args.data, args.seed)
     pca = fit_pca(data)
+    args.work.mkdir(parents=True, exist_ok=True)
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(pca, args.out / "pca8x8.safetensors")
-    print(f"linear baseline: pictures {psnr(pca_error(pca, data.validation_pictures)):.2f} dB, "
-          f"clip {psnr(pca_error(pca, data.validation_clip)):.2f} dB", flush=True)
+    report_validation("linear baseline", lambda frames, _: pca_error(pca, frames), data)
 
     trainer = Trainer(data, args.work, args.minutes)
-    args.work.mkdir(parents=True, exist_ok=True)
     trainer.resume()
     if not args.export_only:
         trainer.run()
     export(trainer.average, data, args.out)
     exported = load_exported(args.out)
-    print(f"exported model: pictures {psnr(model_error(exported, data.validation_pictures, 1)):.2f} dB, "
-          f"clip {psnr(model_error(exported, data.validation_clip, 32)):.2f} dB")
+    report_validation("exported model", lambda frames, window: model_error(exported, frames, window), data)
 
 
 if __name__ == "__main__":
