@@ -10,7 +10,8 @@ add_test(NAME unit_cache_python
 set_tests_properties(unit_cache_python PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 120)
 
 if(TARGET lt_vae_encode_stage AND TARGET lt_vae_decode_stage)
-    longtake_unit_test(cache_stages "test_cache_stages.c;cache_troupe.c" lt_vae_encode_stage lt_vae_decode_stage m)
+    longtake_unit_test(cache_stages "test_cache_stages.c;cache_troupe.c" lt_vae_encode_stage lt_vae_decode_stage
+        models_support m)
     target_compile_definitions(unit_cache_stages PRIVATE LT_MODEL="${CMAKE_SOURCE_DIR}/examples/tiny-svd-vae")
     # Spinning threads of several processes on few cores cost more than the work.
     set_tests_properties(unit_cache_stages PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)

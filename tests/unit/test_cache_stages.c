@@ -6,6 +6,7 @@
 #include "kernels/safetensors.h"
 #include "stages/vae_decode/vae_decode.h"
 #include "stages/vae_encode/vae_encode.h"
+#include "tests/models/support.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,8 +16,8 @@
 
 enum { WIDTH = 64, HEIGHT = 48, FRAMES = 11, CHUNK = 4 };
 
-#define MODEL        "model=" LT_MODEL
-#define OPTIONS(...) ((const char *const[]){MODEL, ##__VA_ARGS__, NULL})
+static char model_option[300] = "model=" LT_MODEL; /* what OPTIONS begins with */
+#define OPTIONS(...) ((const char *const[]){model_option, ##__VA_ARGS__, NULL})
 #define MUST(call)                                                                                           \
     do {                                                                                                     \
         lt_status must_status = (call);                                                                      \
@@ -26,7 +27,7 @@ enum { WIDTH = 64, HEIGHT = 48, FRAMES = 11, CHUNK = 4 };
 static troupe_clip film;
 static char folder[] = "/tmp/longtake-cache-stages-XXXXXX";
 
-static const char *in_folder(const char *name)
+static const char *at_folder(const char *name)
 {
     static char path[128];
     snprintf(path, sizeof path, "%s/%s", folder, name);
@@ -107,7 +108,7 @@ static void check_cache(const char *dtype, int expected_chunks)
     lt_err err;
     troupe_stage fresh, filling, hitting;
     char option[64];
-    const char *cache = in_folder("cache");
+    const char *cache = at_folder("cache");
     snprintf(option, sizeof option, "cache_dtype=%s", dtype);
     MUST(troupe_open(&fresh, &lt_vae_encode_stage, OPTIONS(option), "", 2, &film.stream, &err));
     troupe_make_all(&fresh, film.chunks, false);
@@ -150,7 +151,7 @@ static void the_record_says_where_it_came_from(void **state)
     lt_cache_summary summary = {0};
     lt_arena arena = {0};
     lt_cache_clip clip;
-    MUST(lt_cache_open(&cache, in_folder("cache"), false, 0, &err));
+    MUST(lt_cache_open(&cache, at_folder("cache"), false, 0, &err));
     MUST(lt_cache_next_clip(cache, &summary, &err));
     MUST(lt_cache_get_clip(cache, summary.clip, summary.digest, &arena, &clip, &err));
     assert_string_equal(clip.clip, "clip");
@@ -179,10 +180,10 @@ static void open_encoder(troupe_stage *t, const char *dtype)
     troupe_make_all(t, film.chunks, false);
 }
 
-static lt_decode_plan plan_of(const lt_stream *s)
+static lt_decode_plan plan_of(const lt_stream *s, bool temporal)
 {
     const Lt__Wire__Windows *w = s->windows;
-    return (lt_decode_plan){.temporal = true,
+    return (lt_decode_plan){.temporal = temporal,
                             .factor = (int)s->factor,
                             .height = (int)(s->height / s->factor),
                             .width = (int)(s->width / s->factor),
@@ -207,7 +208,7 @@ static float *decode_whole(const troupe_stage *latents, const lt_decode_plan *pl
     for (uint64_t u = 0; u < s->n_units; u++)
         memcpy(all + u * CHUNK * cells, latents->units[u].spans[0].data, latents->units[u].spans[0].bytes);
     float *values = malloc(FRAMES * frame * sizeof *values), *sums = malloc(FRAMES * frame * sizeof *sums);
-    MUST(lt_vae_open(&vae, LT_MODEL, LT_VAE_DECODER, LT_NUMERICS_AUTO, &err));
+    MUST(lt_vae_open(&vae, model_option + 6, LT_VAE_DECODER, LT_NUMERICS_AUTO, &err));
     MUST(lt_context_create(&context, "cpu", LT_F32, 512 << 20, 1, &err));
     MUST(lt_blend_create(&blend, plan, FRAMES, 0, &err));
     int64_t taken = 0;
@@ -229,7 +230,14 @@ static float *decode_whole(const troupe_stage *latents, const lt_decode_plan *pl
     return values;
 }
 
-/* What mux does: blend what is shared, take the rest as it is. Values become bytes by rounding to even. */
+static uint8_t to_byte(float value, bool truncate)
+{
+    double v = ((double)value + 1) * 127.5;
+    v = v < 0 ? 0 : v > 255 ? 255 : v;
+    return (uint8_t)(truncate ? __builtin_floor(v) : __builtin_rint(v));
+}
+
+/* What mux does: blend what is shared, take the rest as it is. */
 static uint8_t *blend_units(const troupe_stage *t, const lt_decode_plan *plan)
 {
     lt_err err;
@@ -251,10 +259,8 @@ static uint8_t *blend_units(const troupe_stage *t, const lt_decode_plan *plan)
             MUST(lt_blend_add(blend, (int64_t)k, (int64_t)span->first, (int64_t)span->count, span->data,
                               &err));
             for (; lt_blend_take(blend, &at, values) == LT_OK; n++)
-                for (size_t j = 0; j < frame; j++) {
-                    double v = ((double)values[j] + 1) * 127.5;
-                    bytes[(size_t)at * frame + j] = (uint8_t)__builtin_rint(v < 0 ? 0 : v > 255 ? 255 : v);
-                }
+                for (size_t j = 0; j < frame; j++)
+                    bytes[(size_t)at * frame + j] = to_byte(values[j], t->output.windows->truncate);
         }
     }
     assert_int_equal(n, FRAMES);
@@ -263,8 +269,8 @@ static uint8_t *blend_units(const troupe_stage *t, const lt_decode_plan *plan)
     return bytes;
 }
 
-static void check_decode(const char *window, const char *stride, const char *tile, const char *tile_stride,
-                         int n_windows)
+static void check_decode(bool temporal, const char *window, const char *stride, const char *tile,
+                         const char *tile_stride, int n_windows)
 {
     lt_err err;
     troupe_stage latents, t, again;
@@ -286,14 +292,12 @@ static void check_decode(const char *window, const char *stride, const char *til
                      &latents.output, &err));
     troupe_make_all(&again, latents.units, true);
     troupe_expect_same(&t, &again);
-    lt_decode_plan plan = plan_of(&t.output);
+    lt_decode_plan plan = plan_of(&t.output, temporal);
     float *expected = decode_whole(&latents, &plan);
     uint8_t *got = blend_units(&t, &plan);
     int n_off = 0;
-    for (size_t i = 0; i < (size_t)FRAMES * WIDTH * HEIGHT * 3; i++) {
-        double v = ((double)expected[i] + 1) * 127.5;
-        n_off += got[i] != (uint8_t)__builtin_rint(v < 0 ? 0 : v > 255 ? 255 : v);
-    }
+    for (size_t i = 0; i < (size_t)FRAMES * WIDTH * HEIGHT * 3; i++)
+        n_off += got[i] != to_byte(expected[i], t.output.windows->truncate);
     print_message("window %s, stride %s, tile %s: %d windows, %d bytes off\n", window, stride, tile,
                   n_windows, n_off);
     assert_int_equal(n_off, 0);
@@ -306,11 +310,45 @@ static void check_decode(const char *window, const char *stride, const char *til
 
 static void windows_blend_to_the_whole_decode(void **state)
 {
-    check_decode("32", "24", "none", "auto", 1);
-    check_decode("6", "4", "none", "auto", 3);
-    check_decode("5", "2", "none", "auto", 4);
-    check_decode("4", "4", "none", "auto", 3);
-    check_decode("6", "4", "32x24", "24x16", 3);
+    check_decode(true, "32", "24", "none", "auto", 1);
+    check_decode(true, "6", "4", "none", "auto", 3);
+    check_decode(true, "5", "2", "none", "auto", 4);
+    check_decode(true, "4", "4", "none", "auto", 3);
+    check_decode(true, "6", "4", "32x24", "24x16", 3);
+}
+
+/* Another family: frames alone, four pixels a cell, random weights. */
+static void frames_alone_need_no_blending(void **state)
+{
+    char kept[sizeof model_option];
+    memcpy(kept, model_option, sizeof kept);
+    snprintf(model_option, sizeof model_option, "model=%s", at_folder("kl"));
+    synthetic_write("kl", model_option + 6, &(synthetic){.dtype = LT_F32});
+    check_decode(false, "0", "0", "none", "auto", 3);
+    check_decode(false, "3", "1", "32x16", "20x12", 4);
+    memcpy(model_option, kept, sizeof kept);
+}
+
+static void lite_sora_truncates(void **state)
+{
+    lt_err err;
+    troupe_stage latents, rounded, truncated;
+    int n_less = 0, n_more = 0;
+    open_encoder(&latents, "f32");
+    const char *const *options = OPTIONS("window=4", "stride=4", "numerics=lite-sora");
+    MUST(troupe_open(&truncated, &lt_vae_decode_stage, options, "", 2, &latents.output, &err));
+    MUST(troupe_open(&rounded, &lt_vae_decode_stage, OPTIONS("window=4", "stride=4"), "", 2, &latents.output,
+                     &err));
+    assert_true(truncated.output.windows->truncate && !rounded.output.windows->truncate);
+    MUST(troupe_make(&truncated, 0, latents.units, &err));
+    MUST(troupe_make(&rounded, 0, latents.units, &err));
+    const uint8_t *a = truncated.units[0].spans[0].data, *b = rounded.units[0].spans[0].data;
+    for (size_t i = 0; i < truncated.units[0].spans[0].bytes; i++) n_less += a[i]<b[i], n_more += a[i]> b[i];
+    print_message("%d smaller, %d larger\n", n_less, n_more);
+    assert_true(n_less > 1000 && n_more < n_less / 100);
+    troupe_close(&truncated);
+    troupe_close(&rounded);
+    troupe_close(&latents);
 }
 
 static void sixteen_bits_hold_eight(void **state)
@@ -376,7 +414,8 @@ static void memory_decides_about_tiles(void **state)
     snprintf(memory, sizeof memory, "memory=%lld", (long long)(whole.peak_bytes - (4 << 20)));
     MUST(troupe_plan(&lt_vae_encode_stage, OPTIONS(memory), "", 2, &large.stream, &arena, &output, &cut,
                      &err));
-    assert_true(atoi(cut.resolved[0].text) >= 64 && cut.work_factor > 1 && cut.peak_bytes <= whole.peak_bytes - (4 << 20));
+    assert_true(atoi(cut.resolved[0].text) >= 64 && cut.work_factor > 1 &&
+                cut.peak_bytes <= whole.peak_bytes - (4 << 20));
     print_message("%s: tile %s\n", memory, cut.resolved[0].text);
     assert_int_equal(troupe_plan(&lt_vae_encode_stage, OPTIONS("memory=1M"), "", 2, &large.stream, &arena,
                                  &output, &cut, &err),
@@ -459,7 +498,7 @@ static void what_is_not_finite_ends_the_clip(void **state)
     troupe_stage t;
     const char *nan[] = {spoiled_model("nan", "encoder.conv_out.weight", 3e38f), NULL};
     char cache[128];
-    strcpy(cache, in_folder("nan-cache"));
+    strcpy(cache, at_folder("nan-cache"));
     MUST(troupe_open(&t, &lt_vae_encode_stage, nan, cache, 2, &film.stream, &err));
     assert_int_equal(troupe_make(&t, 1, film.chunks, &err), LT_E_NUMERIC);
     print_message("%s\n", err.text);
@@ -510,10 +549,11 @@ static void wrong_streams_are_refused(void **state)
 int main(void)
 {
     if (access(LT_MODEL "/config.json", R_OK) != 0) {
-        printf("skipped: there is no %s: 12 cases\n", LT_MODEL);
+        printf("skipped: there is no %s: 14 cases\n", LT_MODEL);
         return 77;
     }
     if (!mkdtemp(folder)) return 1;
+    setenv("XDG_CACHE_HOME", at_folder("digests"), 1);
     troupe_make_clip(&film, WIDTH, HEIGHT, FRAMES, CHUNK, 8);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latents_are_the_models_own),
@@ -521,6 +561,8 @@ int main(void)
         cmocka_unit_test(the_cache_gives_the_same_bytes),
         cmocka_unit_test(the_record_says_where_it_came_from),
         cmocka_unit_test(windows_blend_to_the_whole_decode),
+        cmocka_unit_test(frames_alone_need_no_blending),
+        cmocka_unit_test(lite_sora_truncates),
         cmocka_unit_test(sixteen_bits_hold_eight),
         cmocka_unit_test(a_plan_says_what_open_clip_will),
         cmocka_unit_test(memory_decides_about_tiles),
