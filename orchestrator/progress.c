@@ -57,21 +57,18 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
 
 /* ---- speed ------------------------------------------------------------------------------------------- */
 
+/* Frames come in bursts, a window or a chunk at a time, so the speed is the average since this run's work began. */
 static void measure(lt_run *run)
 {
     int64_t now = lt_now_ns();
     for (int i = 0; i < run->graph->n_stages; i++) {
         lt_meter *meter = &run->meters[i];
-        uint64_t frames = lt_stage_progress_of(run, i).frames;
-        double seconds = (double)(now - meter->ns) * 1e-9;
-        if (!meter->ns || frames < meter->frames) {
-            meter->frames = frames; /* what an earlier part of the run has made is no speed */
-            meter->ns = frames || meter->ns ? now : 0;
-        } else if (seconds >= 1) {
-            double fps = (double)(frames - meter->frames) / seconds;
-            meter->fps = meter->fps > 0 ? 0.8 * meter->fps + 0.2 * fps : fps;
-            meter->frames = frames;
-            meter->ns = now;
+        lt_stage_progress p = lt_stage_progress_of(run, i);
+        if (!meter->ns || p.frames < meter->frames) {
+            meter->frames = p.frames; /* what an earlier part of the run has made is no speed */
+            meter->ns = strcmp(p.state, "starting") ? now : 0;
+        } else if (now - meter->ns >= SECOND) {
+            meter->fps = (double)(p.frames - meter->frames) / ((double)(now - meter->ns) * 1e-9);
         }
     }
 }

@@ -73,10 +73,10 @@ typedef struct lt_crash {
     int count;
 } lt_crash;
 
-/* Speed of a stage, smoothed. */
+/* Speed of a stage, since its work in this run began. */
 typedef struct lt_meter {
-    uint64_t frames;
-    int64_t ns; /* when `frames` was read */
+    uint64_t frames; /* that were there then */
+    int64_t ns;      /* when that was; 0: not yet */
     double fps;
 } lt_meter;
 
