@@ -5,6 +5,7 @@
 
 #include <ctype.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,6 +151,22 @@ void lt_vae_host_close(lt_vae_host *host)
     lt_context_destroy(host->run);
     lt_context_destroy(host->dry);
     *host = (lt_vae_host){0};
+}
+
+/* ---- code made for shapes ------------------------------------------------------------------------------ */
+
+void lt_tile_sizes_add(lt_tile_sizes *sizes, int size)
+{
+    if (size == sizes->last || size <= 0) return;
+    sizes->last = size;
+    sizes->all += sqrt(size);
+    if (sizes->first == 0) sizes->first = sizes->all;
+}
+
+size_t lt_vae_shape_bytes(const lt_tile_sizes *rows, const lt_tile_sizes *columns, double per_pixel)
+{
+    double first = rows->first * columns->first, rest = rows->all * columns->all - first;
+    return (size_t)(per_pixel * (first + 0.65 * rest));
 }
 
 /* ---- numbers ------------------------------------------------------------------------------------------- */

@@ -5,11 +5,10 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <string.h>
 
-/* Measured, RssAnon of the running process less what is counted apart: libraries' tables, threads, sockets, code that
- * oneDNN makes. */
-enum { BASE_BYTES = 12 << 20 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
+ * tiles cost (lt_vae_shape_bytes). */
+enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 58 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -79,34 +78,27 @@ size_t lt_decode_pixel_bytes(const lt_decode_geometry *g)
     return lt_decode_frame_elements(g) * (g->bits > 8 ? 2 : 1);
 }
 
-/* The different sizes that the tiles of an axis have, added up. */
-static size_t axis_shapes(int size, int tile, int stride)
+static void note_sizes(lt_tile_sizes *sizes, int size, int tile, int stride, int factor)
 {
-    if (tile >= size) return (size_t)size;
-    int last = size - (size - tile + stride - 1) / stride * stride;
-    return (size_t)(last == tile ? tile : tile + last);
+    for (int64_t start = 0;; start += stride) {
+        lt_tile_sizes_add(sizes, (int)LT_MIN(tile, size - start) * factor);
+        if (start + tile >= size) return;
+    }
 }
 
-/* What oneDNN's AVX-512 convolutions keep for each shape they have met, in tables of their own beside the scratchpad.
- * Measured with windows of 8 to 32 frames of 64x48 to 384x216, in f32 and bf16: 3.2 to 3.4 KB a pixel of the tile for a
- * temporal decoder, whatever the length of the window; a shorter last window is another shape. */
-static size_t table_bytes(const lt_vae_host *host, const lt_decode_geometry *g)
+static size_t shape_bytes(const lt_decode_plan *p)
 {
-    const lt_decode_plan *p = &g->plan;
-    if (!p->temporal || !strstr(host->dry->numeric_class, "avx512")) return 0;
-    size_t rows = axis_shapes(p->height, p->tile_height, p->stride_height);
-    size_t columns = axis_shapes(p->width, p->tile_width, p->stride_width),
-           cell = (size_t)p->factor * (size_t)p->factor;
-    int64_t first, end;
-    lt_decode_window_range(p, g->n_frames, g->n_windows - 1, &first, &end);
-    return (end - first == g->longest ? 1 : 2) * rows * columns * cell * 3300;
+    lt_tile_sizes rows = {0}, columns = {0};
+    note_sizes(&rows, p->height, p->tile_height, p->stride_height, p->factor);
+    note_sizes(&columns, p->width, p->tile_width, p->stride_width, p->factor);
+    return lt_vae_shape_bytes(&rows, &columns, SHAPE_BYTES);
 }
 
-/* What a replica holds beside the workspace and the tables. */
+/* What a replica holds beside the workspace. */
 static size_t held_bytes(const lt_decode_geometry *g)
 {
     return g->cost.weight_bytes + lt_decode_latent_bytes(g) + lt_decode_sum_bytes(g) +
-           lt_decode_pixel_bytes(g);
+           lt_decode_pixel_bytes(g) + shape_bytes(&g->plan);
 }
 
 /* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
@@ -129,20 +121,19 @@ static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_
     return lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
-/* Smaller tiles until all of a replica is within the option `memory`: workspace and tables shrink with them. */
+/* Smaller tiles until all of a replica is within the option `memory`. */
 static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_geometry *g, lt_err *err)
 {
     double memory = (double)lt_vae_memory(host->common), limit = 0x1p62;
     for (;;) {
         double held = (double)held_bytes(g) + BASE_BYTES;
-        double workspace = (double)g->cost.workspace_bytes, tables = (double)table_bytes(host, g);
-        if (held + workspace + tables <= memory) return LT_OK;
+        if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
                            "vae_decode holds %.0f MiB of weights and of one window of %" PRId64
                            " frames; %.0f MiB of memory are too few: give more memory, or a shorter window",
                            held / 0x1p20, g->longest, memory / 0x1p20);
-        limit = LT_MIN(0.98 * limit, workspace * (memory - held) / (workspace + tables));
+        limit = LT_MIN(0.98 * limit, memory - held);
         request->memory = (size_t)LT_MAX(limit, 1.0);
         lt_status status = choose(host, request, g, err);
         if (status) return status;
@@ -319,7 +310,8 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     largest_unit(&g, &bytes, &chunks);
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
-    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g) + table_bytes(&host, &g);
+    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g);
+    plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
     double frames = 0;
     for (int64_t k = 0; k < g.n_windows; k++) {
         lt_window_parts parts = lt_decode_parts(&g, k);

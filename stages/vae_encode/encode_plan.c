@@ -4,11 +4,12 @@
 #include "proto/wire.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 
-/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what oneDNN keeps
- * for each shape of tile: code it makes, and tables for each pixel. */
-enum { BASE_BYTES = 4 << 20, SHAPE_BYTES = 7 << 18, PIXEL_BYTES = 34 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
+ * tiles cost (lt_vae_shape_bytes). */
+enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 40 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -65,36 +66,26 @@ size_t lt_encode_value_bytes(const lt_encode_geometry *g)
     return lt_encode_moment_bytes(g) / sizeof(float) * lt_dtype_bytes(g->dtype);
 }
 
-/* How many different sizes the tiles of an axis have, and all of them together. */
-static size_t axis_shapes(const lt_encode_plan *p, int size, size_t *total)
+static size_t shape_bytes(const lt_encode_plan *p)
 {
-    size_t n = 0;
-    int stride = (int)(p->tile * (1 - p->overlap)), before = 0;
-    if (!has_tiles(p) || stride < 1) stride = size;
-    for (int start = *total = 0; start < size; start += stride) {
-        int length = LT_MIN(has_tiles(p) ? p->tile : size, size - start);
-        if (length == before) continue;
-        before = length;
-        *total += (size_t)length;
-        n++;
-    }
-    return n;
+    lt_tile_sizes rows = {0}, columns = {0};
+    int stride = has_tiles(p) ? (int)(p->tile * (1 - p->overlap)) : INT_MAX;
+    int tile = has_tiles(p) ? p->tile : INT_MAX;
+    for (int64_t y = 0; y < p->height; y += LT_MAX(stride, 1))
+        lt_tile_sizes_add(&rows, (int)LT_MIN(tile, p->height - y));
+    for (int64_t x = 0; x < p->width; x += LT_MAX(stride, 1))
+        lt_tile_sizes_add(&columns, (int)LT_MIN(tile, p->width - x));
+    return lt_vae_shape_bytes(&rows, &columns, SHAPE_BYTES);
 }
 
-static size_t table_bytes(const lt_encode_plan *p)
-{
-    size_t height, width, shapes = axis_shapes(p, p->height, &height);
-    shapes *= axis_shapes(p, p->width, &width);
-    return shapes * SHAPE_BYTES + height * width * (size_t)p->batch * PIXEL_BYTES;
-}
-
-/* What a replica holds beside the workspace and the tables: packed weights; moments and values of a chunk; a cache's value, packed and
+/* What a replica holds beside the workspace: packed weights; moments and values of a chunk; a cache's value, packed and
  * on its way to the disk. */
 static size_t held_bytes(const lt_vae_encode_config *config, const lt_encode_geometry *g, bool cache)
 {
     size_t moments = lt_encode_moment_bytes(g), values = lt_encode_value_bytes(g),
            kinds = config->logvar ? 2 : 1;
-    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0);
+    return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0) +
+           shape_bytes(&g->plan);
 }
 
 /* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
@@ -115,20 +106,19 @@ static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_
     return status ? status : lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
-/* Smaller tiles until all of a replica is within the option `memory`: workspace and tables shrink with them. */
+/* Smaller tiles until all of a replica is within the option `memory`. */
 static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_encode_request *request,
                      lt_encode_geometry *g, lt_err *err)
 {
     double memory = (double)lt_vae_memory(&config->common), limit = 0x1p62;
     for (;;) {
         double held = (double)held_bytes(config, g, true) + BASE_BYTES;
-        double workspace = (double)g->cost.workspace_bytes, tables = (double)table_bytes(&g->plan);
-        if (held + workspace + tables <= memory) return LT_OK;
+        if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
                            "vae_encode holds %.0f MiB of weights and buffers; %.0f MiB of memory are too few",
                            held / 0x1p20, memory / 0x1p20);
-        limit = LT_MIN(0.98 * limit, workspace * (memory - held) / (workspace + tables));
+        limit = LT_MIN(0.98 * limit, memory - held);
         request->memory = (size_t)LT_MAX(limit, 1.0);
         lt_status status = choose(host, request, g, err);
         if (status) return status;
@@ -236,8 +226,8 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_encode_geometry_of(config, &host, inputs[0], &g, err));
     LT_TRY(lt_encode_describe(config, &host, inputs[0], &g, plan->output, plan->arena, err));
     plan->in_flight[0] = 2;
-    plan->peak_bytes =
-        BASE_BYTES + g.cost.workspace_bytes + held_bytes(config, &g, cache) + table_bytes(&g.plan);
+    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(config, &g, cache);
+    plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
     plan->disk_bytes =
         cache ? plan->output->n_units * (lt_encode_value_bytes(&g) * (config->logvar ? 2 : 1) + 4096) : 0;
     plan->flops = g.cost.flops * (double)g.n_frames;
