@@ -18,21 +18,22 @@ Pictures that are no photographs (flat drawings, screen shots, masks) are sorted
 how much of them is flat.  The clip Megamind.avi and one picture in fourteen are kept out of the
 training, for validation.  cockatoo.mp4 of python3-imageio is used in neither.
 
-The training runs in three phases, timed by the clock, since it was made for two CPU cores:
+Three phases, timed by the clock, since it was made for two CPU cores (torch.compile needs a C++ compiler):
 
-  coarse    single pictures; the residual branches at full resolution are skipped (they start at
-            zero, so skipping them is exact), which makes a step 2.5 times cheaper
+  coarse    single pictures, without the residual branches at full resolution, which start at zero
   spatial   single pictures, the whole encoder and all spatial layers of the decoder
   temporal  clips, with the decoder's temporal layers; the encoder stays as it is
 
-Soft normalisation.  With 64 channels in 32 groups, the GroupNorms at full resolution would take
-away a frame's mean and contrast.  Their epsilon (1e-6, fixed in the class) is small only against
-features of ordinary size: in a residual stream STREAM_SCALE times smaller the same GroupNorm
-hardly normalises.  The training therefore multiplies those epsilons by STREAM_SCALE^2, and the
+Soft normalisation.  With 64 channels in 32 groups, the GroupNorms at full resolution would take away a
+frame's mean and contrast.  In a residual stream STREAM_SCALE times smaller their epsilon, 1e-6, is large,
+and they hardly normalise.  The training therefore multiplies those epsilons by STREAM_SCALE^2, and the
 export divides the weights that write into that stream by STREAM_SCALE, which is the same function.
 
     python tools/train_tiny_svd_vae.py --data data --work work --out examples/tiny-svd-vae --minutes 80
     python tools/train_tiny_svd_vae.py --out examples/tiny-svd-vae --measure cockatoo.mp4
+
+Measured after 1400 steps: validation pictures 26.15 dB, validation clip 31.05 dB, cockatoo.mp4 32.37 dB;
+the linear baseline on the same sets: 23.23 dB, 26.23 dB, 25.99 dB.
 """
 
 import argparse
@@ -479,8 +480,8 @@ class Trainer:
     def enter(self, phase):
         self.phase = phase
         route_for_phase(self.model, phase.name)
-        self.model.encoder.requires_grad_(phase.name != "temporal")
-        self.model.quant_conv.requires_grad_(phase.name != "temporal")
+        for part in (self.model.encoder, self.model.quant_conv):
+            part.requires_grad_(phase.name != "temporal")
 
     def step(self):
         progress = self.elapsed / (60 * self.minutes)
@@ -508,7 +509,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad()
         self.steps += 1
         decay = min(0.98 if phase.name == "temporal" else 0.996, 1 - 1 / (1 + self.steps / 5))
         for name, value in self.model.state_dict().items():
@@ -552,7 +553,6 @@ def export(state, data, out):
     scaling_factor = round(1 / torch.cat(latents).std().item(), 5)
     model.register_to_config(scaling_factor=scaling_factor, force_upcast=False)
     model.half().save_pretrained(out)
-    print(f"exported to {out}, scaling_factor {scaling_factor}", flush=True)
 
 
 def load_exported(out):
