@@ -19,10 +19,9 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "pipeline"))
-from harness import MODEL, Run, main, need_model, run, sha256, wait_until, write_graph  # noqa: E402
+from harness import MODEL, WEIGHTS, Run, main, need_model, run, sha256, wait_until, write_graph  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=2"
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 def ffmpeg(*arguments):

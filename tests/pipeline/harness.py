@@ -4,10 +4,14 @@ Python's standard library only. Programs are taken from $LT_BIN (build/bin); eve
 """
 
 import hashlib
+import json
+import math
 import os
 import pathlib
+import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -16,6 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("LT_BIN", ROOT / "build" / "bin"))
 MODEL = ROOT / "examples" / "tiny-svd-vae"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 SKIPPED = 77
 
 
@@ -51,6 +56,31 @@ def stage_pids(orchestrator_pid):
     return found
 
 
+def narrow_model(folder):
+    """A copy of the tiny model with 32 channels everywhere and fixed weights: what counts processes and bytes needs no pictures."""
+    raw = (MODEL / WEIGHTS).read_bytes()
+    length = struct.unpack("<Q", raw[:8])[0]
+    rng = random.Random(1)
+    header, data = {}, bytearray()
+    for name, tensor in json.loads(raw[8 : 8 + length]).items():
+        if name == "__metadata__" or "conv_shortcut" in name:
+            continue
+        shape = [32 if n > 32 else n for n in tensor["shape"]]
+        count = math.prod(shape)
+        values = [1.0] * count if "norm" in name and name.endswith("weight") else [rng.uniform(-0.05, 0.05) for _ in range(count)]
+        begin = len(data)
+        data += struct.pack(f"<{count}e", *values)
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, len(data)]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    folder.mkdir()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    config = json.loads((MODEL / "config.json").read_text())
+    config["block_out_channels"] = [32] * len(config["block_out_channels"])
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
 class Folder:
     """A folder for one test, removed when the test succeeded."""
 
@@ -67,7 +97,7 @@ class Folder:
             print(f"left for a look: {self.path}")
 
 
-def write_graph(path, source, output, cache=None, transport="auto", replicas=1, read="", encode="", decode="", write="",
+def write_graph(path, source, output, cache=None, transport="auto", replicas=1, model=MODEL, read="", encode="", decode="", write="",
                 graph=""):
     """A round-trip graph; the keyword texts are further lines of a table."""
     cache_line = f'cache = "{cache}"' if cache else ""
@@ -85,14 +115,14 @@ input = "{source}"
 [stage.vae_encode]
 kind = "vae_encode"
 from = "read"
-model = "{MODEL}"
+model = "{model}"
 replicas = {replicas}
 {encode}
 
 [stage.vae_decode]
 kind = "vae_decode"
 from = "vae_encode"
-model = "{MODEL}"
+model = "{model}"
 replicas = {replicas}
 {decode}
 

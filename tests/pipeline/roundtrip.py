@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, main, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=3"
 
@@ -121,10 +121,10 @@ def audio_and_variable_rate_survive(folder):
 
 def memory_does_not_grow_with_length(folder):
     """300 and 6,000 frames: peaks (RssAnon + RssShmem) within 5 % of each other, and under what the plan said."""
-    peaks = {}
+    peaks, model = {}, narrow_model(folder / "model")
     for frames in (300, 6000):
         output = folder / f"{frames}.mp4"
-        run(write_graph(folder / f"{frames}.toml", f"lavfi:testsrc2=size=64x64:rate=24:duration={frames / 24}", output), timeout=300)
+        run(write_graph(folder / f"{frames}.toml", f"lavfi:testsrc2=size=64x64:rate=24:duration={frames / 24}", output, model=model), timeout=300)
         stages = json.loads((folder / f"{frames}.mp4.longtake" / "report.json").read_text())["stages"]
         peaks[frames] = {stage["name"]: (stage["peak_bytes"], stage["planned_bytes"]) for stage in stages}
     mib = 1 << 20
