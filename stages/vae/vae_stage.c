@@ -103,8 +103,7 @@ static lt_status open_model(lt_vae_host *host, lt_err *err)
 lt_status lt_vae_host_open(lt_vae_host *host, const lt_vae_common *common, int parts, int threads,
                            lt_err *err)
 {
-    *host = (lt_vae_host){.common = common, .parts = parts};
-    host->threads = common->threads > 0 ? (int)common->threads : threads;
+    *host = (lt_vae_host){.common = common, .parts = parts, .threads = threads};
     lt_status status = lt_context_create(&host->dry, common->device, lt_vae_stage_dtype(common->dtype), 0,
                                          host->threads, err);
     if (status == LT_OK) {

@@ -15,56 +15,25 @@ typedef struct lt_vae_common {
     int dtype;    /* lt_vae_stage_dtype */
     int numerics; /* lt_numerics */
     const char *tile;
-    int64_t memory, threads;
+    int64_t memory;
 } lt_vae_common;
 
 /* Rows of a stage's option table, for a configuration whose first field is an lt_vae_common. `tile_help` says what
  * the stage's tiles are. */
-#define LT_VAE_COMMON_OPTIONS(tile_help)                                                                     \
-    {"model", LT_OPT_PATH, offsetof(lt_vae_common, model),                                                   \
-     NULL,    0,           0,                                                                                \
-     NULL,    NULL,        "folder of a VAE (config.json and safetensors), or a single safetensors file",    \
-     false},                                                                                                 \
-        {"device",                                                                                           \
-         LT_OPT_STRING,                                                                                      \
-         offsetof(lt_vae_common, device),                                                                    \
-         "cpu",                                                                                              \
-         0,                                                                                                  \
-         0,                                                                                                  \
-         NULL,                                                                                               \
-         NULL,                                                                                               \
-         "where it is computed: cpu, or ref for scalar float64",                                             \
-         false},                                                                                             \
-        {"dtype",    LT_OPT_ENUM, offsetof(lt_vae_common, dtype),                                            \
-         "f32",      0,           0,                                                                         \
-         "f32|bf16", NULL,        "of activations and weights while computing; bf16 halves the memory",      \
-         false},                                                                                             \
-        {"numerics",                                                                                         \
-         LT_OPT_ENUM,                                                                                        \
-         offsetof(lt_vae_common, numerics),                                                                  \
-         "auto",                                                                                             \
-         0,                                                                                                  \
-         0,                                                                                                  \
-         "auto|diffusers|lite-sora",                                                                         \
-         NULL,                                                                                               \
-         "whose numbers are followed where the two differ; auto: the file's names decide",                   \
-         false},                                                                                             \
-        {"tile",    LT_OPT_STRING, offsetof(lt_vae_common, tile), "auto", 0, 0, NULL, "pixels",              \
-         tile_help, false},                                                                                  \
-        {"memory",                                                                                           \
-         LT_OPT_BYTES,                                                                                       \
-         offsetof(lt_vae_common, memory),                                                                    \
-         "0",                                                                                                \
-         0,                                                                                                  \
-         0,                                                                                                  \
-         NULL,                                                                                               \
-         NULL,                                                                                               \
-         "what one replica may take, for tile = auto; 0: a quarter of what is free when it is planned",      \
-         false},                                                                                             \
-    {                                                                                                        \
-        "threads", LT_OPT_INT, offsetof(lt_vae_common, threads), "0", 0, 1024, NULL, NULL,                   \
-            "cores to use; 0: this replica's share of the host", true                                        \
-    }
+/* clang-format off */
+#define LT_VAE_COMMON_OPTIONS(tile_help)                                                                         \
+    {"model", LT_OPT_PATH, offsetof(lt_vae_common, model), NULL, 0, 0, NULL, NULL,                               \
+     "folder of a VAE (config.json and safetensors), or a single safetensors file", false},                      \
+    {"device", LT_OPT_STRING, offsetof(lt_vae_common, device), "cpu", 0, 0, NULL, NULL,                          \
+     "where it is computed: cpu, or ref for scalar float64", false},                                             \
+    {"dtype", LT_OPT_ENUM, offsetof(lt_vae_common, dtype), "f32", 0, 0, "f32|bf16", NULL,                        \
+     "of activations and weights while computing; bf16 halves the memory", false},                               \
+    {"numerics", LT_OPT_ENUM, offsetof(lt_vae_common, numerics), "auto", 0, 0, "auto|diffusers|lite-sora", NULL, \
+     "whose numbers are followed where the two differ; auto: the file's names decide", false},                   \
+    {"tile", LT_OPT_STRING, offsetof(lt_vae_common, tile), "auto", 0, 0, NULL, "pixels", tile_help, false},      \
+    {"memory", LT_OPT_BYTES, offsetof(lt_vae_common, memory), "0", 0, 0, NULL, NULL,                             \
+     "what one replica may take, for tile = auto; 0: a quarter of what is free when it is planned", false}
+/* clang-format on */
 
 lt_dtype lt_vae_stage_dtype(int choice);
 const char *lt_vae_numerics_name(lt_numerics numerics);
