@@ -89,7 +89,7 @@ static void nothing_but_the_frames_decides(void **state)
 {
     lt_err err;
     troupe_stage a, b, c;
-    MUST(troupe_open(&a, &lt_vae_encode_stage, OPTIONS("threads=1"), "", 2, &film.stream, &err));
+    MUST(troupe_open(&a, &lt_vae_encode_stage, OPTIONS(), "", 1, &film.stream, &err));
     MUST(troupe_open(&b, &lt_vae_encode_stage, OPTIONS("batch=4", "logvar=true"), "", 2, &film.stream, &err));
     MUST(troupe_open(&c, &lt_vae_encode_stage, OPTIONS("tile=32"), "", 2, &film.stream, &err));
     troupe_make_all(&a, film.chunks, false);
@@ -117,8 +117,8 @@ static void check_cache(const char *dtype, int expected_chunks)
     assert_int_equal(filling.n_cached, 0);
     troupe_expect_same(&fresh, &filling);
     troupe_close(&filling);
-    MUST(troupe_open(&hitting, &lt_vae_encode_stage, OPTIONS(option, "threads=1", "batch=3"), cache, 2,
-                     &film.stream, &err));
+    MUST(troupe_open(&hitting, &lt_vae_encode_stage, OPTIONS(option, "batch=3"), cache, 1, &film.stream,
+                     &err));
     troupe_make_all(&hitting, NULL, false);
     assert_int_equal(hitting.n_cached, 3);
     assert_int_equal(hitting.n_needed, 0);
@@ -287,9 +287,8 @@ static void check_decode(bool temporal, const char *window, const char *stride, 
     uint64_t largest = 0;
     for (uint64_t k = 0; k < t.output.n_units; k++) largest = LT_MAX(largest, (uint64_t)t.units[k].bytes);
     assert_int_equal(largest, t.output.unit_bytes);
-    MUST(troupe_open(&again, &lt_vae_decode_stage,
-                     OPTIONS(options[0], options[1], options[2], options[3], "threads=1"), "", 2,
-                     &latents.output, &err));
+    MUST(troupe_open(&again, &lt_vae_decode_stage, OPTIONS(options[0], options[1], options[2], options[3]),
+                     "", 1, &latents.output, &err));
     troupe_make_all(&again, latents.units, true);
     troupe_expect_same(&t, &again);
     lt_decode_plan plan = plan_of(&t.output, temporal);
