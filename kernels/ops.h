@@ -84,6 +84,59 @@ lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t c
  * none. */
 lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype);
 
+/* ---- transformers ------------------------------------------------------------------------------------ */
+
+/* Layer normalisation over the last dimension with its affine map, and a modulation after it (Ba et al., 2016; Peebles
+ * and Xie, 2023): y = (norm(x) * gamma + beta) * (1 + scale) + shift.
+ * x [N,...,C]; gamma, beta [C], each may be left out; scale, shift [N,C] (a row for each sample) or LT_NONE, each. Biased
+ * variance, accumulated as in lt_group_norm; eps finite and not negative. FLOPs: 8 an element.
+ * Error: 10 u |.|max. Agrees with torch.nn.functional.layer_norm. */
+lt_tensor lt_layer_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, double eps,
+                        lt_tensor scale, lt_tensor shift);
+
+/* y = x / sqrt(mean(x^2) + eps) * gamma over the last dimension (Zhang and Sennrich, 2019). x [...,C], gamma [C].
+ * FLOPs: 4 an element. Error: 10 u |.|max. Agrees with transformers' T5LayerNorm in f32. */
+lt_tensor lt_rms_norm(lt_context *c, lt_tensor x, lt_weight *gamma, double eps);
+
+/* x + y, y repeated over x's leading dimensions: its shape is the end of x's shape. FLOPs: 1 an element. Error: u |.|max. */
+lt_tensor lt_add_broadcast(lt_context *c, lt_tensor x, lt_tensor y);
+
+/* x + gate * y: x [N,...,C], y of x's shape or, repeated over the inner dimensions, [N,C]; gate [N,C] or LT_NONE (1).
+ * FLOPs: 2 an element. Error: 2 u |.|max. */
+lt_tensor lt_add_gated(lt_context *c, lt_tensor x, lt_tensor y, lt_tensor gate);
+
+/* x * y, elementwise, same shapes. FLOPs: 1 an element. Error: u |.|max. */
+lt_tensor lt_multiply(lt_context *c, lt_tensor x, lt_tensor y);
+
+/* x[..., :C] * act(x[..., C:]): x [...,2C] -> [...,C] (GEGLU: Shazeer, 2020). FLOPs: 10 an element. Error: 8 u |.|max. */
+lt_tensor lt_gated(lt_context *c, lt_tensor x, lt_activation act);
+
+/* a x + b y, elementwise, same shapes; a and b in f64, as are the products and the sum, which is rounded once. FLOPs: 3 an
+ * element. Exact but for the rounding. */
+lt_tensor lt_combine(lt_context *c, lt_tensor x, double a, lt_tensor y, double b);
+
+/* x [...,A], y [...,B], the same otherwise -> [...,A+B]. Exact. */
+lt_tensor lt_concat_channels(lt_context *c, lt_tensor x, lt_tensor y);
+
+/* Rows of a table: table [V,C], ids i32 of any shape [...] -> [...,C] in the context's dtype. E_INVALID in the context for an id
+ * outside 0 .. V-1. Exact but for the rounding to the dtype. */
+lt_tensor lt_embedding(lt_context *c, lt_weight *table, lt_tensor ids);
+
+/* Rows of x [R,C] by their numbers, rows i32 [n] -> [n,C]; E_INVALID outside 0 .. R-1. Exact. */
+lt_tensor lt_gather_rows(lt_context *c, lt_tensor x, lt_tensor rows);
+
+/* Tokens to a video: x [N, t*h*w, pt*ph*pw*C], tokens in the order t, h, w, a token's values in the order pt, ph, pw, C
+ * -> [N, t*pt, h*ph, w*pw, C]. Exact. (Patchify is lt_conv with stride = kernel.) */
+lt_tensor lt_unpatchify(lt_context *c, lt_tensor x, int64_t t, int64_t h, int64_t w, int pt, int ph, int pw);
+
+/* Standard normal numbers that depend on nothing but seed, clip, absolute frame and place within the frame: shape
+ * [T,...], frame i of the result is absolute frame first_frame + i. The generator is Philox4x32-10, the normals are made in
+ * f64 without contraction and rounded once; kernels/noise.h states it to the bit. The same bytes on every backend. */
+lt_tensor lt_noise(lt_context *c, int rank, const int64_t *shape, uint64_t seed, uint32_t clip,
+                   uint64_t first_frame);
+
+/* ---- pixels and values ------------------------------------------------------------------------------- */
+
 /* Pixels to model values: x / (max/2) - 1, max = 2^bits - 1. pixels u8 for bits <= 8, else u16, any shape; bits 1 to 16.
  * Returns the context's dtype. FLOPs: 2 an element. Error: 2 u. */
 lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits);

@@ -1,0 +1,39 @@
+/* tokenizer.h - text to token ids: CLIP's byte-pair encoding and T5's SentencePiece.
+ *
+ * Equal, id for id, to the Fast tokenizers of transformers for any Unicode text.
+ * Threads: an open tokenizer is read-only and may be used from any number of threads.
+ * Sources: transformers' CLIPTokenizerFast, T5TokenizerFast; Sennrich et al., 2016; Kudo and Richardson, 2018. */
+#ifndef LT_TOKENIZER_H
+#define LT_TOKENIZER_H
+
+#include "core/core.h"
+
+typedef struct lt_tokenizer lt_tokenizer;
+
+typedef enum { LT_TOKENIZER_CLIP, LT_TOKENIZER_T5 } lt_tokenizer_kind;
+
+typedef struct lt_tokenizer_info {
+    lt_tokenizer_kind kind;
+    int n_tokens; /* ids are below this */
+    int pad_id;   /* what ids are padded with: 49407 (CLIP-L), 0 (bigG, T5) */
+    int start_id; /* -1: there is none (T5) */
+    int end_id;
+    int length;      /* that the model is used with: 77, or 120 for T5 where the files do not say */
+    char digest[33]; /* XXH3-128 of all files that decide ids, hex */
+} lt_tokenizer_info;
+
+/* Open the tokenizer at `path`: a folder that holds vocab.json and merges.txt (CLIP) or spiece.model (T5), with
+ * tokenizer_config.json and special_tokens_map.json where they are; or a spiece.model itself. All of it is checked.
+ * E_NOT_FOUND saying what was looked for, E_FORMAT with file and line (a merge whose result is no token, a token that is there
+ * twice), E_IO, E_NO_MEMORY; *tokenizer is NULL then. */
+lt_status lt_tokenizer_open(lt_tokenizer **tokenizer, const char *path, lt_err *err);
+void lt_tokenizer_close(lt_tokenizer *tokenizer); /* takes NULL */
+const lt_tokenizer_info *lt_tokenizer_get_info(const lt_tokenizer *tokenizer);
+
+/* The ids of `text` (n_bytes of UTF-8, 0 bytes among them too), start and end ids included, cut to `length` (the last id
+ * stays the end id) and padded to it: ids[length]. *n_ids: how many are not padding.
+ * Text of any length is taken; time is at most n log n in it. E_INVALID when it is not UTF-8, naming the byte; E_NO_MEMORY. */
+lt_status lt_tokenizer_encode(const lt_tokenizer *tokenizer, const char *text, size_t n_bytes, int32_t *ids,
+                              int length, int *n_ids, lt_err *err);
+
+#endif
