@@ -155,6 +155,7 @@ typedef enum {
     LT_OPT_SECONDS, /* double                  12.5 | 01:02:03.5 */
     LT_OPT_SIZE,    /* lt_size                 WIDTHxHEIGHT in pixels */
     LT_OPT_DICT,    /* const char *            key=value pairs joined by ':' (in a graph file also a table) */
+    LT_OPT_JSON,    /* const char *            JSON text, which the stage reads (in a graph file an array) */
 } lt_option_type;
 
 typedef struct lt_size {

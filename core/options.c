@@ -14,7 +14,7 @@ const char *lt_option_type_name(lt_option_type type)
         [LT_OPT_STRING] = "string",   [LT_OPT_PATH] = "path",       [LT_OPT_INT] = "integer",
         [LT_OPT_FLOAT] = "number",    [LT_OPT_BOOL] = "boolean",    [LT_OPT_ENUM] = "choice",
         [LT_OPT_BYTES] = "bytes",     [LT_OPT_SECONDS] = "seconds", [LT_OPT_SIZE] = "size",
-        [LT_OPT_DICT] = "dictionary",
+        [LT_OPT_DICT] = "dictionary", [LT_OPT_JSON] = "JSON",
     };
     return names[type];
 }
@@ -154,6 +154,7 @@ static bool parse_value(const lt_option *option, void *place, const char *text, 
     switch (option->type) {
     case LT_OPT_STRING:
     case LT_OPT_PATH:
+    case LT_OPT_JSON:
     case LT_OPT_DICT: return (*(const char **)place = lt_arena_strdup(arena, text)) != NULL;
     case LT_OPT_INT: return parse_int(text, place);
     case LT_OPT_FLOAT: return parse_float(text, place);
@@ -209,7 +210,7 @@ lt_status lt_options_defaults(const lt_option *options, int n_options, void *con
         if (!options[i].fallback) continue;
         /* An empty default means "not given": the zeroed value for a number, an empty text otherwise. */
         bool textual = options[i].type == LT_OPT_STRING || options[i].type == LT_OPT_PATH ||
-                       options[i].type == LT_OPT_DICT;
+                       options[i].type == LT_OPT_DICT || options[i].type == LT_OPT_JSON;
         if (!*options[i].fallback && !textual) continue;
         lt_status status = set_value(&options[i], config, options[i].fallback, arena, err);
         if (status) return status;

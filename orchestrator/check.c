@@ -67,6 +67,7 @@ static bool type_fits(lt_option_type wanted, lt_toml_type given)
     case LT_OPT_BOOL: return given == LT_TOML_BOOLEAN;
     case LT_OPT_SECONDS: return given <= LT_TOML_FLOAT || given == LT_TOML_TIME;
     case LT_OPT_DICT: return given == LT_TOML_STRING || given == LT_TOML_TABLE;
+    case LT_OPT_JSON: return given == LT_TOML_STRING || given == LT_TOML_ARRAY;
     }
     return false;
 }
@@ -91,7 +92,8 @@ static void check_given(checker *c, const lt_graph_stage *stage, lt_given *given
         unknown_option(c, stage, given);
         return;
     }
-    if (!given->text || (!given->where.set && !type_fits(option->type, given->type))) {
+    bool is_array = given->type == LT_TOML_ARRAY && option->type != LT_OPT_JSON;
+    if (!given->text || is_array || (!given->where.set && !type_fits(option->type, given->type))) {
         const char *type = lt_option_type_name(option->type);
         lt_mistake_add(c->mistakes, given->where, "%s is %s: must be %s %s", given->name,
                        lt_toml_type_name(given->type), strchr("aeiou", type[0]) ? "an" : "a", type);

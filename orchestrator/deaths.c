@@ -207,7 +207,8 @@ static void account(lt_replica *replica, const struct rusage *usage)
     replica->past_cached += replica->cached;
     replica->past_bytes_out += replica->bytes_out;
     replica->past_busy_ns += replica->busy_ns;
-    replica->units = replica->frames = replica->cached = replica->bytes_out = replica->busy_ns = 0;
+    replica->units = replica->moves = replica->frames = replica->cached = replica->bytes_out =
+        replica->busy_ns = 0;
     replica->memory_bytes = 0;
 }
 

@@ -19,6 +19,7 @@ static const struct {
     {"frames", 1u << LT__WIRE__PORT_KIND__PORT_FRAMES},
     {"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS},
     {"windows", 1u << LT__WIRE__PORT_KIND__PORT_WINDOWS},
+    {"text", 1u << LT__WIRE__PORT_KIND__PORT_TEXT},
 };
 
 /* ---- reading the answer ------------------------------------------------------------------------------ */
@@ -33,6 +34,7 @@ static lt_status read_port(const json_t *json, lt_described_port *port, lt_arena
 {
     port->name = text_of(arena, json, "name");
     port->help = text_of(arena, json, "help");
+    port->is_optional = json_is_true(json_object_get(json, "optional"));
     const json_t *names = json_object_get(json, "kinds");
     for (size_t i = 0; i < json_array_size(names); i++) {
         const char *name = json_string_value(json_array_get(names, i));
@@ -88,7 +90,7 @@ static lt_status read_option(const json_t *json, lt_option *option, lt_arena *ar
     option->name = text_of(arena, json, "name");
     const char *type = text_of(arena, json, "type");
     bool known = false;
-    for (int t = LT_OPT_STRING; type && t <= LT_OPT_DICT && !known; t++) {
+    for (int t = LT_OPT_STRING; type && t <= LT_OPT_JSON && !known; t++) {
         known = !strcmp(type, lt_option_type_name((lt_option_type)t));
         option->type = (lt_option_type)t;
     }
@@ -251,9 +253,9 @@ static void print_port(const lt_described_port *port, const char *what, bool mar
 {
     lt_arena arena = {0};
     const char *quote = markdown ? "`" : "";
-    fprintf(out, "%s%s %s%s%s: %s%s%s\n", markdown ? "- " : "  ", what, quote, port->name, quote,
-            lt_kinds_text(&arena, port->kinds), port->help && *port->help ? ". " : "",
-            port->help ? port->help : "");
+    fprintf(out, "%s%s %s%s%s%s: %s%s%s\n", markdown ? "- " : "  ", what, quote, port->name, quote,
+            port->is_optional ? " (may be left out)" : "", lt_kinds_text(&arena, port->kinds),
+            port->help && *port->help ? ". " : "", port->help ? port->help : "");
     lt_arena_finish(&arena);
 }
 

@@ -8,7 +8,8 @@
 
 typedef struct lt_described_port {
     const char *name, *help;
-    unsigned kinds; /* bits 1u << LT__WIRE__PORT_KIND__... */
+    unsigned kinds;   /* bits 1u << LT__WIRE__PORT_KIND__... */
+    bool is_optional; /* an input that may be left out */
 } lt_described_port;
 
 typedef struct lt_described {

@@ -125,7 +125,7 @@ static void check_inputs(wiring *w, int index)
     for (int i = 0; i < stage->n_from; i++) is_broken |= !add_edge(w, index, &stage->from[i]);
     w->is_broken |= is_broken;
     for (int i = 0; i < stage->described->n_inputs && !is_broken; i++)
-        if (!edge_into(w->graph, index, i)) {
+        if (!stage->described->inputs[i].is_optional && !edge_into(w->graph, index, i)) {
             lt_mistake_add(w->mistakes, stage->where,
                            "stage \"%s\" gets nothing at its input \"%s\": add from = \"STAGE\"", stage->name,
                            stage->described->inputs[i].name);

@@ -2,6 +2,7 @@
 #include "orchestrator/graph.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -68,6 +69,41 @@ static const char *dictionary_text(reader *r, const lt_toml *table)
         for (const char *c = item->text; text && *c; c++)
             text = lt_arena_printf(r->arena, "%s%s%c", text, strchr(":\\'", *c) ? "\\" : "", *c);
     }
+    return text;
+}
+
+/* A value as JSON; NULL for what JSON cannot say (infinity) and when memory is out. */
+static json_t *json_of(const lt_toml *value)
+{
+    json_t *json = value->type == LT_TOML_ARRAY ? json_array() : NULL;
+    switch (value->type) {
+    case LT_TOML_INTEGER: return json_integer(strtoll(value->text, NULL, 0));
+    case LT_TOML_FLOAT: return json_real(strtod(value->text, NULL));
+    case LT_TOML_BOOLEAN: return json_boolean(!strcmp(value->text, "true"));
+    case LT_TOML_STRING:
+    case LT_TOML_TIME: return json_string(value->text);
+    case LT_TOML_TABLE: json = json_object(); break;
+    case LT_TOML_ARRAY: break;
+    }
+    for (int i = 0; i < value->n_items; i++) {
+        json_t *item = json_of(&value->items[i]);
+        int failed = json_is_array(json) ? json_array_append_new(json, item)
+                                         : json_object_set_new(json, value->items[i].key, item);
+        if (!failed) continue;
+        json_decref(json);
+        return NULL;
+    }
+    return json;
+}
+
+/* An array as options of type JSON read it. */
+static const char *json_text(reader *r, const lt_toml *array)
+{
+    json_t *json = json_of(array);
+    char *dump = json ? json_dumps(json, JSON_COMPACT) : NULL;
+    const char *text = dump ? lt_arena_strdup(r->arena, dump) : NULL;
+    json_decref(json);
+    free(dump);
     return text;
 }
 
@@ -215,7 +251,9 @@ static lt_status read_stage(reader *r, lt_graph_stage *stage, const lt_toml *tab
     for (int i = 0; i < table->n_items && !status; i++) {
         const lt_toml *item = &table->items[i];
         if (read_reserved(r, stage, item, &status)) continue;
-        const char *text = item->type == LT_TOML_TABLE ? dictionary_text(r, item) : item->text;
+        const char *text = item->type == LT_TOML_TABLE   ? dictionary_text(r, item)
+                           : item->type == LT_TOML_ARRAY ? json_text(r, item)
+                                                         : item->text;
         stage->given[stage->n_given++] =
             (lt_given){item->key, text, item->type, item->where, item->key_where};
     }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "orchestrator/format.h"
+#include "proto/wire.h"
 
 typedef struct traffic {
     const char *kind, *transport;
@@ -26,9 +27,7 @@ static traffic traffic_of(const lt_run_plan *plan, int index)
     const Lt__Wire__Stream *stream = plan->edges[index].stream;
     double bytes = (double)stream->unit_bytes * (double)stream->n_units, seconds = lt_stream_seconds(stream);
     traffic t = {
-        .kind = stream->kind == LT__WIRE__PORT_KIND__PORT_FRAMES    ? "frames"
-                : stream->kind == LT__WIRE__PORT_KIND__PORT_LATENTS ? "latents"
-                                                                    : "windows",
+        .kind = lt_port_kind_name(stream->kind),
         .transport = plan->graph->is_tcp ? "tcp, encrypted" : "shared memory",
         .frame_bytes = stream->n_frames ? bytes / (double)stream->n_frames : 0,
         .second_bytes = seconds > 0 ? bytes / seconds : 0,

@@ -44,13 +44,14 @@ static void take_ready(lt_run *run, lt_replica *replica, const Lt__Wire__Ready *
 
 static void take_progress(lt_run *run, lt_replica *replica, const Lt__Wire__Progress *progress)
 {
-    bool has_moved = progress->units_done > replica->units;
+    bool has_moved = progress->units_done > replica->units || progress->moves > replica->moves;
     if (has_moved || progress->idle) replica->moved_ns = lt_now_ns();
     if (has_moved) {
         replica->n_kills = replica->n_transients = replica->n_backoff = 0;
         replica->made_ns = run->moved_ns = lt_now_ns();
     }
     replica->units = progress->units_done;
+    replica->moves = progress->moves;
     replica->frames = progress->frames_done;
     replica->most_frames = LT_MAX(replica->most_frames, replica->frames);
     if (replica->incarnation == 1 && !progress->units_done)

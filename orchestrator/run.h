@@ -50,7 +50,7 @@ typedef struct lt_replica {
     bool is_stuck;                                   /* we killed it for that */
     bool is_done, was_stopped;                       /* a sink that finished its clips, or what it was at */
     int64_t started_ns, heard_ns, moved_ns, made_ns; /* launch; last message; last progress; last unit */
-    uint64_t units, frames, frames_total, cached, bytes_out, busy_ns;
+    uint64_t units, moves, frames, frames_total, cached, bytes_out, busy_ns;
     uint32_t queued, held;
     bool is_idle;
 

@@ -22,6 +22,7 @@ static const struct {
     {"frames", LT__WIRE__PORT_KIND__PORT_FRAMES},
     {"latents", LT__WIRE__PORT_KIND__PORT_LATENTS},
     {"windows", LT__WIRE__PORT_KIND__PORT_WINDOWS},
+    {"text", LT__WIRE__PORT_KIND__PORT_TEXT},
 };
 
 const char *lt_port_kind_name(Lt__Wire__PortKind kind)
@@ -127,6 +128,20 @@ static const char *wrong_count(const lt_stream *s)
     return s->last_duration < 0 ? "last_duration" : NULL;
 }
 
+/* Prompts and the sizes of their embeddings. */
+static const char *wrong_prompts(const lt_stream *s)
+{
+    if (!s->text || s->n_units < 1 || s->text->n_at != s->n_units - 1 || s->chunk != 1) return "text";
+    for (size_t i = 0; i < s->text->n_at; i++) {
+        double at = s->text->at[i];
+        if (!isfinite(at) || (i ? at <= s->text->at[i - 1] : at != 0)) return "text";
+    }
+    if (!s->width != !s->height || s->width > DIMENSION_MAX) return "width";
+    if (s->height > DIMENSION_MAX) return "height";
+    if (s->channels > DIMENSION_MAX || (!s->channels && !s->width)) return "channels";
+    return NULL;
+}
+
 static const char *wrong_text(const lt_stream *s)
 {
     if (!is_clip_name(s->name)) return "name";
@@ -143,15 +158,17 @@ static const char *wrong_field(const lt_stream *s)
 {
     if (!strcmp(lt_port_kind_name(s->kind), "none")) return "kind";
     if (!lt_wire_dtype_bytes(s->dtype)) return "dtype";
-    if (!in_range(s->width, DIMENSION_MAX)) return "width";
-    if (!in_range(s->height, DIMENSION_MAX)) return "height";
-    if (!in_range(s->channels, DIMENSION_MAX)) return "channels";
+    bool is_text = s->kind == LT__WIRE__PORT_KIND__PORT_TEXT;
+    if (!is_text && !in_range(s->width, DIMENSION_MAX)) return "width";
+    if (!is_text && !in_range(s->height, DIMENSION_MAX)) return "height";
+    if (!is_text && !in_range(s->channels, DIMENSION_MAX)) return "channels";
     if (s->bits > 64) return "bits";
     if (s->factor > DIMENSION_MAX) return "factor";
     if (!isfinite(s->scaling_factor)) return "scaling_factor";
     if (s->kind == LT__WIRE__PORT_KIND__PORT_WINDOWS && !s->windows) return "windows";
     const char *wrong = s->windows ? wrong_windows(s->windows) : NULL;
     if (!wrong) wrong = wrong_count(s);
+    if (!wrong && is_text) wrong = wrong_prompts(s);
     return wrong ? wrong : wrong_text(s);
 }
 
@@ -201,6 +218,15 @@ lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, 
         if (!copy.windows) goto fail;
         *copy.windows = *from->windows;
     }
+    if (from->text) {
+        copy.text = lt_arena_alloc(arena, sizeof *copy.text);
+        double *at = lt_arena_alloc(arena, LT_MAX(from->text->n_at, (size_t)1) * sizeof *at);
+        if (!copy.text || !at) goto fail;
+        if (from->text->n_at) memcpy(at, from->text->at, from->text->n_at * sizeof *at);
+        *copy.text = *from->text;
+        copy.text->base = (ProtobufCMessage){.descriptor = &lt__wire__text__descriptor};
+        copy.text->at = at;
+    }
     /* Fields that a newer sender knows belong to the message they came in. */
     copy.base.n_unknown_fields = 0;
     copy.base.unknown_fields = NULL;
@@ -235,6 +261,13 @@ static const char *windows_difference(const Lt__Wire__Windows *a, const Lt__Wire
     return same ? NULL : "windows";
 }
 
+static const char *text_difference(const Lt__Wire__Text *a, const Lt__Wire__Text *b)
+{
+    if (!a || !b) return a == b ? NULL : "text";
+    bool same = a->n_at == b->n_at && (!a->n_at || !memcmp(a->at, b->at, a->n_at * sizeof *a->at));
+    return same ? NULL : "text";
+}
+
 const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mixed)
 {
 #define COMPARE(field)                                                                                       \
@@ -260,6 +293,7 @@ const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mi
         return "pts_delta";
     const char *different = picture_difference(a->picture, b->picture);
     if (!different) different = windows_difference(a->windows, b->windows);
+    if (!different) different = text_difference(a->text, b->text);
     if (different) return different;
     if (strcmp(a->name, b->name)) return "name";
     if (strcmp(a->fingerprint, b->fingerprint)) return "fingerprint";

@@ -68,7 +68,7 @@ lt_status lt_header_unpack(const void *data, size_t bytes, Lt__Wire__Header **he
 
 /* ---- streams --------------------------------------------------------------------------------------------------- */
 
-/* E_FORMAT naming the first field that cannot be: kind, dtype, dimensions (1 .. 2^20), n_units against n_frames and
+/* E_FORMAT naming the first field that cannot be: kind, dtype, dimensions (1 .. 2^20; of text also 0), n_units against n_frames and
  * chunk, time base, timestamps (none, or n_frames that increase), name [A-Za-z0-9._-], hex digests, text. */
 lt_status lt_stream_check(const lt_stream *stream, lt_err *err);
 
@@ -88,7 +88,7 @@ lt_status lt_stream_pts(const lt_stream *stream, int64_t *pts, lt_err *err);
 /* Set n_frames and the differences from `n` increasing timestamps. E_INVALID where they do not increase. */
 lt_status lt_stream_set_pts(lt_stream *stream, const int64_t *pts, size_t n, lt_arena *arena, lt_err *err);
 
-/* "frames", "latents", "windows"; "none" for anything else. */
+/* "frames", "latents", "windows", "text"; "none" for anything else. */
 const char *lt_port_kind_name(Lt__Wire__PortKind kind);
 /* PORT_NONE for a word that is none of them. */
 Lt__Wire__PortKind lt_port_kind_parse(const char *name);

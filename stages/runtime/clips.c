@@ -119,7 +119,7 @@ void rt_clip_safe(rt *rt, rt_clip *clip, uint32_t edge, uint64_t unit)
 static bool has_all_inputs(const rt *rt, const rt_clip *clip)
 {
     for (int port = 0; port < rt->stage->n_inputs; port++)
-        if (!clip->clip.inputs[port]) return false;
+        if (!clip->clip.inputs[port] && rt->inputs[port].edge) return false;
     return true;
 }
 
@@ -175,6 +175,7 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
         if (clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
         return;
     }
+    clip->next_unit = clip->clip.first_unit;
     if (*rt->numeric_class) clip->output.numeric_class = (char *)rt->numeric_class;
     if (check_output(rt, clip, &err)) {
         rt_fail(rt, &err, NULL);

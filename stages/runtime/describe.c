@@ -7,7 +7,8 @@
 #include <string.h>
 
 static const Lt__Wire__PortKind port_kinds[] = {
-    LT__WIRE__PORT_KIND__PORT_FRAMES, LT__WIRE__PORT_KIND__PORT_LATENTS, LT__WIRE__PORT_KIND__PORT_WINDOWS};
+    LT__WIRE__PORT_KIND__PORT_FRAMES, LT__WIRE__PORT_KIND__PORT_LATENTS, LT__WIRE__PORT_KIND__PORT_WINDOWS,
+    LT__WIRE__PORT_KIND__PORT_TEXT};
 
 /* ---- --help --------------------------------------------------------------------------------------------------------- */
 
@@ -19,6 +20,7 @@ static void print_ports(const char *title, const lt_port *ports, int n)
         for (size_t k = 0, many = 0; k < LT_COUNT(port_kinds); k++)
             if (ports[i].kinds & 1u << port_kinds[k])
                 printf("%s%s", many++ ? " or " : "", lt_port_kind_name(port_kinds[k]));
+        if (ports[i].kinds & LT_PORT_OPTIONAL) printf(" (may be left out)");
         printf("%s%s\n", ports[i].help ? "; " : "", ports[i].help ? ports[i].help : "");
     }
 }
@@ -66,6 +68,7 @@ static json_t *describe_ports(const lt_port *ports, int n)
         json_t *port = json_object();
         json_object_set_new(port, "name", text(ports[i].name));
         json_object_set_new(port, "kinds", kinds);
+        json_object_set_new(port, "optional", json_boolean(ports[i].kinds & LT_PORT_OPTIONAL));
         json_object_set_new(port, "help", text(ports[i].help));
         json_array_append_new(array, port);
     }

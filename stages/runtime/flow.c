@@ -12,7 +12,8 @@ lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_M
     lt_status status = LT_OK;
     if (rt_is_source(rt)) return LT_OK;
     if (stage->need) status = stage->need(rt->state, &clip->clip, unit, needs, err);
-    for (int port = 0; port < stage->n_inputs && !stage->need; port++) needs[port] = (lt_need){unit, 1};
+    for (int port = 0; port < stage->n_inputs && !stage->need; port++)
+        needs[port] = (lt_need){unit, rt->inputs[port].edge != NULL};
     if (status) err->status = status;
     for (int port = 0; port < stage->n_inputs && !status; port++) {
         const lt_need *need = &needs[port];
@@ -109,6 +110,19 @@ static void look_ahead(rt *rt)
     }
 }
 
+/* Who wants a unit that follows from others wants the next one that is missing, too. */
+static void keep_order(rt *rt)
+{
+    for (int i = 0; i < RT_CLIPS; i++) {
+        rt_clip *clip = &rt->clips[i];
+        if (clip->state != RT_CLIP_OPEN || clip->ends || clip->next_unit >= clip->output.n_units) continue;
+        size_t at = position(rt, (rt_key){clip->clip.index, clip->next_unit});
+        bool is_wanted = at < rt->n_requests && rt->requests[at].clip == clip;
+        if (is_wanted && rt->requests[at].key.unit != clip->next_unit)
+            rt_request_add(rt, clip, clip->next_unit);
+    }
+}
+
 /* ---- input ------------------------------------------------------------------------------------------------------------------ */
 
 /* Room for everything `request` lacks of a port. False: there is no more. */
@@ -155,6 +169,7 @@ static rt_request *choose(rt *rt)
     for (size_t i = 0; i < rt->n_requests; i++) {
         rt_request *request = &rt->requests[i];
         if (request->clip->ends) continue;
+        if (rt->stage->in_order && request->key.unit > request->clip->next_unit) continue;
         if (is_ready(rt, request)) return request;
         if (rt_is_sink(rt)) break;
     }
@@ -202,6 +217,7 @@ static void processed(rt *rt, rt_clip *clip, rt_key key)
     if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, key)) remove_request(rt, at);
     for (int port = 0; port < rt->stage->n_inputs; port++)
         for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i].in_use = false;
+    if (rt->stage->in_order && key.unit == clip->next_unit) clip->next_unit++;
     if (rt_is_sink(rt)) {
         finish_sink_unit(rt, clip);
     } else if (!job->output.n_spans) {
@@ -300,6 +316,7 @@ void rt_pump(rt *rt)
     }
     if (rt->quits || !rt->is_ready) return;
     if (rt_is_sink(rt)) look_ahead(rt);
+    if (rt->stage->in_order) keep_order(rt);
     fetch(rt);
     if (!is_idle || rt_clips_dispatch(rt) || rt->quits) return;
     rt_request *request = choose(rt);

@@ -47,7 +47,7 @@ static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest 
         inputs[port] = request->inputs[i]->stream;
     }
     for (int port = 0; port < stage->n_inputs; port++)
-        if (!inputs[port])
+        if (!inputs[port] && !(stage->inputs[port].kinds & LT_PORT_OPTIONAL))
             return lt_fail(err, LT_E_INVALID, "nothing is planned for input port \"%s\"",
                            stage->inputs[port].name);
     return LT_OK;

@@ -67,6 +67,7 @@ void rt_report_progress(rt *rt)
         for (uint32_t i = 0; i < rt->inputs[p].n_items; i++)
             progress.held += rt->inputs[p].items[i].state == RT_ITEM_HELD;
     progress.cached = atomic_load(&rt->n_cached);
+    progress.moves = atomic_load(&rt->n_moves);
     progress.busy_ns = rt->busy_ns;
     progress.bytes_out = rt->bytes_out;
     progress.idle = rt_job_is_idle(rt);

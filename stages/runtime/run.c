@@ -22,6 +22,11 @@ void lt_stage_safe(const lt_clip *clip, uint64_t unit)
     rt_wake(mine->rt);
 }
 
+void lt_stage_moved(const lt_clip *clip)
+{
+    atomic_fetch_add(&((rt_clip *)clip)->rt->n_moves, 1);
+}
+
 void lt_stage_cached(const lt_clip *clip)
 {
     atomic_fetch_add(&((rt_clip *)clip)->rt->n_cached, 1);
@@ -67,7 +72,7 @@ static lt_status set_up_ports(rt *rt, lt_err *err)
         LT_TRY(rt_input_init(rt, port, boot->inputs[i], err));
     }
     for (int port = 0; port < stage->n_inputs; port++)
-        if (!rt->inputs[port].edge)
+        if (!rt->inputs[port].edge && !(stage->inputs[port].kinds & LT_PORT_OPTIONAL))
             return lt_fail(err, LT_E_INVALID, "input port \"%s\" has no producer", stage->inputs[port].name);
     if (boot->n_outputs != (size_t)stage->n_outputs ||
         (boot->n_outputs && strcmp(boot->outputs[0]->port, stage->outputs[0].name)))

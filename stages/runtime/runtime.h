@@ -83,7 +83,7 @@ typedef struct rt_clip {
     lt_arena arena;
     lt_stream inputs[LT_MAX_PORTS], output;
     uint64_t safe_edges; /* bit: a consumer stage has all of it */
-    uint64_t next_unit;  /* sink */
+    uint64_t next_unit;  /* sink, and filter that is in_order: the first that was not done */
     uint64_t frames;     /* made by this incarnation */
     bool ends, complete; /* to be finished, and how */
     bool is_given_up;
@@ -242,7 +242,7 @@ struct rt {
 
     uint64_t units_done, bytes_out, busy_ns;
     uint32_t last_clip;
-    _Atomic uint64_t n_cached;
+    _Atomic uint64_t n_cached, n_moves;
 };
 
 static inline bool rt_is_sink(const rt *rt)

@@ -25,6 +25,9 @@ typedef struct lt_port {
     const char *help;
 } lt_port;
 
+/* One more bit of kinds: an input that a graph may leave out; its stream and payloads are NULL then. */
+#define LT_PORT_OPTIONAL (1u << 31)
+
 enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };
 
 /* A stream's description, lt_stream, is the wire's own message, borrowed; copy with lt_stream_copy (proto/wire.h). */
@@ -48,8 +51,9 @@ typedef struct lt_clip {
     const lt_stream *inputs[LT_MAX_PORTS]; /* by input port */
     lt_stream *output; /* filter and source: to be filled by open_clip; strings and arrays in `arena` */
     lt_arena *arena;   /* lives as long as the clip */
-    uint64_t first_unit, n_units; /* sink: units that are still to be consumed; set by open_clip */
-    void *state;                  /* the stage's own; freed by finish_clip */
+    uint64_t first_unit,
+        n_units; /* sink: units that are still to be consumed; set by open_clip. Filter that is in_order: first_unit */
+    void *state; /* the stage's own; freed by finish_clip */
 } lt_clip;
 
 /* Input units first .. first+count-1 that a unit is made of. */
@@ -115,6 +119,11 @@ typedef struct lt_stage {
     size_t config_bytes;
     bool replicable; /* more than one replica makes sense: process is a pure function */
 
+    /* Filter whose units follow from those before, not replicable: open_clip sets clip->first_unit, below which every unit
+     * is kept (in a cache). From there on units are made one after the other, each once, whether somebody wants it or not; a unit
+     * that was made before may be asked for at any time, and comes from where it is kept. */
+    bool in_order;
+
     /* Geometry, memory and work of one clip from the geometry of the inputs (NULL streams for a source). Loads no weights it does not need; touches no device. */
     lt_status (*plan)(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err);
 
@@ -148,6 +157,8 @@ int lt_stage_main(const lt_stage *stage, int argc, char **argv);
 
 /* Sinks: units below `unit` of this clip are durable and will never be asked for again. */
 void lt_stage_safe(const lt_clip *clip, uint64_t unit);
+/* Filters that work long on a unit: a part of it is done, and durable. The progress deadline starts anew. */
+void lt_stage_moved(const lt_clip *clip);
 /* Filters: this unit came from the cache (for the report). */
 void lt_stage_cached(const lt_clip *clip);
 /* Sinks: true once the run was asked to stop after what is being written; process then finishes its segment and returns LT_END. */

@@ -86,6 +86,56 @@ static void a_wrong_stream_is_refused(void **state)
     REFUSED(s->scaling_factor = 0.0 / 0.0);
 }
 
+/* A negative and two prompts, of sequences and pooled vectors. */
+static lt_stream *make_text(example *e, Lt__Wire__Text *text, double *at)
+{
+    lt_stream *s = make_stream(e);
+    lt__wire__text__init(text);
+    s->kind = LT__WIRE__PORT_KIND__PORT_TEXT;
+    s->dtype = LT__WIRE__DTYPE__DTYPE_F32;
+    s->width = 2048, s->height = 77, s->channels = 1280, s->bits = 0, s->chunk = 1;
+    s->n_frames = s->n_units = 3, s->n_pts_delta = 0, s->picture = NULL;
+    at[0] = 0, at[1] = 2.5;
+    text->at = at, text->n_at = 2;
+    s->text = text;
+    return s;
+}
+
+#define TEXT_REFUSED(change)                                                                                 \
+    do {                                                                                                     \
+        example e;                                                                                           \
+        Lt__Wire__Text t;                                                                                    \
+        double at[2];                                                                                        \
+        lt_stream *s = make_text(&e, &t, at);                                                                \
+        change;                                                                                              \
+        assert_int_equal(lt_stream_check(s, &err), LT_E_FORMAT);                                             \
+    } while (0)
+
+static void a_text_stream_says_when_its_prompts_begin(void **state)
+{
+    example e, f;
+    Lt__Wire__Text t, u;
+    double at[2], bt[2];
+    lt_arena arena = {0};
+    lt_stream *s = make_text(&e, &t, at), *other = make_text(&f, &u, bt), copy;
+    assert_int_equal(lt_stream_check(s, &err), LT_OK);
+    assert_int_equal(lt_stream_copy(&copy, s, &arena, &err), LT_OK);
+    at[1] = 3;
+    assert_null(lt_stream_difference(&copy, other, false));
+    assert_string_equal(lt_stream_difference(s, other, false), "text");
+    lt_arena_finish(&arena);
+    s->width = s->height = 0; /* pooled only */
+    assert_int_equal(lt_stream_check(s, &err), LT_OK);
+    TEXT_REFUSED(s->text = NULL);
+    TEXT_REFUSED(t.n_at = 1);
+    TEXT_REFUSED(at[0] = 0.5);
+    TEXT_REFUSED(at[1] = 0);
+    TEXT_REFUSED(at[1] = 0.0 / 0.0);
+    TEXT_REFUSED(s->width = 0);
+    TEXT_REFUSED(s->width = s->height = s->channels = 0);
+    TEXT_REFUSED(s->chunk = 2);
+}
+
 static void a_copy_owes_nothing_to_its_original(void **state)
 {
     example e;
@@ -399,6 +449,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_stream_passes),
         cmocka_unit_test(a_wrong_stream_is_refused),
+        cmocka_unit_test(a_text_stream_says_when_its_prompts_begin),
         cmocka_unit_test(a_copy_owes_nothing_to_its_original),
         cmocka_unit_test(a_difference_is_named),
         cmocka_unit_test(timestamps_go_there_and_back),
