@@ -46,6 +46,24 @@ typedef struct lt_backend {
                         lt_tensor *out);
     lt_status (*slice_channels)(lt_context *c, const lt_tensor *x, int64_t start, lt_tensor *out);
     lt_status (*convert)(lt_context *c, const lt_tensor *x, lt_tensor *out);
+
+    lt_status (*layer_norm)(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, double eps,
+                            const lt_tensor *scale, const lt_tensor *shift, lt_tensor *y);
+    lt_status (*rms_norm)(lt_context *c, const lt_tensor *x, lt_weight *gamma, double eps, lt_tensor *y);
+    lt_status (*add_broadcast)(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+    lt_status (*add_gated)(lt_context *c, const lt_tensor *x, const lt_tensor *y, const lt_tensor *gate,
+                           lt_tensor *out);
+    lt_status (*multiply)(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+    lt_status (*combine)(lt_context *c, const lt_tensor *x, double a, const lt_tensor *y, double b,
+                         lt_tensor *out);
+    lt_status (*gated)(lt_context *c, const lt_tensor *x, lt_activation act, lt_tensor *out);
+    lt_status (*concat_channels)(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+    /* These two check that every number is that of a row (E_INVALID). */
+    lt_status (*embedding)(lt_context *c, const lt_weight *table, const lt_tensor *ids, lt_tensor *out);
+    lt_status (*gather_rows)(lt_context *c, const lt_tensor *x, const lt_tensor *rows, lt_tensor *out);
+    lt_status (*unpatchify)(lt_context *c, const lt_tensor *x, int pt, int ph, int pw, lt_tensor *out);
+    lt_status (*noise)(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out);
+
     lt_status (*pixels_to_values)(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
     lt_status (*values_to_pixels)(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
 
@@ -57,6 +75,9 @@ extern const lt_backend lt_backend_ref, lt_backend_cpu;
 
 /* The table by name, or NULL. */
 const lt_backend *lt_backend_find(const char *name);
+
+/* For backends whose memory the host can read: are all `ids` (i32) within 0 .. n-1? False with the context's error set. */
+bool lt_check_rows(lt_context *c, const char *op, const lt_tensor *ids, int64_t n);
 
 /* Temporary bytes from the context's workspace, 64-byte aligned; NULL with the context's error set (E_NO_MEMORY) when they
  * do not fit. */

@@ -1,102 +1,9 @@
 /* ops.c - the public operators: check shapes, allocate the result, count FLOPs, call the backend.
  *
  * Everything that holds for all backends is decided here, once. */
-#include "kernels/backend.h"
+#include "kernels/ops_check.h"
 
 #include <math.h>
-#include <stdio.h>
-
-typedef struct text {
-    char s[128];
-} text;
-
-static text say(const lt_tensor *t)
-{
-    text out;
-    lt_tensor_describe(t, out.s, sizeof(out.s));
-    return out;
-}
-
-/* May the operator start? False after an error, or when its input is missing or of a dtype it does not take. */
-static bool ready(lt_context *c, const char *op, const lt_tensor *x)
-{
-    if (c->err.status != LT_OK) return false;
-    if (!x->data) {
-        lt_context_fail(c, LT_E_INVALID, "%s: no input", op);
-        return false;
-    }
-    if (!lt_dtype_is_float(x->dtype) || (!c->backend->any_float && x->dtype != c->dtype)) {
-        lt_context_fail(c, LT_E_INVALID, "%s: the input %s is not %s: convert it first", op, say(x).s,
-                        lt_dtype_name(c->dtype));
-        return false;
-    }
-    return true;
-}
-
-static bool same_shape(const lt_tensor *a, int rank, const int64_t *shape)
-{
-    if (a->rank != rank) return false;
-    for (int i = 0; i < rank; i++) {
-        if (a->shape[i] != shape[i]) return false;
-    }
-    return true;
-}
-
-/* An optional tensor that must have the result's shape. */
-static bool check_residual(lt_context *c, const char *op, const lt_tensor *residual, int rank,
-                           const int64_t *shape)
-{
-    if (!residual->data) return true;
-    if (!ready(c, op, residual)) return false;
-    if (same_shape(residual, rank, shape)) return true;
-    lt_tensor result = {.data = residual->data, .dtype = c->dtype, .rank = rank};
-    for (int i = 0; i < rank; i++) result.shape[i] = shape[i];
-    lt_context_fail(c, LT_E_INVALID, "%s: the residual %s does not fit the result %s", op, say(residual).s,
-                    say(&result).s);
-    return false;
-}
-
-static bool float_weight(lt_context *c, const char *op, const lt_weight *weight)
-{
-    if (!weight || !weight->tensor.data) {
-        lt_context_fail(c, LT_E_INVALID, "%s: no weight", op);
-        return false;
-    }
-    if (lt_dtype_is_float(weight->tensor.dtype)) return true;
-    lt_context_fail(c, LT_E_UNSUPPORTED, "%s: weights of %s; f32, bf16 or f16 are supported", op,
-                    say(&weight->tensor).s);
-    return false;
-}
-
-/* A weight [n] that may be left out when `optional`. */
-static bool check_vector(lt_context *c, const char *op, const char *what, const lt_weight *weight, int64_t n,
-                         bool optional)
-{
-    if (optional && (!weight || !weight->tensor.data)) return true;
-    if (!float_weight(c, op, weight)) return false;
-    if (same_shape(&weight->tensor, 1, &n)) return true;
-    lt_context_fail(c, LT_E_INVALID, "%s: %s is %s where [%lld] is needed", op, what, say(&weight->tensor).s,
-                    (long long)n);
-    return false;
-}
-
-/* The way out of every operator, and so the place where a tape records it: the result, or LT_NONE with its memory
- * given back after an error. */
-static lt_tensor done(lt_context *c, lt_status status, double flops, lt_tensor y)
-{
-    if (status == LT_OK && c->err.status == LT_OK) {
-        c->flops += flops;
-        return y;
-    }
-    lt_context_fail(c, status, "%s", lt_status_string(status));
-    lt_drop(c, &y);
-    return LT_NONE;
-}
-
-static double count(const lt_tensor *t)
-{
-    return (double)lt_n_elements(t);
-}
 
 /* ---- convolution ------------------------------------------------------------------------------------- */
 
@@ -121,7 +28,8 @@ static bool conv_dims(lt_context *c, const lt_tensor *x, const lt_tensor *w, con
 {
     bool rank_ok = x->rank == 5 && (w->rank == 2 || w->rank == 4 || w->rank == 5);
     if (!rank_ok || w->shape[1] != x->shape[4]) {
-        lt_context_fail(c, LT_E_INVALID, "conv: the weight %s does not fit the input %s", say(w).s, say(x).s);
+        lt_context_fail(c, LT_E_INVALID, "conv: the weight %s does not fit the input %s", op_say(w).s,
+                        op_say(x).s);
         return false;
     }
     *d = (lt_conv_dims){
@@ -146,7 +54,7 @@ static bool conv_dims(lt_context *c, const lt_tensor *x, const lt_tensor *w, con
     for (size_t i = 0; i < LT_COUNT(signs); i++) {
         if (signs[i] < 0) {
             lt_context_fail(c, LT_E_INVALID, "conv: a negative stride or padding, or the empty weight %s",
-                            say(w).s);
+                            op_say(w).s);
             return false;
         }
     }
@@ -155,7 +63,7 @@ static bool conv_dims(lt_context *c, const lt_tensor *x, const lt_tensor *w, con
     d->wo = out_size(d->w, d->kw, d->sw, d->left + d->right);
     if (d->to > 0 && d->ho > 0 && d->wo > 0) return true;
     lt_context_fail(c, LT_E_INVALID, "conv: the input %s is smaller than the kernel of the weight %s",
-                    say(x).s, say(w).s);
+                    op_say(x).s, op_say(w).s);
     return false;
 }
 
@@ -163,16 +71,17 @@ lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias
                   lt_tensor residual)
 {
     lt_conv_dims d;
-    if (!ready(c, "conv", &x) || !float_weight(c, "conv", weight)) return LT_NONE;
+    if (!op_ready(c, "conv", &x) || !op_float_weight(c, "conv", weight)) return LT_NONE;
     if (!conv_dims(c, &x, &weight->tensor, &params, &d)) return LT_NONE;
     int64_t shape[] = {d.n, d.to, d.ho, d.wo, d.o};
-    if (!check_vector(c, "conv", "bias", bias, d.o, true) || !check_residual(c, "conv", &residual, 5, shape))
+    if (!op_check_vector(c, "conv", "bias", bias, d.o, true) ||
+        !op_check_residual(c, "conv", &residual, 5, shape))
         return LT_NONE;
     lt_tensor y = lt_new(c, c->dtype, 5, shape);
     if (!y.data) return LT_NONE;
-    double flops = 2 * count(&y) * (double)d.i * (double)(d.kt * d.kh * d.kw);
+    double flops = 2 * op_count(&y) * (double)d.i * (double)(d.kt * d.kh * d.kw);
     lt_status status = d.n == 0 ? LT_OK : c->backend->conv(c, &x, weight, bias, &d, &residual, &y);
-    return done(c, status, flops, y);
+    return op_done(c, status, flops, y);
 }
 
 /* ---- linear ------------------------------------------------------------------------------------------ */
@@ -180,25 +89,26 @@ lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias
 lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act,
                     lt_tensor residual)
 {
-    if (!ready(c, "linear", &x) || !float_weight(c, "linear", weight)) return LT_NONE;
+    if (!op_ready(c, "linear", &x) || !op_float_weight(c, "linear", weight)) return LT_NONE;
     const lt_tensor *w = &weight->tensor;
     bool fits = x.rank >= 1 && w->rank >= 2 && w->shape[1] == x.shape[x.rank - 1];
     for (int i = 2; i < w->rank; i++) fits = fits && w->shape[i] == 1;
     if (!fits || w->shape[0] < 1 || w->shape[1] < 1) {
-        lt_context_fail(c, LT_E_INVALID, "linear: the weight %s does not fit the input %s", say(w).s,
-                        say(&x).s);
+        lt_context_fail(c, LT_E_INVALID, "linear: the weight %s does not fit the input %s", op_say(w).s,
+                        op_say(&x).s);
         return LT_NONE;
     }
     int64_t shape[LT_MAX_RANK];
     for (int i = 0; i < x.rank; i++) shape[i] = x.shape[i];
     shape[x.rank - 1] = w->shape[0];
-    if (!check_vector(c, "linear", "bias", bias, w->shape[0], true)) return LT_NONE;
-    if (!check_residual(c, "linear", &residual, x.rank, shape)) return LT_NONE;
+    if (!op_check_vector(c, "linear", "bias", bias, w->shape[0], true)) return LT_NONE;
+    if (!op_check_residual(c, "linear", &residual, x.rank, shape)) return LT_NONE;
     lt_tensor y = lt_new(c, c->dtype, x.rank, shape);
     if (!y.data) return LT_NONE;
-    double flops = 2 * count(&y) * (double)w->shape[1];
-    lt_status status = count(&y) == 0 ? LT_OK : c->backend->linear(c, &x, weight, bias, act, &residual, &y);
-    return done(c, status, flops, y);
+    double flops = 2 * op_count(&y) * (double)w->shape[1];
+    lt_status status =
+        op_count(&y) == 0 ? LT_OK : c->backend->linear(c, &x, weight, bias, act, &residual, &y);
+    return op_done(c, status, flops, y);
 }
 
 /* ---- norms ------------------------------------------------------------------------------------------- */
@@ -206,20 +116,20 @@ lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bi
 lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, int groups, double eps,
                         lt_activation act)
 {
-    if (!ready(c, "group_norm", &x)) return LT_NONE;
+    if (!op_ready(c, "group_norm", &x)) return LT_NONE;
     int64_t channels = x.rank >= 2 ? x.shape[x.rank - 1] : 0;
     if (groups < 1 || channels < 1 || channels % groups != 0 || !(eps >= 0) || !isfinite(eps)) {
         lt_context_fail(c, LT_E_INVALID, "group_norm: %d groups, eps %g over the input %s", groups, eps,
-                        say(&x).s);
+                        op_say(&x).s);
         return LT_NONE;
     }
-    if (!check_vector(c, "group_norm", "gamma", gamma, channels, false)) return LT_NONE;
-    if (!check_vector(c, "group_norm", "beta", beta, channels, false)) return LT_NONE;
+    if (!op_check_vector(c, "group_norm", "gamma", gamma, channels, false)) return LT_NONE;
+    if (!op_check_vector(c, "group_norm", "beta", beta, channels, false)) return LT_NONE;
     lt_tensor y = lt_new(c, c->dtype, x.rank, x.shape);
     if (!y.data) return LT_NONE;
     lt_status status =
-        count(&x) == 0 ? LT_OK : c->backend->group_norm(c, &x, gamma, beta, groups, eps, act, &y);
-    return done(c, status, 8 * count(&x), y);
+        op_count(&x) == 0 ? LT_OK : c->backend->group_norm(c, &x, gamma, beta, groups, eps, act, &y);
+    return op_done(c, status, 8 * op_count(&x), y);
 }
 
 /* ---- attention --------------------------------------------------------------------------------------- */
@@ -227,12 +137,12 @@ lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight 
 static bool attention_fits(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
                            const lt_tensor *mask, double scale)
 {
-    bool fits = q->rank == 4 && k->rank == 4 && same_shape(v, 4, k->shape) && k->shape[0] == q->shape[0] &&
+    bool fits = q->rank == 4 && k->rank == 4 && op_same_shape(v, 4, k->shape) && k->shape[0] == q->shape[0] &&
                 k->shape[2] == q->shape[2] && k->shape[3] == q->shape[3] && k->shape[1] > 0 &&
                 q->shape[3] > 0;
     if (!fits || !isfinite(scale)) {
         lt_context_fail(c, LT_E_INVALID, "attention: q %s, k %s and v %s do not fit each other (scale %g)",
-                        say(q).s, say(k).s, say(v).s, scale);
+                        op_say(q).s, op_say(k).s, op_say(v).s, scale);
         return false;
     }
     if (!mask->data) return true;
@@ -240,8 +150,8 @@ static bool attention_fits(lt_context *c, const lt_tensor *q, const lt_tensor *k
     fits = mask->rank == 4 && mask->dtype == LT_F32 && mask->shape[3] == wanted[3];
     for (int i = 0; i < 3; i++) fits = fits && (mask->shape[i] == 1 || mask->shape[i] == wanted[i]);
     if (!fits) {
-        lt_context_fail(c, LT_E_INVALID, "attention: the mask %s does not fit q %s and k %s", say(mask).s,
-                        say(q).s, say(k).s);
+        lt_context_fail(c, LT_E_INVALID, "attention: the mask %s does not fit q %s and k %s", op_say(mask).s,
+                        op_say(q).s, op_say(k).s);
     }
     return fits;
 }
@@ -249,25 +159,25 @@ static bool attention_fits(lt_context *c, const lt_tensor *q, const lt_tensor *k
 lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale,
                        bool causal)
 {
-    if (!ready(c, "attention", &q) || !ready(c, "attention", &k) || !ready(c, "attention", &v))
+    if (!op_ready(c, "attention", &q) || !op_ready(c, "attention", &k) || !op_ready(c, "attention", &v))
         return LT_NONE;
     if (!attention_fits(c, &q, &k, &v, &mask, scale)) return LT_NONE;
     lt_tensor y = lt_new(c, c->dtype, 4, q.shape);
     if (!y.data) return LT_NONE;
-    double flops = 4 * count(&q) * (double)k.shape[1];
+    double flops = 4 * op_count(&q) * (double)k.shape[1];
     lt_status status =
-        count(&q) == 0 ? LT_OK : c->backend->attention(c, &q, &k, &v, &mask, scale, causal, &y);
-    return done(c, status, flops, y);
+        op_count(&q) == 0 ? LT_OK : c->backend->attention(c, &q, &k, &v, &mask, scale, causal, &y);
+    return op_done(c, status, flops, y);
 }
 
 /* ---- shapes and elements ----------------------------------------------------------------------------- */
 
 lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw)
 {
-    if (!ready(c, "upsample_nearest", &x)) return LT_NONE;
+    if (!op_ready(c, "upsample_nearest", &x)) return LT_NONE;
     if (x.rank != 5 || ft < 1 || fh < 1 || fw < 1) {
         lt_context_fail(c, LT_E_INVALID, "upsample_nearest: factors %d, %d, %d over the input %s", ft, fh, fw,
-                        say(&x).s);
+                        op_say(&x).s);
         return LT_NONE;
     }
     int64_t shape[] = {x.shape[0], x.shape[1], x.shape[2], x.shape[3], x.shape[4]};
@@ -277,37 +187,37 @@ lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw
     }
     lt_tensor y = lt_new(c, c->dtype, 5, shape);
     if (!y.data) return LT_NONE;
-    lt_status status = count(&y) == 0 ? LT_OK : c->backend->upsample_nearest(c, &x, ft, fh, fw, &y);
-    return done(c, status, 0, y);
+    lt_status status = op_count(&y) == 0 ? LT_OK : c->backend->upsample_nearest(c, &x, ft, fh, fw, &y);
+    return op_done(c, status, 0, y);
 }
 
 lt_tensor lt_add_scaled(lt_context *c, lt_tensor x, lt_tensor y, double a)
 {
-    if (!ready(c, "add_scaled", &x) || !ready(c, "add_scaled", &y)) return LT_NONE;
-    if (!same_shape(&y, x.rank, x.shape)) {
-        lt_context_fail(c, LT_E_INVALID, "add_scaled: %s and %s differ in shape", say(&x).s, say(&y).s);
+    if (!op_ready(c, "add_scaled", &x) || !op_ready(c, "add_scaled", &y)) return LT_NONE;
+    if (!op_same_shape(&y, x.rank, x.shape)) {
+        lt_context_fail(c, LT_E_INVALID, "add_scaled: %s and %s differ in shape", op_say(&x).s, op_say(&y).s);
         return LT_NONE;
     }
     lt_tensor out = lt_new(c, c->dtype, x.rank, x.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&x) == 0 ? LT_OK : c->backend->add_scaled(c, &x, &y, a, &out);
-    return done(c, status, 2 * count(&x), out);
+    lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->add_scaled(c, &x, &y, a, &out);
+    return op_done(c, status, 2 * op_count(&x), out);
 }
 
 lt_tensor lt_affine(lt_context *c, lt_tensor x, double a, double b, lt_activation act)
 {
-    if (!ready(c, "affine", &x)) return LT_NONE;
+    if (!op_ready(c, "affine", &x)) return LT_NONE;
     lt_tensor out = lt_new(c, c->dtype, x.rank, x.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&x) == 0 ? LT_OK : c->backend->affine(c, &x, a, b, act, &out);
-    return done(c, status, 2 * count(&x), out);
+    lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->affine(c, &x, a, b, act, &out);
+    return op_done(c, status, 2 * op_count(&x), out);
 }
 
 lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t n)
 {
-    if (!ready(c, "slice_channels", &x)) return LT_NONE;
+    if (!op_ready(c, "slice_channels", &x)) return LT_NONE;
     if (x.rank < 1 || start < 0 || n < 0 || start > x.shape[x.rank - 1] - n) {
-        lt_context_fail(c, LT_E_INVALID, "slice_channels: %s has no %lld channels from %lld on", say(&x).s,
+        lt_context_fail(c, LT_E_INVALID, "slice_channels: %s has no %lld channels from %lld on", op_say(&x).s,
                         (long long)n, (long long)start);
         return LT_NONE;
     }
@@ -316,8 +226,8 @@ lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t n
     shape[x.rank - 1] = n;
     lt_tensor out = lt_new(c, c->dtype, x.rank, shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&out) == 0 ? LT_OK : c->backend->slice_channels(c, &x, start, &out);
-    return done(c, status, 0, out);
+    lt_status status = op_count(&out) == 0 ? LT_OK : c->backend->slice_channels(c, &x, start, &out);
+    return op_done(c, status, 0, out);
 }
 
 lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype)
@@ -329,8 +239,8 @@ lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype)
     }
     lt_tensor out = lt_new(c, dtype, x.rank, x.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&x) == 0 ? LT_OK : c->backend->convert(c, &x, &out);
-    return done(c, status, 0, out);
+    lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->convert(c, &x, &out);
+    return op_done(c, status, 0, out);
 }
 
 /* ---- pixels ------------------------------------------------------------------------------------------ */
@@ -339,24 +249,24 @@ lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits)
 {
     if (c->err.status != LT_OK) return LT_NONE;
     if (!pixels.data || bits < 1 || bits > 16 || pixels.dtype != (bits <= 8 ? LT_U8 : LT_U16)) {
-        lt_context_fail(c, LT_E_INVALID, "pixels_to_values: %d bits from %s", bits, say(&pixels).s);
+        lt_context_fail(c, LT_E_INVALID, "pixels_to_values: %d bits from %s", bits, op_say(&pixels).s);
         return LT_NONE;
     }
     lt_tensor out = lt_new(c, c->dtype, pixels.rank, pixels.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&out) == 0 ? LT_OK : c->backend->pixels_to_values(c, &pixels, bits, &out);
-    return done(c, status, 2 * count(&out), out);
+    lt_status status = op_count(&out) == 0 ? LT_OK : c->backend->pixels_to_values(c, &pixels, bits, &out);
+    return op_done(c, status, 2 * op_count(&out), out);
 }
 
 lt_tensor lt_values_to_pixels(lt_context *c, lt_tensor x, int bits, bool truncate)
 {
-    if (!ready(c, "values_to_pixels", &x)) return LT_NONE;
+    if (!op_ready(c, "values_to_pixels", &x)) return LT_NONE;
     if (bits < 1 || bits > 16) {
         lt_context_fail(c, LT_E_INVALID, "values_to_pixels: %d bits; 1 to 16 are supported", bits);
         return LT_NONE;
     }
     lt_tensor out = lt_new(c, bits <= 8 ? LT_U8 : LT_U16, x.rank, x.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = count(&x) == 0 ? LT_OK : c->backend->values_to_pixels(c, &x, bits, truncate, &out);
-    return done(c, status, 2 * count(&x), out);
+    lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->values_to_pixels(c, &x, bits, truncate, &out);
+    return op_done(c, status, 2 * op_count(&x), out);
 }

@@ -115,23 +115,24 @@ lt_tensor lt_gated(lt_context *c, lt_tensor x, lt_activation act);
  * element. Exact but for the rounding. */
 lt_tensor lt_combine(lt_context *c, lt_tensor x, double a, lt_tensor y, double b);
 
-/* x [...,A], y [...,B], the same otherwise -> [...,A+B]. Exact. */
+/* x [...,A], y [...,B], the same otherwise -> [...,A+B]. Exact. FLOPs: none. */
 lt_tensor lt_concat_channels(lt_context *c, lt_tensor x, lt_tensor y);
 
-/* Rows of a table: table [V,C], ids i32 of any shape [...] -> [...,C] in the context's dtype. E_INVALID in the context for an id
- * outside 0 .. V-1. Exact but for the rounding to the dtype. */
+/* Rows of a table: table [V,C], ids i32 of any shape [...] -> [...,C] in the context's dtype. E_INVALID in the context for an
+ * id outside 0 .. V-1. The table is read where it lies, never packed. Exact but for the rounding to the dtype. FLOPs: none. */
 lt_tensor lt_embedding(lt_context *c, lt_weight *table, lt_tensor ids);
 
-/* Rows of x [R,C] by their numbers, rows i32 [n] -> [n,C]; E_INVALID outside 0 .. R-1. Exact. */
+/* Rows of x [R,C] by their numbers, rows i32 [n] -> [n,C]; E_INVALID outside 0 .. R-1. Exact. FLOPs: none. */
 lt_tensor lt_gather_rows(lt_context *c, lt_tensor x, lt_tensor rows);
 
 /* Tokens to a video: x [N, t*h*w, pt*ph*pw*C], tokens in the order t, h, w, a token's values in the order pt, ph, pw, C
- * -> [N, t*pt, h*ph, w*pw, C]. Exact. (Patchify is lt_conv with stride = kernel.) */
+ * -> [N, t*pt, h*ph, w*pw, C]. Exact. FLOPs: none. (Patchify is lt_conv with stride = kernel.) */
 lt_tensor lt_unpatchify(lt_context *c, lt_tensor x, int64_t t, int64_t h, int64_t w, int pt, int ph, int pw);
 
 /* Standard normal numbers that depend on nothing but seed, clip, absolute frame and place within the frame: shape
- * [T,...], frame i of the result is absolute frame first_frame + i. The generator is Philox4x32-10, the normals are made in
- * f64 without contraction and rounded once; kernels/noise.h states it to the bit. The same bytes on every backend. */
+ * [T,...], at most 2^34 elements a frame; frame i of the result is absolute frame first_frame + i (modulo 2^64). The generator
+ * is Philox4x32-10, the normals are made in f64 without contraction and rounded to f32, and from there to the context's
+ * dtype; kernels/noise.h states it to the bit. The same bytes on every backend. FLOPs: none. */
 lt_tensor lt_noise(lt_context *c, int rank, const int64_t *shape, uint64_t seed, uint32_t clip,
                    uint64_t first_frame);
 

@@ -51,6 +51,9 @@ cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype 
  * NULL with the context's error set when memory is out. */
 const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owned);
 
+/* n values of a weight from element `first` on, in f32 or bf16. Works on one thread. */
+void cpu_weight_values(void *dst, lt_dtype dtype, const lt_tensor *weight, int64_t first, int64_t n);
+
 /* A vector in f32, padded with zeros to a multiple of 64 values; NULL when it was left out, when dry, or after an error
  * (which is in the context). */
 const float *cpu_weight_vector(lt_context *c, lt_weight *weight);
@@ -94,5 +97,20 @@ lt_status slice_channels_cpu(lt_context *c, const lt_tensor *x, int64_t start, l
 lt_status convert_cpu(lt_context *c, const lt_tensor *x, lt_tensor *out);
 lt_status pixels_to_values_cpu(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
 lt_status values_to_pixels_cpu(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
+lt_status layer_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, double eps,
+                         const lt_tensor *scale, const lt_tensor *shift, lt_tensor *y);
+lt_status rms_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, double eps, lt_tensor *y);
+lt_status add_broadcast_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status add_gated_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, const lt_tensor *gate,
+                        lt_tensor *out);
+lt_status multiply_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status combine_cpu(lt_context *c, const lt_tensor *x, double a, const lt_tensor *y, double b,
+                      lt_tensor *out);
+lt_status gated_cpu(lt_context *c, const lt_tensor *x, lt_activation act, lt_tensor *out);
+lt_status concat_channels_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status embedding_cpu(lt_context *c, const lt_weight *table, const lt_tensor *ids, lt_tensor *out);
+lt_status gather_rows_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *rows, lt_tensor *out);
+lt_status unpatchify_cpu(lt_context *c, const lt_tensor *x, int pt, int ph, int pw, lt_tensor *y);
+lt_status noise_cpu(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out);
 
 #endif

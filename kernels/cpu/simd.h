@@ -33,6 +33,12 @@ typedef struct cpu_softmax {
     float *rescale;   /* [rows] out: what earlier sums and results are to be multiplied by */
 } cpu_softmax;
 
+/* Layer norm of rows: (x - mean) / deviation * factor + offset; rms norm when offset is NULL: x / rms * factor. */
+typedef struct cpu_norm_rows {
+    double eps;
+    const float *factor, *offset; /* [channels] */
+} cpu_norm_rows;
+
 typedef struct cpu_simd {
     const char *name;
     int tile_rows, tile_columns; /* of the matrix kernel: rows and columns are padded to multiples of these */
@@ -56,6 +62,17 @@ typedef struct cpu_simd {
     /* y = act((x - mean) * factor + offset), a value of each per channel. */
     void (*norm_apply)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels, const float *mean,
                        const float *factor, const float *offset, lt_activation act);
+
+    /* Every row by its own statistics, in f64. */
+    void (*norm_rows)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels,
+                      const cpu_norm_rows *p);
+    /* out = x + gate * y over n elements; out = x * y. */
+    void (*gate)(void *out, const void *x, const void *y, const void *gate, bool bf16, int64_t n);
+    void (*multiply)(void *out, const void *x, const void *y, bool bf16, int64_t n);
+    /* Rows of x are two halves of `channels`: out = first * act(second). */
+    void (*glu)(void *out, const void *x, bool bf16, lt_activation act, int64_t rows, int64_t channels);
+    /* out = a x + b y in f64, rounded once. */
+    void (*combine)(float *out, const float *x, double a, const float *y, double b, int64_t n);
 
     /* c [rows][c_stride] (+)= a [rows][ROW_STRIDE] b. b lies in panels of tile_columns columns, [k][tile_columns],
      * panel_stride elements apart, f32 or bf16. rows, columns are multiples of the tile, k <= BLOCK_K. */

@@ -196,6 +196,11 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
     .to_pixels = SIMD_NAME(to_pixels),
     .norm_sums = SIMD_NAME(norm_sums),
     .norm_apply = SIMD_NAME(norm_apply),
+    .norm_rows = SIMD_NAME(norm_rows),
+    .gate = SIMD_NAME(gate),
+    .multiply = SIMD_NAME(multiply),
+    .glu = SIMD_NAME(glu),
+    .combine = SIMD_NAME(combine),
     .gemm = gemm,
 #if defined(__AVX512BF16__)
     .bf16_pairs = true,

@@ -15,5 +15,11 @@ void SIMD_NAME(norm_sums)(const void *x, bool bf16, int64_t rows, int64_t channe
                           double *sum, double *square);
 void SIMD_NAME(norm_apply)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels,
                            const float *mean, const float *factor, const float *offset, lt_activation act);
+void SIMD_NAME(norm_rows)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels,
+                          const cpu_norm_rows *p);
+void SIMD_NAME(gate)(void *out, const void *x, const void *y, const void *gate, bool bf16, int64_t n);
+void SIMD_NAME(multiply)(void *out, const void *x, const void *y, bool bf16, int64_t n);
+void SIMD_NAME(glu)(void *out, const void *x, bool bf16, lt_activation act, int64_t rows, int64_t channels);
+void SIMD_NAME(combine)(float *out, const float *x, double a, const float *y, double b, int64_t n);
 
 #endif

@@ -78,6 +78,16 @@ static void copy_f32(float *dst, const lt_tensor *t, int64_t n)
     }
 }
 
+void cpu_weight_values(void *dst, lt_dtype dtype, const lt_tensor *weight, int64_t first, int64_t n)
+{
+    if (weight->dtype == dtype) {
+        size_t size = lt_dtype_bytes(dtype);
+        memcpy(dst, (const char *)weight->data + (size_t)first * size, (size_t)n * size);
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) lt_store_f64(dst, dtype, i, (double)value_at(weight, first + i));
+}
+
 const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owned)
 {
     const lt_tensor *t = &weight->tensor;

@@ -20,4 +20,20 @@ lt_status group_norm_ref(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt
 lt_status attention_ref(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
                         const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
 
+lt_status layer_norm_ref(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, double eps,
+                         const lt_tensor *scale, const lt_tensor *shift, lt_tensor *y);
+lt_status rms_norm_ref(lt_context *c, const lt_tensor *x, lt_weight *gamma, double eps, lt_tensor *y);
+lt_status add_broadcast_ref(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status add_gated_ref(lt_context *c, const lt_tensor *x, const lt_tensor *y, const lt_tensor *gate,
+                        lt_tensor *out);
+lt_status multiply_ref(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status combine_ref(lt_context *c, const lt_tensor *x, double a, const lt_tensor *y, double b,
+                      lt_tensor *out);
+lt_status gated_ref(lt_context *c, const lt_tensor *x, lt_activation act, lt_tensor *out);
+lt_status concat_channels_ref(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
+lt_status embedding_ref(lt_context *c, const lt_weight *table, const lt_tensor *ids, lt_tensor *out);
+lt_status gather_rows_ref(lt_context *c, const lt_tensor *x, const lt_tensor *rows, lt_tensor *out);
+lt_status unpatchify_ref(lt_context *c, const lt_tensor *x, int pt, int ph, int pw, lt_tensor *y);
+lt_status noise_ref(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out);
+
 #endif

@@ -40,6 +40,14 @@ typedef struct spec {
     bool shared;   /* not per sample: the batch test passes it whole */
 } spec;
 
+/* One of `n` values; PICK(r, 1, 3, 8): one of those. */
+int64_t pick(rng *r, const int64_t *from, int n);
+#define PICK(r, ...)                                                                                         \
+    pick(r, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
+
+/* A dtype in which weights come. */
+lt_dtype weight_dtype(rng *r);
+
 enum { MAX_INPUTS = 4, MAX_WEIGHTS = 2, MAX_INTS = 12 };
 
 typedef struct op_case op_case;
@@ -53,10 +61,21 @@ struct op_case {
     lt_activation act;
     /* The bound: |y - ref| <= eps(result) |ref| + units * eps(f32) * max(magnitude, max |ref|). units 0: equal. */
     double units, magnitude;
+    bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };
 
-/* A random case of every operator; which = 0 .. n_generators - 1. `big`: shapes of real networks, too large for ref. */
-extern const int n_generators;
+/* A tensor [batch, rows, channels] of any size. */
+spec any_tensor(rng *r, bool big, values v);
+
+typedef struct generator {
+    const char *name;
+    void (*make)(op_case *k, rng *r, bool big);
+} generator;
+extern const generator transformer_generators[];
+extern const int n_transformer_generators;
+
+/* A random case of every operator; which = 0 .. n_generators() - 1. `big`: shapes of real networks, too large for ref. */
+int n_generators(void);
 void generate_case(op_case *k, int which, rng *r, bool big);
 const char *generator_name(int which);
 

@@ -3,14 +3,12 @@
 
 #include <math.h>
 
-static int64_t pick(rng *r, const int64_t *from, int n)
+int64_t pick(rng *r, const int64_t *from, int n)
 {
     return from[rng_range(r, 0, n - 1)];
 }
-#define PICK(r, ...)                                                                                         \
-    pick(r, (const int64_t[]){__VA_ARGS__}, (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
 
-static lt_dtype weight_dtype(rng *r)
+lt_dtype weight_dtype(rng *r)
 {
     return (lt_dtype)PICK(r, LT_F32, LT_F32, LT_BF16, LT_F16);
 }
@@ -194,7 +192,7 @@ static void make_attention(op_case *k, rng *r, bool big)
 
 /* ---- elements ---------------------------------------------------------------------------------------- */
 
-static spec any_tensor(rng *r, bool big, values v)
+spec any_tensor(rng *r, bool big, values v)
 {
     int64_t batch = rng_range(r, big ? 1 : 0, 3);
     return (spec){.rank = 3,
@@ -328,10 +326,7 @@ static void make_to_pixels(op_case *k, rng *r, bool big)
     k->inputs[0].scale = 0.5;
 }
 
-static const struct {
-    const char *name;
-    void (*make)(op_case *k, rng *r, bool big);
-} generators[] = {
+static const generator generators[] = {
     {"conv", make_conv},
     {"linear", make_linear},
     {"group_norm", make_group_norm},
@@ -344,15 +339,25 @@ static const struct {
     {"pixels_to_values", make_from_pixels},
     {"values_to_pixels", make_to_pixels},
 };
-const int n_generators = (int)LT_COUNT(generators);
+enum { N_BASIC = LT_COUNT(generators) };
+
+int n_generators(void)
+{
+    return N_BASIC + n_transformer_generators;
+}
+
+static const generator *generator_of(int which)
+{
+    return which < N_BASIC ? &generators[which] : &transformer_generators[which - N_BASIC];
+}
 
 void generate_case(op_case *k, int which, rng *r, bool big)
 {
     *k = (op_case){0};
-    generators[which].make(k, r, big);
+    generator_of(which)->make(k, r, big);
 }
 
 const char *generator_name(int which)
 {
-    return generators[which].name;
+    return generator_of(which)->name;
 }
