@@ -1,43 +1,14 @@
 /* vae_config.c - the architecture of a video VAE, from its config.json or from the names and shapes of its tensors. */
+#include "models/config.h"
 #include "models/vae_parts.h"
 
 #include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 #define DEFAULT_SCALING_FACTOR 0.18215 /* diffusers' default, and what lite-sora uses throughout */
 
 /* ---- config.json --------------------------------------------------------------------------------------------------- */
-
-typedef struct config_reader {
-    const json_t *root;
-    const char *path;
-    lt_err *err;
-    lt_status status; /* first error */
-} config_reader;
-
-static int read_int(config_reader *r, const char *key, int fallback, int low, int high)
-{
-    const json_t *value = json_object_get(r->root, key);
-    if (!value || json_is_null(value) || r->status != LT_OK) return fallback;
-    json_int_t number = json_integer_value(value);
-    if (!json_is_integer(value) || number < low || number > high) {
-        r->status = lt_fail(r->err, LT_E_UNSUPPORTED, "%s: \"%s\" must be a whole number from %d to %d",
-                            r->path, key, low, high);
-        return fallback;
-    }
-    return (int)number;
-}
-
-static bool read_bool(config_reader *r, const char *key, bool fallback)
-{
-    const json_t *value = json_object_get(r->root, key);
-    if (!value || json_is_null(value) || r->status != LT_OK) return fallback;
-    if (!json_is_boolean(value))
-        r->status = lt_fail(r->err, LT_E_FORMAT, "%s: \"%s\" must be true or false", r->path, key);
-    return json_is_true(value);
-}
 
 static void read_channels(config_reader *r, vae_arch *arch)
 {
@@ -53,8 +24,7 @@ static void read_channels(config_reader *r, vae_arch *arch)
     }
     arch->n_levels = (int)n;
     if (!good)
-        r->status = lt_fail(r->err, LT_E_UNSUPPORTED, "%s: \"block_out_channels\" must list 1 to %d widths",
-                            r->path, VAE_MAX_LEVELS);
+        config_fail(r, LT_E_UNSUPPORTED, "\"block_out_channels\" must list 1 to %d widths", VAE_MAX_LEVELS);
 }
 
 /* Every entry of the list `key` must be `wanted`; the list may be absent. */
@@ -64,8 +34,8 @@ static void check_types(config_reader *r, const char *key, const char *wanted)
     for (size_t i = 0; r->status == LT_OK && i < json_array_size(list); i++) {
         const char *type = json_string_value(json_array_get(list, i));
         if (!type || strcmp(type, wanted) != 0)
-            r->status = lt_fail(r->err, LT_E_UNSUPPORTED, "%s: \"%s\" has a %.60s; only %s is known", r->path,
-                                key, type ? type : "nameless block", wanted);
+            config_fail(r, LT_E_UNSUPPORTED, "\"%s\" has a %.60s; only %s is known", key,
+                        type ? type : "nameless block", wanted);
     }
 }
 
@@ -75,8 +45,8 @@ static void check_text(config_reader *r, const char *key, const char *wanted)
     if (r->status != LT_OK || !value || json_is_null(value)) return;
     const char *text = json_string_value(value);
     if (!text || strcmp(text, wanted) != 0)
-        r->status = lt_fail(r->err, LT_E_UNSUPPORTED, "%s: \"%s\" is %.60s; only \"%s\" is known", r->path,
-                            key, text ? text : "no text", wanted);
+        config_fail(r, LT_E_UNSUPPORTED, "\"%s\" is %.60s; only \"%s\" is known", key,
+                    text ? text : "no text", wanted);
 }
 
 static void read_class(config_reader *r, vae_arch *arch)
@@ -85,40 +55,35 @@ static void read_class(config_reader *r, vae_arch *arch)
     if (name && strcmp(name, "AutoencoderKLTemporalDecoder") == 0)
         arch->temporal = true;
     else if (!name || strcmp(name, "AutoencoderKL") != 0)
-        r->status = lt_fail(r->err, LT_E_UNSUPPORTED,
-                            "%s: \"_class_name\" is %.80s; a video VAE is an AutoencoderKL or an "
-                            "AutoencoderKLTemporalDecoder",
-                            r->path, name ? name : "absent");
+        config_fail(r, LT_E_UNSUPPORTED,
+                    "\"_class_name\" is %.80s; a video VAE is an AutoencoderKL or an "
+                    "AutoencoderKLTemporalDecoder",
+                    name ? name : "absent");
 }
 
 static lt_status from_config(vae_arch *arch, const char *text, const char *path, lt_err *err)
 {
-    json_error_t where;
-    json_t *root = json_loads(text, 0, &where);
-    if (!root) return lt_fail(err, LT_E_FORMAT, "%s:%d: %s", path, where.line, where.text);
-    config_reader r = {root, path, err, LT_OK};
-    if (!json_is_object(root)) r.status = lt_fail(err, LT_E_FORMAT, "%s: not a JSON object", path);
+    config_reader r;
+    config_open(&r, text, path, err);
     if (r.status == LT_OK) read_class(&r, arch);
     read_channels(&r, arch);
     check_types(&r, "down_block_types", "DownEncoderBlock2D");
     if (!arch->temporal) {
         check_types(&r, "up_block_types", "UpDecoderBlock2D");
         check_text(&r, "act_fn", "silu");
-        arch->groups = read_int(&r, "norm_num_groups", 32, 1, 16384);
-        arch->quant = read_bool(&r, "use_quant_conv", true);
-        arch->post_quant = read_bool(&r, "use_post_quant_conv", true);
-        arch->mid_attention = read_bool(&r, "mid_block_add_attention", true);
+        arch->groups = config_int(&r, "norm_num_groups", 32, 1, 16384);
+        arch->quant = config_bool(&r, "use_quant_conv", true);
+        arch->post_quant = config_bool(&r, "use_post_quant_conv", true);
+        arch->mid_attention = config_bool(&r, "mid_block_add_attention", true);
     }
-    arch->layers = read_int(&r, "layers_per_block", 1, 1, VAE_MAX_LAYERS);
+    arch->layers = config_int(&r, "layers_per_block", 1, 1, VAE_MAX_LAYERS);
     arch->n_mid = arch->temporal ? arch->layers : 2;
-    arch->in_channels = read_int(&r, "in_channels", 3, 1, 64);
-    arch->out_channels = read_int(&r, "out_channels", 3, 1, 64);
-    arch->latent_channels = read_int(&r, "latent_channels", 4, 1, 1024);
-    const json_t *scale = json_object_get(root, "scaling_factor");
-    if (r.status == LT_OK && json_is_number(scale)) arch->scaling_factor = json_number_value(scale);
-    if (r.status == LT_OK && !(arch->scaling_factor > 0 && isfinite(arch->scaling_factor)))
-        r.status = lt_fail(err, LT_E_FORMAT, "%s: \"scaling_factor\" must be above 0", path);
-    json_decref(root);
+    arch->in_channels = config_int(&r, "in_channels", 3, 1, 64);
+    arch->out_channels = config_int(&r, "out_channels", 3, 1, 64);
+    arch->latent_channels = config_int(&r, "latent_channels", 4, 1, 1024);
+    arch->scaling_factor = config_double(&r, "scaling_factor", arch->scaling_factor);
+    if (!(arch->scaling_factor > 0)) config_fail(&r, LT_E_FORMAT, "\"scaling_factor\" must be above 0");
+    config_close(&r);
     return r.status;
 }
 
