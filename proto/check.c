@@ -8,6 +8,7 @@ enum {
     PATH_MAX_BYTES = 4096,
     TEXT_MAX_BYTES = 64 << 10,
     OPTION_MAX_BYTES = 1 << 20,
+    ENTRY_MAX_BYTES = 1 << 20,
     LIST_MAX = 4096, /* entries of any list but timestamps */
     PORTS_MAX = 16,
     REPLICAS_MAX = 4096,
@@ -102,6 +103,9 @@ lt_status lt_header_check(const Lt__Wire__Header *header, lt_err *err)
         return lt_stream_check(header->open->stream, err);
     case LT__WIRE__HEADER__BODY_UNIT_DONE: return check_unit(header->unit_done, err);
     case LT__WIRE__HEADER__BODY_GIVE_UP:
+        PASS(check_text("name of a clip", header->give_up->name, NAME_MAX_BYTES, err));
+        PASS(check_text("entry of a clip", header->give_up->entry, ENTRY_MAX_BYTES, err));
+        PASS(check_text("key of a clip", header->give_up->key, NAME_MAX_BYTES, err));
         return check_text("reason to give up", header->give_up->reason, TEXT_MAX_BYTES, err);
     case LT__WIRE__HEADER__BODY_CLIPS:
         if (header->clips->ended && header->clips->closed > header->clips->n_clips)
@@ -210,6 +214,13 @@ lt_status lt_report_check(const Lt__Wire__Report *report, lt_err *err)
         for (size_t i = 0; i < report->done->n_outputs; i++)
             PASS(check_path("an output", report->done->outputs[i], err));
         return LT_OK;
+    case LT__WIRE__REPORT__BODY_CLIP_END:
+        PASS(check_text("name of a clip", report->clip_end->name, NAME_MAX_BYTES, err));
+        PASS(check_text("entry of a clip", report->clip_end->entry, ENTRY_MAX_BYTES, err));
+        PASS(check_text("key of a clip", report->clip_end->key, NAME_MAX_BYTES, err));
+        PASS(check_text("digest of a clip", report->clip_end->digest, NAME_MAX_BYTES, err));
+        PASS(check_path("what was made of a clip", report->clip_end->result, err));
+        return check_text("reason of a clip", report->clip_end->reason, TEXT_MAX_BYTES, err);
     case LT__WIRE__REPORT__BODY_STARTED:
     case LT__WIRE__REPORT__BODY_PROGRESS: return LT_OK;
     default: REFUSE("a report without body");

@@ -149,6 +149,8 @@ static const char *wrong_text(const lt_stream *s)
     if (!is_hex(s->digest)) return "digest";
     if (!lt_text_is_clean(s->numeric_class, NAME_MAX_BYTES)) return "numeric_class";
     if (!lt_text_is_clean(s->caption, TEXT_MAX)) return "caption";
+    if (!lt_text_is_clean(s->entry, TEXT_MAX)) return "entry";
+    if (!is_hex(s->key)) return "key";
     if (strlen(s->source) > PATH_MAX_BYTES) return "source";
     if (strlen(s->side_path) > PATH_MAX_BYTES) return "side_path";
     return NULL;
@@ -197,8 +199,9 @@ lt_status lt_stream_check(const lt_stream *stream, lt_err *err)
 lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, lt_err *err)
 {
     lt_stream copy = *from;
-    char **const texts[] = {&copy.name,   &copy.source,        &copy.caption,  &copy.fingerprint,
-                            &copy.digest, &copy.numeric_class, &copy.side_path};
+    char **const texts[] = {&copy.name,        &copy.source, &copy.caption,
+                            &copy.fingerprint, &copy.digest, &copy.numeric_class,
+                            &copy.side_path,   &copy.entry,  &copy.key};
     for (size_t i = 0; i < LT_COUNT(texts); i++) {
         *texts[i] = lt_arena_strdup(arena, *texts[i]);
         if (!*texts[i]) goto fail;

@@ -39,7 +39,7 @@ static void fail_mismatch(rt *rt, lt_status status, const rt_input *input, uint3
     rt_fail(rt, &err, NULL);
 }
 
-void rt_clip_arrived(rt *rt, int port, uint32_t index, const lt_stream *stream)
+void rt_clip_arrived(rt *rt, int port, uint32_t index, uint32_t since, const lt_stream *stream)
 {
     const rt_input *input = &rt->inputs[port];
     lt_err err;
@@ -67,21 +67,38 @@ void rt_clip_arrived(rt *rt, int port, uint32_t index, const lt_stream *stream)
         return;
     }
     clip->clip.inputs[port] = &clip->inputs[port];
+    clip->since = clip->has_turn_word ? LT_MAX(clip->since, since) : since;
+    clip->has_turn_word = true;
+}
+
+const lt_stream *rt_clip_stream(const rt *rt, const rt_clip *clip)
+{
+    if (rt_is_source(rt)) return *clip->output.name ? &clip->output : NULL;
+    for (int port = 0; port < rt->stage->n_inputs; port++)
+        if (clip->clip.inputs[port]) return clip->clip.inputs[port];
+    return NULL;
+}
+
+/* Clips below `closed` are no more. True: that is news. */
+static bool close_below(rt *rt, uint32_t closed)
+{
+    if (closed <= rt->n_closed) return false;
+    rt->n_closed = closed;
+    if (rt_is_source(rt)) rt->n_announced = LT_MAX(rt->n_announced, closed);
+    for (int i = 0; i < RT_CLIPS; i++) {
+        rt_clip *clip = &rt->clips[i];
+        if (clip->state == RT_CLIP_NONE || clip->clip.index >= closed) continue;
+        clip->safe_edges = UINT64_MAX;
+        if (clip->ends) continue;
+        clip->ends = true;
+        clip->complete = !rt_is_sink(rt); /* a sink has not seen the end of it */
+    }
+    return true;
 }
 
 void rt_clips_known(rt *rt, const Lt__Wire__Clips *clips)
 {
-    bool is_news = false;
-    if (clips->closed > rt->n_closed) {
-        rt->n_closed = clips->closed;
-        is_news = true;
-        for (int i = 0; i < RT_CLIPS; i++) {
-            rt_clip *clip = &rt->clips[i];
-            if (clip->state == RT_CLIP_NONE || clip->clip.index >= clips->closed || clip->ends) continue;
-            clip->ends = true;
-            clip->complete = !rt_is_sink(rt); /* a sink has not seen the end of it */
-        }
-    }
+    bool is_news = close_below(rt, clips->closed);
     if (clips->ended && !rt->is_ended) {
         rt->is_ended = is_news = true;
         rt->n_clips = clips->n_clips;
@@ -89,28 +106,109 @@ void rt_clips_known(rt *rt, const Lt__Wire__Clips *clips)
     if (is_news && rt->output.socket) rt_output_announce_clips(rt);
 }
 
-void rt_clip_give_up(rt *rt, uint32_t index, const char *reason)
+void rt_clips_closed_below(rt *rt, uint32_t edge, uint32_t closed)
 {
-    if (rt->quits) return;
-    rt_clip *clip = rt_clip_find(rt, index);
-    if (!clip && index >= rt->n_closed && !rt_is_source(rt)) clip = add_clip(rt, index);
-    if (!clip || clip->ends) return;
-    lt_log(LT_LOG_WARN, "clip %u is given up: %s", index, reason);
+    size_t n_edges = rt->output.boot->n_edges;
+    if (edge >= LT_COUNT(rt->edge_closed)) return;
+    rt->edge_closed[edge] = LT_MAX(rt->edge_closed[edge], closed);
+    for (size_t e = 0; e < n_edges; e++) closed = LT_MIN(closed, rt->edge_closed[e]);
+    if (close_below(rt, closed)) rt_output_announce_clips(rt);
+}
+
+/* ---- giving up ---------------------------------------------------------------------------------------------------------- */
+
+/* Copy as much of a sentence as fits, with no half a character. */
+static void copy_reason(char *to, size_t room, const char *reason)
+{
+    size_t n = LT_MIN(strlen(reason), room - 1);
+    while (n && ((unsigned char)reason[n] & 0xc0) == 0x80) n--;
+    memcpy(to, reason, n);
+    to[n] = 0;
+}
+
+static void abandon(rt *rt, rt_clip *clip, const char *reason, bool is_passed_over)
+{
+    if (rt->quits || clip->ends) return;
+    lt_log(LT_LOG_WARN, "clip %u is %s: %s", clip->clip.index, is_passed_over ? "passed over" : "given up",
+           reason);
     clip->ends = true;
     clip->complete = false;
     clip->is_given_up = true;
-    size_t n = LT_MIN(strlen(reason), sizeof clip->reason - 1);
-    while (n && ((unsigned char)reason[n] & 0xc0) == 0x80) n--; /* no half a character */
-    memcpy(clip->reason, reason, n);
+    clip->is_passed_over = is_passed_over;
+    copy_reason(clip->reason, sizeof clip->reason, reason);
+}
+
+void rt_clip_give_up(rt *rt, rt_clip *clip, const Lt__Wire__GiveUp *word, int from_below)
+{
+    if (from_below >= 0 && from_below < 64) clip->safe_edges |= UINT64_C(1) << from_below;
+    abandon(rt, clip, word->reason, word->passed_over);
+}
+
+void rt_clip_given_up_above(rt *rt, uint32_t index, const Lt__Wire__GiveUp *word)
+{
+    rt_clip *clip = rt_clip_find(rt, index);
+    if (rt->quits || (!clip && index < rt->n_closed)) return;
+    if (!clip) clip = add_clip(rt, index);
+    if (!clip || clip->ends) return;
+    if (!clip->has_turn_word) {
+        clip->since = word->since;
+        clip->has_turn_word = true;
+    }
+    clip->name = lt_arena_strdup(&clip->arena, word->name);
+    clip->entry = lt_arena_strdup(&clip->arena, word->entry);
+    clip->key = lt_arena_strdup(&clip->arena, word->key);
+    abandon(rt, clip, word->reason, word->passed_over);
+}
+
+void rt_clip_doom(rt *rt, uint32_t index, const char *reason)
+{
+    rt_clip *clip = rt_clip_find(rt, index);
+    if (clip) {
+        abandon(rt, clip, reason, false);
+    } else if (index >= rt->n_closed && rt->n_doomed < RT_DOOMED) {
+        rt->doomed[rt->n_doomed].clip = index;
+        copy_reason(rt->doomed[rt->n_doomed++].reason, sizeof rt->doomed[0].reason, reason);
+    }
+}
+
+static bool is_clips_own(const rt *rt, lt_status status)
+{
+    switch (status) {
+    case LT_E_INVALID:
+    case LT_E_FORMAT:
+    case LT_E_UNSUPPORTED:
+    case LT_E_NOT_FOUND:
+    case LT_E_MISMATCH:
+    case LT_E_NUMERIC: return true;
+    case LT_AGAIN:
+    case LT_E_IO:
+    case LT_E_PERMISSION: return rt_is_source(rt);
+    default: return false;
+    }
+}
+
+bool rt_clip_fail(rt *rt, rt_clip *clip, lt_status status, const lt_err *err)
+{
+    const lt_stream *stream = rt_clip_stream(rt, clip);
+    if (!stream || !stream->expendable || !is_clips_own(rt, status)) return false;
+    if (clip->ends && !clip->is_given_up) clip->ends = false; /* it failed at its end */
+    abandon(rt, clip, *err->text ? err->text : lt_status_string(status), status == LT_AGAIN);
+    return true;
+}
+
+static bool has_all_edges(const rt *rt, const rt_clip *clip)
+{
+    size_t n_edges = rt->output.socket ? rt->output.boot->n_edges : 0;
+    uint64_t all = n_edges >= 64 ? UINT64_MAX : (UINT64_C(1) << n_edges) - 1;
+    return (clip->safe_edges & all) == all;
 }
 
 void rt_clip_safe(rt *rt, rt_clip *clip, uint32_t edge, uint64_t unit)
 {
+    if (clip->state == RT_CLIP_GIVEN_UP) clip->safe_edges |= UINT64_C(1) << edge;
     if (clip->state != RT_CLIP_OPEN || unit < clip->output.n_units) return;
     clip->safe_edges |= UINT64_C(1) << edge;
-    size_t n_edges = rt->output.boot->n_edges;
-    uint64_t all = n_edges == 64 ? UINT64_MAX : (UINT64_C(1) << n_edges) - 1;
-    if (clip->safe_edges != all || clip->ends) return;
+    if (!has_all_edges(rt, clip) || clip->ends) return;
     clip->ends = clip->complete = true;
 }
 
@@ -130,7 +228,16 @@ static int count(const rt *rt, rt_clip_state least)
     return n;
 }
 
-/* The clip whose turn it is to be opened, or NULL. A sink has one open at a time. */
+/* A sink: whether nothing that it has to do comes between what it is at and this clip. */
+static bool is_next(const rt *rt, const rt_clip *clip)
+{
+    uint32_t next = rt->n_closed;
+    for (int i = 0; i < RT_CLIPS; i++)
+        if (rt->clips[i].state >= RT_CLIP_OPENING) next = LT_MAX(next, rt->clips[i].clip.index + 1);
+    return clip->has_turn_word && clip->since <= next;
+}
+
+/* The clip whose turn it is to be opened, or NULL. A sink has one open at a time, or as many as it likes. */
 static rt_clip *next_to_open(rt *rt)
 {
     rt_clip *next = NULL;
@@ -140,13 +247,14 @@ static rt_clip *next_to_open(rt *rt)
         rt->n_announced += next != NULL;
         return next;
     }
-    if (rt_is_sink(rt) && (count(rt, RT_CLIP_OPENING) || rt->stop_asked)) return NULL;
+    if (rt_is_sink(rt) && (count(rt, RT_CLIP_OPENING) >= LT_MAX(rt->stage->clips_ahead, 1) || rt->stop_asked))
+        return NULL;
     for (int i = 0; i < RT_CLIPS; i++) {
         rt_clip *clip = &rt->clips[i];
         if (clip->state != RT_CLIP_ARRIVING || clip->ends || !has_all_inputs(rt, clip)) continue;
         if (!next || clip->clip.index < next->clip.index) next = clip;
     }
-    return next && rt_is_sink(rt) && next->clip.index != rt->n_closed ? NULL : next;
+    return next && rt_is_sink(rt) && !is_next(rt, next) ? NULL : next;
 }
 
 static lt_status check_output(const rt *rt, const rt_clip *clip, lt_err *err)
@@ -159,7 +267,8 @@ static lt_status check_output(const rt *rt, const rt_clip *clip, lt_err *err)
                        rt->output.port->name, lt_port_kind_name(stream->kind));
     uint64_t slot_bytes = rt->output.boot->slot_bytes;
     if (rt->output.has_slab) slot_bytes = rt->output.slab.slot_bytes;
-    if (slot_bytes && stream->unit_bytes > slot_bytes)
+    /* A clip of a data set may be larger than those that were looked at for the plan: its units are copied. */
+    if (slot_bytes && stream->unit_bytes > slot_bytes && !stream->expendable)
         return lt_fail(err, LT_E_MISMATCH, "clip %s has units of %llu bytes; %llu were planned", stream->name,
                        (unsigned long long)stream->unit_bytes, (unsigned long long)slot_bytes);
     return LT_OK;
@@ -170,6 +279,8 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
     lt_err err;
     clip->state = RT_CLIP_OPEN;
     rt->last_clip = clip->clip.index;
+    for (int i = 0; i < rt->n_doomed; i++)
+        if (rt->doomed[i].clip == clip->clip.index) abandon(rt, clip, rt->doomed[i].reason, false);
     if (rt_is_sink(rt)) {
         clip->next_unit = clip->clip.first_unit;
         if (clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
@@ -214,30 +325,42 @@ static void close_clip(rt *rt, rt_clip *clip)
     /* Cut short because it was told to: the clip stays open for the next run. */
     bool was_stopped = rt_is_sink(rt) && rt->was_stopped && !clip->complete && !clip->is_given_up;
     if (!was_stopped) rt->n_closed = LT_MAX(rt->n_closed, index + 1);
+    if (rt_is_sink(rt) && clip->complete) {
+        rt->clips_done++;
+        if (clip->clip.inputs[0]) rt->frames_of_clips += clip->inputs[0].n_frames;
+    }
+    if (rt_is_sink(rt) && (clip->complete || clip->is_given_up)) rt_report_clip_end(rt, clip);
     /* Done is written before anyone upstream can forget the clip. */
     if (rt_is_sink(rt) && ((rt->is_ended && rt->n_closed >= rt->n_clips) || was_stopped)) rt_finish_sink(rt);
     if (!was_stopped) tell_upstream(rt, clip);
-    if (rt->output.socket && clip->is_given_up) rt_output_give_up(rt, clip);
     if (rt->output.socket) rt_output_announce_clips(rt);
     lt_arena_finish(&clip->arena);
     clip->state = RT_CLIP_NONE;
 }
 
+/* The clip is through here. One that was given up is kept until the consumers know: one of them that is started again
+ * has to be told once more, and a sink must not be given the next clip before. */
+static void leave(rt *rt, rt_clip *clip)
+{
+    if (!clip->is_given_up || has_all_edges(rt, clip)) {
+        close_clip(rt, clip);
+        return;
+    }
+    clip->state = RT_CLIP_GIVEN_UP;
+    rt_requests_drop_clip(rt, clip->clip.index);
+    rt_input_drop_clip(rt, clip->clip.index);
+    rt_output_drop_clip(rt, clip->clip.index);
+    rt_output_give_up(rt, clip);
+}
+
 void rt_clip_finished(rt *rt, rt_clip *clip)
 {
     if (rt->job.result && clip->complete) {
-        if (rt->n_results == rt->results_room) {
-            size_t room = LT_MAX(rt->results_room * 2, (size_t)8);
-            const char **grown = realloc(rt->results, room * sizeof *grown);
-            if (grown) {
-                rt->results = grown;
-                rt->results_room = room;
-            }
-        }
-        char *result = lt_arena_strdup(&rt->arena, rt->job.result);
-        if (result && rt->n_results < rt->results_room) rt->results[rt->n_results++] = result;
+        clip->result = lt_arena_strdup(&clip->arena, rt->job.result);
+        char *result = rt->n_results < RT_RESULTS ? lt_arena_strdup(&rt->arena, rt->job.result) : NULL;
+        if (result) rt->results[rt->n_results++] = result;
     }
-    close_clip(rt, clip);
+    leave(rt, clip);
 }
 
 static rt_clip *lowest(rt *rt)
@@ -251,20 +374,41 @@ static rt_clip *lowest(rt *rt)
     return lowest;
 }
 
-bool rt_clips_dispatch(rt *rt)
+/* What has never been opened, and ends: whether it can be left now. */
+static bool may_leave(const rt *rt, const rt_clip *clip)
+{
+    if (clip->clip.index < rt->n_closed || rt_is_source(rt)) return true;
+    if (rt_is_sink(rt)) return clip->has_turn_word && clip->since <= rt->n_closed;
+    return rt_clip_stream(rt, clip) || clip->name;
+}
+
+/* The lowest clip that ends is finished, or left; true when a job was posted, or it has to wait. */
+static bool end_lowest(rt *rt)
 {
     rt_clip *clip;
     while ((clip = lowest(rt)) && clip->ends) {
-        if (clip->state == RT_CLIP_ARRIVING) {
+        if (clip->state == RT_CLIP_GIVEN_UP) {
+            if (!has_all_edges(rt, clip)) return false;
             close_clip(rt, clip);
-            continue;
+        } else if (!clip->is_stage_open) {
+            if (!may_leave(rt, clip)) return false;
+            leave(rt, clip);
+            if (clip->state == RT_CLIP_GIVEN_UP) return false;
+        } else {
+            rt->job.complete = clip->complete;
+            clip->state = RT_CLIP_FINISHING;
+            rt_job_post(rt, RT_FINISH_CLIP, clip);
+            return true;
         }
-        rt->job.complete = clip->complete;
-        clip->state = RT_CLIP_FINISHING;
-        rt_job_post(rt, RT_FINISH_CLIP, clip);
-        return true;
     }
-    clip = next_to_open(rt);
+    return false;
+}
+
+bool rt_clips_dispatch(rt *rt)
+{
+    if (end_lowest(rt)) return true;
+    if (rt->quits) return false;
+    rt_clip *clip = next_to_open(rt);
     if (!clip) return false;
     clip->state = RT_CLIP_OPENING;
     rt_job_post(rt, RT_OPEN_CLIP, clip);

@@ -72,7 +72,7 @@ static void take(rt *rt, const Lt__Wire__Control *control)
     case LT__WIRE__CONTROL__BODY_PEER: rt_peer(rt, control->peer); break;
     case LT__WIRE__CONTROL__BODY_STOP: take_stop(rt, control->stop); break;
     case LT__WIRE__CONTROL__BODY_GIVE_UP:
-        rt_clip_give_up(rt, control->give_up->clip, control->give_up->reason);
+        rt_clip_doom(rt, control->give_up->clip, control->give_up->reason);
         break;
     default: rt_complain(rt, "an unexpected control message was dropped"); break;
     }

@@ -101,11 +101,18 @@ static void look_ahead(rt *rt)
 {
     uint64_t ahead = 0;
     for (int port = 0; port < rt->stage->n_inputs; port++) ahead = LT_MAX(ahead, rt->inputs[port].n_items);
-    for (int i = 0; i < RT_CLIPS; i++) {
-        rt_clip *clip = &rt->clips[i];
-        if (clip->state != RT_CLIP_OPEN || clip->ends) continue;
+    for (int64_t last = -1; ahead && last < UINT32_MAX;) {
+        rt_clip *clip = NULL;
+        for (int i = 0; i < RT_CLIPS; i++) {
+            rt_clip *other = &rt->clips[i];
+            if (other->state != RT_CLIP_OPEN || other->ends || (int64_t)other->clip.index <= last) continue;
+            if (!clip || other->clip.index < clip->clip.index) clip = other;
+        }
+        if (!clip) return;
+        last = clip->clip.index;
         uint64_t end = LT_MIN(clip->clip.n_units, clip->next_unit + ahead);
-        for (uint64_t unit = clip->next_unit + rt->n_requests; unit < end; unit++)
+        ahead -= end - clip->next_unit;
+        for (uint64_t unit = clip->next_unit; unit < end; unit++)
             if (!rt_request_add(rt, clip, unit)) return;
     }
 }
@@ -206,6 +213,15 @@ static void finish_sink_unit(rt *rt, rt_clip *clip)
     if (clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
 }
 
+/* The job is no more: its inputs may go. */
+static void settle(rt *rt, rt_key key)
+{
+    size_t at = position(rt, key);
+    if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, key)) remove_request(rt, at);
+    for (int port = 0; port < rt->stage->n_inputs; port++)
+        for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i].in_use = false;
+}
+
 /* A unit was made, or consumed. */
 static void processed(rt *rt, rt_clip *clip, rt_key key)
 {
@@ -213,10 +229,7 @@ static void processed(rt *rt, rt_clip *clip, rt_key key)
     lt_err err;
     rt->units_done++;
     rt->last_clip = key.clip;
-    size_t at = position(rt, key);
-    if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, key)) remove_request(rt, at);
-    for (int port = 0; port < rt->stage->n_inputs; port++)
-        for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i].in_use = false;
+    settle(rt, key);
     if (rt->stage->in_order && key.unit == clip->next_unit) clip->next_unit++;
     if (rt_is_sink(rt)) {
         finish_sink_unit(rt, clip);
@@ -242,6 +255,36 @@ static void fail_job(rt *rt, const char *what, const rt_key *unit)
     rt_fail(rt, err, unit);
 }
 
+/* A unit failed: the clip's own fault, or the run's. */
+static void process_failed(rt *rt, rt_clip *clip, rt_key key)
+{
+    rt_job *job = &rt->job;
+    if (clip->ends) return; /* the clip is lost already */
+    if (!rt_clip_fail(rt, clip, job->status, &job->err)) fail_job(rt, "process", &key);
+}
+
+static void opened(rt *rt, rt_clip *clip)
+{
+    rt_job *job = &rt->job;
+    if (rt_is_source(rt)) {
+        clip->has_turn_word = true;
+        clip->since = clip->clip.index;
+        clip->clip.index += clip->clip.passed;
+        rt->n_announced = LT_MAX(rt->n_announced, clip->clip.index + 1);
+    }
+    if (job->status == LT_END && rt_is_source(rt)) {
+        rt->is_ended = true;
+        rt->n_clips = LT_MAX(clip->clip.index, rt->n_closed);
+        lt_arena_finish(&clip->arena);
+        clip->state = RT_CLIP_NONE;
+        rt_output_announce_clips(rt);
+    } else if (!job->status) {
+        rt_clip_opened(rt, clip);
+    } else if (!rt_clip_fail(rt, clip, job->status, &job->err)) {
+        fail_job(rt, "open_clip", NULL);
+    }
+}
+
 static void returned(rt *rt)
 {
     rt_job *job = &rt->job;
@@ -256,19 +299,7 @@ static void returned(rt *rt)
             rt_report_ready(rt);
         }
         break;
-    case RT_OPEN_CLIP:
-        if (job->status == LT_END && rt_is_source(rt)) {
-            rt->is_ended = true;
-            rt->n_clips = key.clip;
-            lt_arena_finish(&clip->arena);
-            clip->state = RT_CLIP_NONE;
-            rt_output_announce_clips(rt);
-        } else if (job->status) {
-            fail_job(rt, "open_clip", NULL);
-        } else {
-            rt_clip_opened(rt, clip);
-        }
-        break;
+    case RT_OPEN_CLIP: opened(rt, clip); break;
     case RT_PROCESS:
         rt->busy_ns += (uint64_t)job->busy_ns;
         if (!job->status)
@@ -276,13 +307,17 @@ static void returned(rt *rt)
         else if (job->status == LT_END && rt_is_sink(rt) && rt->was_stopped)
             clip->ends = true;
         else
-            fail_job(rt, "process", &key);
+            process_failed(rt, clip, key);
+        if (job->status) {
+            settle(rt, key);
+            rt_memory_free(rt, &job->memory, rt->output.me);
+        }
         break;
     case RT_FINISH_CLIP:
-        if (job->status)
-            fail_job(rt, "finish_clip", NULL);
-        else
+        if (!job->status || rt_clip_fail(rt, clip, job->status, &job->err))
             rt_clip_finished(rt, clip);
+        else
+            fail_job(rt, "finish_clip", NULL);
         break;
     case RT_QUIT: rt->has_quit = true; break;
     }

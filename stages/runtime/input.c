@@ -78,6 +78,7 @@ static void tell_hello(rt *rt, const rt_input *input, rt_producer *producer)
     hello.edge = (char *)input->edge;
     hello.replica = rt->boot->replica;
     hello.shares_memory = producer->has_slab;
+    hello.closed = rt->n_closed;
     header.body_case = LT__WIRE__HEADER__BODY_HELLO;
     header.hello = &hello;
     tell(rt, producer, 0, &header);
@@ -302,8 +303,9 @@ void rt_input_reconnect(rt *rt, int port, uint32_t replica)
 
 /* ---- arrivals ---------------------------------------------------------------------------------------------------------- */
 
-static void take_open(rt *rt, int port, rt_producer *producer, uint32_t clip, const lt_stream *stream)
+static void take_open(rt *rt, int port, rt_producer *producer, uint32_t clip, const Lt__Wire__Open *open)
 {
+    const lt_stream *stream = open->stream;
     if (clip < rt->n_closed && !rt_clip_find(rt, clip)) {
         tell_safe(rt, producer, clip, stream->n_units);
         return;
@@ -313,7 +315,16 @@ static void take_open(rt *rt, int port, rt_producer *producer, uint32_t clip, co
             memmove(producer->open, producer->open + 1, --producer->n_open * sizeof *producer->open);
         producer->open[producer->n_open++] = clip;
     }
-    rt_clip_arrived(rt, port, clip, stream);
+    rt_clip_arrived(rt, port, clip, open->since, stream);
+}
+
+/* A clip that is closed here was given up, or finished, before: the producer has not heard of it. */
+static void take_give_up(rt *rt, rt_producer *producer, const Lt__Wire__Header *header)
+{
+    if (header->clip < rt->n_closed && !rt_clip_find(rt, header->clip))
+        tell_safe(rt, producer, header->clip, UINT64_MAX);
+    else
+        rt_clip_given_up_above(rt, header->clip, header->give_up);
 }
 
 /* Where the payload is; on success the memory is the item's. */
@@ -405,12 +416,10 @@ static void take(rt *rt, int port, uint32_t replica, rt_arrival *arrival)
     rt_producer *producer = &rt->inputs[port].producers[replica];
     if (header->incarnation != producer->incarnation) return;
     switch (header->body_case) {
-    case LT__WIRE__HEADER__BODY_OPEN:
-        take_open(rt, port, producer, header->clip, header->open->stream);
-        break;
+    case LT__WIRE__HEADER__BODY_OPEN: take_open(rt, port, producer, header->clip, header->open); break;
     case LT__WIRE__HEADER__BODY_UNIT_DONE: take_unit(rt, port, replica, arrival); break;
     case LT__WIRE__HEADER__BODY_CLIPS: rt_clips_known(rt, header->clips); break;
-    case LT__WIRE__HEADER__BODY_GIVE_UP: rt_clip_give_up(rt, header->clip, header->give_up->reason); break;
+    case LT__WIRE__HEADER__BODY_GIVE_UP: take_give_up(rt, producer, header); break;
     default: rt_complain(rt, "%s: a producer sent what only consumers say", rt->inputs[port].edge); break;
     }
 }

@@ -63,6 +63,7 @@ static lt_status finish(rt *rt, rt_job *job)
 {
     job->result = NULL;
     if (!rt->stage->finish_clip) return LT_OK;
+    job->clip->clip.given_up = job->clip->is_given_up ? job->clip->reason : NULL;
     return rt->stage->finish_clip(rt->state, &job->clip->clip, job->complete, &job->result, &job->err);
 }
 

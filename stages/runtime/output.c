@@ -123,6 +123,7 @@ static void announce(rt *rt, const rt_consumer *only, const rt_clip *clip)
     Lt__Wire__Open open = LT__WIRE__OPEN__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
     open.stream = (lt_stream *)&clip->output;
+    open.since = clip->since;
     header.body_case = LT__WIRE__HEADER__BODY_OPEN;
     header.open = &open;
     if (only)
@@ -156,14 +157,28 @@ void rt_output_announce_clips(rt *rt)
     announce_clips(rt, NULL);
 }
 
-void rt_output_give_up(rt *rt, const rt_clip *clip)
+static void give_up(rt *rt, const rt_consumer *only, const rt_clip *clip)
 {
     Lt__Wire__GiveUp give_up = LT__WIRE__GIVE_UP__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
+    const lt_stream *stream = rt_clip_stream(rt, clip);
     give_up.reason = (char *)clip->reason;
+    give_up.since = clip->since;
+    give_up.passed_over = clip->is_passed_over;
+    give_up.name = (char *)(stream ? stream->name : clip->name ? clip->name : "");
+    give_up.entry = (char *)(stream ? stream->entry : clip->entry ? clip->entry : "");
+    give_up.key = (char *)(stream ? stream->key : clip->key ? clip->key : "");
     header.body_case = LT__WIRE__HEADER__BODY_GIVE_UP;
     header.give_up = &give_up;
-    tell_all(rt, clip->clip.index, &header);
+    if (only)
+        tell(rt, only, clip->clip.index, &header, NULL);
+    else
+        tell_all(rt, clip->clip.index, &header);
+}
+
+void rt_output_give_up(rt *rt, const rt_clip *clip)
+{
+    give_up(rt, NULL, clip);
 }
 
 /* The header of a payload that lies in `memory`. */
@@ -366,6 +381,18 @@ static rt_consumer *sender(rt_output *output, const rt_arrival *arrival)
     return NULL;
 }
 
+/* The clip that is known with the lowest index above `last`, or NULL. */
+static const rt_clip *next_clip(const rt *rt, int64_t last)
+{
+    const rt_clip *next = NULL;
+    for (int i = 0; i < RT_CLIPS; i++) {
+        const rt_clip *clip = &rt->clips[i];
+        if (clip->state == RT_CLIP_NONE || (int64_t)clip->clip.index <= last) continue;
+        if (!next || clip->clip.index < next->clip.index) next = clip;
+    }
+    return next;
+}
+
 static void take_hello(rt *rt, const rt_arrival *arrival)
 {
     const Lt__Wire__Hello *hello = arrival->header->hello;
@@ -382,10 +409,12 @@ static void take_hello(rt *rt, const rt_arrival *arrival)
     consumer->shares_memory = hello->shares_memory && rt->output.has_slab;
     consumer->id_bytes = arrival->id_bytes;
     memcpy(consumer->id, arrival->id, arrival->id_bytes);
+    rt_clips_closed_below(rt, consumer->edge, hello->closed);
     announce_clips(rt, consumer);
-    for (uint32_t index = rt->n_closed; index < rt->n_closed + 2 * RT_CLIPS; index++) {
-        const rt_clip *clip = rt_clip_find(rt, index);
-        if (clip && clip->state == RT_CLIP_OPEN && !clip->ends) announce(rt, consumer, clip);
+    const rt_clip *next = NULL;
+    for (int64_t last = -1; (next = next_clip(rt, last)); last = next->clip.index) {
+        if (next->state == RT_CLIP_OPEN && !next->ends) announce(rt, consumer, next);
+        if (next->state == RT_CLIP_GIVEN_UP) give_up(rt, consumer, next);
     }
 }
 
@@ -433,7 +462,9 @@ static void take(rt *rt, const rt_arrival *arrival)
     case LT__WIRE__HEADER__BODY_SAFE:
         if (clip) rt_clip_safe(rt, clip, consumer->edge, header->safe->unit);
         break;
-    case LT__WIRE__HEADER__BODY_GIVE_UP: rt_clip_give_up(rt, header->clip, header->give_up->reason); break;
+    case LT__WIRE__HEADER__BODY_GIVE_UP:
+        if (clip) rt_clip_give_up(rt, clip, header->give_up, (int)consumer->edge);
+        break;
     default: rt_complain(rt, "a consumer sent what only producers say"); break;
     }
 }

@@ -51,6 +51,9 @@ static void count_frames(const rt *rt, const rt_clip *clip, Lt__Wire__Progress *
     if (rt_is_sink(rt) && clip->clip.n_units)
         progress->frames_done =
             (uint64_t)((double)stream->n_frames * (double)clip->next_unit / (double)clip->clip.n_units);
+    if (!rt_is_sink(rt) || !stream->run_clips) return;
+    progress->frames_done += rt->frames_of_clips;
+    progress->frames_total = 0;
 }
 
 void rt_report_progress(rt *rt)
@@ -71,6 +74,8 @@ void rt_report_progress(rt *rt)
     progress.busy_ns = rt->busy_ns;
     progress.bytes_out = rt->bytes_out;
     progress.idle = rt_job_is_idle(rt);
+    progress.clips_done = rt->clips_done;
+    if (clip && rt_clip_stream(rt, clip)) progress.clips_total = rt_clip_stream(rt, clip)->run_clips;
     report.body_case = LT__WIRE__REPORT__BODY_PROGRESS;
     report.progress = &progress;
     send_report(rt, &report);
@@ -92,13 +97,33 @@ void rt_report_failed(rt *rt, const lt_err *err, const rt_key *unit)
     send_report(rt, &report);
 }
 
+void rt_report_clip_end(rt *rt, const rt_clip *clip)
+{
+    Lt__Wire__ClipEnd end = LT__WIRE__CLIP_END__INIT;
+    Lt__Wire__Report report = LT__WIRE__REPORT__INIT;
+    const lt_stream *stream = rt_clip_stream(rt, clip);
+    end.clip = clip->clip.index;
+    end.name = (char *)(stream ? stream->name : clip->name ? clip->name : "");
+    end.entry = (char *)(stream ? stream->entry : clip->entry ? clip->entry : "");
+    end.key = (char *)(stream ? stream->key : clip->key ? clip->key : "");
+    end.failed = clip->is_given_up && !clip->is_passed_over;
+    end.passed_over = clip->is_passed_over;
+    end.reason = (char *)clip->reason;
+    if (stream) end.digest = stream->digest;
+    if (stream && clip->complete) end.frames = stream->n_frames;
+    if (clip->result) end.result = (char *)clip->result;
+    report.body_case = LT__WIRE__REPORT__BODY_CLIP_END;
+    report.clip_end = &end;
+    send_report(rt, &report);
+}
+
 void rt_report_done(rt *rt)
 {
     Lt__Wire__Done done = LT__WIRE__DONE__INIT;
     Lt__Wire__Report report = LT__WIRE__REPORT__INIT;
     done.stopped = rt->was_stopped && !(rt->is_ended && rt->n_closed >= rt->n_clips);
     done.n_outputs = rt->n_results;
-    done.outputs = (char **)rt->results;
+    done.outputs = (char **)(void *)rt->results;
     report.body_case = LT__WIRE__REPORT__BODY_DONE;
     report.done = &done;
     send_report(rt, &report);

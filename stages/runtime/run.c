@@ -132,7 +132,6 @@ static void tear_down(rt *rt)
         if (rt->clips[i].state != RT_CLIP_NONE) lt_arena_finish(&rt->clips[i].arena);
     rt_pool_finish(&rt->pool);
     free(rt->requests);
-    free(rt->results);
     lt_arena_finish(&rt->arena);
     lt_reader_finish(&rt->reader);
     if (rt->wake_fd >= 0) close(rt->wake_fd);

@@ -15,7 +15,9 @@
 
 enum {
     RT_CLIPS = 4,      /* known at once */
-    RT_CLIPS_OPEN = 2, /* that a source works on at once */
+    RT_CLIPS_OPEN = 3, /* that a source works on at once */
+    RT_DOOMED = 16,    /* to be given up once they are open */
+    RT_RESULTS = 256,  /* told at the end */
     RT_KEY_BYTES = 32, /* of a CURVE key, raw */
     RT_ENDPOINT_MAX = 256,
     RT_WANTS_MAX = 65536, /* pending at once, of all consumers */
@@ -74,6 +76,7 @@ typedef enum {
     RT_CLIP_OPENING,  /* a job */
     RT_CLIP_OPEN,
     RT_CLIP_FINISHING, /* a job */
+    RT_CLIP_GIVEN_UP,  /* until the consumers know */
 } rt_clip_state;
 
 typedef struct rt_clip {
@@ -86,10 +89,14 @@ typedef struct rt_clip {
     uint64_t next_unit;  /* sink, and filter that is in_order: the first that was not done */
     uint64_t frames;     /* made by this incarnation */
     bool ends, complete; /* to be finished, and how */
-    bool is_given_up;
-    char reason[256];      /* why */
-    bool is_stage_open;    /* the stage's open_clip succeeded: finish_clip is owed */
-    _Atomic uint64_t safe; /* sink, set by the main thread: durable below this */
+    bool is_given_up, is_passed_over;
+    bool has_turn_word;             /* since is known */
+    uint32_t since;                 /* clips from here up to this one need nothing */
+    char reason[512];               /* why */
+    const char *name, *entry, *key; /* given up before its stream was known; NULL: the stream has them */
+    const char *result;             /* sink: what was made */
+    bool is_stage_open;             /* the stage's open_clip succeeded: finish_clip is owed */
+    _Atomic uint64_t safe;          /* sink, set by the main thread: durable below this */
     uint64_t safe_sent;
 } rt_clip;
 
@@ -224,8 +231,15 @@ struct rt {
     uint32_t n_announced; /* source: clips below have been opened */
     uint32_t n_clips;     /* of the run, once is_ended */
     bool is_ended, is_ready;
-    const char **results;
-    size_t n_results, results_room;
+    const char *results[RT_RESULTS];
+    size_t n_results;
+    struct {
+        uint32_t clip;
+        char reason[256];
+    } doomed[RT_DOOMED];
+    int n_doomed;
+    uint32_t edge_closed[64]; /* clips below are finished with, by the output's edges */
+    uint64_t clips_done, frames_of_clips;
 
     rt_request *requests; /* sorted by key */
     size_t n_requests, requests_room;
@@ -277,6 +291,7 @@ void rt_report_started(rt *rt, uint32_t clip, uint64_t unit);
 void rt_report_progress(rt *rt);
 void rt_report_failed(rt *rt, const lt_err *err, const rt_key *unit);
 void rt_report_done(rt *rt);
+void rt_report_clip_end(rt *rt, const rt_clip *clip);
 
 /* ---- control.c: from the orchestrator ------------------------------------------------------------------------------------- */
 
@@ -330,10 +345,20 @@ void rt_zap_answer(rt *rt);
 
 rt_clip *rt_clip_find(rt *rt, uint32_t index);
 /* A clip was announced on an input. */
-void rt_clip_arrived(rt *rt, int port, uint32_t index, const lt_stream *stream);
+void rt_clip_arrived(rt *rt, int port, uint32_t index, uint32_t since, const lt_stream *stream);
 /* Clips below `closed` are no more; `ended`: there are n_clips. */
 void rt_clips_known(rt *rt, const Lt__Wire__Clips *clips);
-void rt_clip_give_up(rt *rt, uint32_t index, const char *reason);
+/* Abandon a clip: `from_below` is the edge whose consumer says so, -1: nobody's. */
+void rt_clip_give_up(rt *rt, rt_clip *clip, const Lt__Wire__GiveUp *word, int from_below);
+/* The same, said by a producer, of a clip that may not be known yet; or by the orchestrator. */
+void rt_clip_given_up_above(rt *rt, uint32_t index, const Lt__Wire__GiveUp *word);
+void rt_clip_doom(rt *rt, uint32_t index, const char *reason);
+/* Whether `status` is the clip's own failure, and costs no more than the clip; it is given up then. */
+bool rt_clip_fail(rt *rt, rt_clip *clip, lt_status status, const lt_err *err);
+/* Consumers of an edge are through with all clips below `closed`. */
+void rt_clips_closed_below(rt *rt, uint32_t edge, uint32_t closed);
+/* Frames, entry and such, wherever the clip is known from. */
+const lt_stream *rt_clip_stream(const rt *rt, const rt_clip *clip);
 /* A consumer stage has all of it. */
 void rt_clip_safe(rt *rt, rt_clip *clip, uint32_t edge, uint64_t unit);
 /* Choose a clip to open or to finish; true when a job was posted. */

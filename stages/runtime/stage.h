@@ -47,14 +47,21 @@ typedef struct lt_setup {
 
 /* One clip on its way through this stage. */
 typedef struct lt_clip {
-    uint32_t index;                        /* in the run */
+    uint32_t index; /* in the run */
+    uint32_t
+        passed; /* source, set by open_clip: clips from index on that need nothing; the one described follows them */
     const lt_stream *inputs[LT_MAX_PORTS]; /* by input port */
     lt_stream *output; /* filter and source: to be filled by open_clip; strings and arrays in `arena` */
     lt_arena *arena;   /* lives as long as the clip */
     uint64_t first_unit,
         n_units; /* sink: units that are still to be consumed; set by open_clip. Filter that is in_order: first_unit */
-    void *state; /* the stage's own; freed by finish_clip */
+    void *state;          /* the stage's own; freed by finish_clip */
+    const char *given_up; /* finish_clip: why the clip is given up; NULL: it was stopped, or is complete */
 } lt_clip;
+
+/* A clip of a dataset says so: the source sets output->expendable (with key and entry) before it does anything that may fail. What is
+ * wrong with such a clip (E_FORMAT, E_NOT_FOUND, E_UNSUPPORTED, E_NUMERIC, E_INVALID, E_MISMATCH; at the source also E_IO and E_PERMISSION)
+ * costs the clip: it is given up by all stages, listed in the report, and the run goes on. Any other failure ends the run as ever. */
 
 /* Input units first .. first+count-1 that a unit is made of. */
 typedef struct lt_need {
@@ -118,6 +125,7 @@ typedef struct lt_stage {
     int n_options;
     size_t config_bytes;
     bool replicable; /* more than one replica makes sense: process is a pure function */
+    int clips_ahead; /* sink: clips it may have open at once, in order; 0: one. More of them hide what it costs to begin with one */
 
     /* Filter whose units follow from those before, not replicable: open_clip sets clip->first_unit, below which every unit
      * is kept (in a cache). From there on units are made one after the other, each once, whether somebody wants it or not; a unit
@@ -132,8 +140,9 @@ typedef struct lt_stage {
     lt_status (*create)(void **state, const lt_setup *setup, const char **numeric_class, lt_err *err);
     void (*destroy)(void *state);
 
-    /* Source: describe clip `clip->index` in clip->output, or LT_END after the last. Filter: the same from clip->inputs. Sink: set first_unit and n_units.
-     * A sink has one clip open at a time, in order; others at most a few. */
+    /* Source: describe clip `clip->index` in clip->output, or LT_END after the last; clips that need nothing are passed over (clip->passed);
+     * LT_AGAIN: this clip shall not be had, for the reason in err, which is no fault. Filter: the same from clip->inputs. Sink: set first_unit
+     * and n_units. A sink has one clip open at a time (clips_ahead), in order; others at most a few. */
     lt_status (*open_clip)(void *state, lt_clip *clip, lt_err *err);
 
     /* Which input units output unit `unit` needs now: needs[port]. Count 0: none of that port (the cache holds the result). At most the port's credits
@@ -146,7 +155,8 @@ typedef struct lt_stage {
     lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                          lt_payload *output, lt_err *err);
 
-    /* The clip ended (or, complete = false, is given up or stopped): sinks make the result durable. *result: path of what was made, or NULL. */
+    /* The clip ended (or, complete = false, is given up or stopped): sinks make the result durable. *result: path of what was made, or NULL.
+     * Clips end in any order among those that are open. */
     lt_status (*finish_clip)(void *state, lt_clip *clip, bool complete, const char **result, lt_err *err);
 } lt_stage;
 
