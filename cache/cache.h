@@ -9,6 +9,8 @@
  *     latent/CLIP/DIGEST/000000000008     a safetensors file: `latent` [T,C,h,w] of the chunk that starts at
  *                                         frame 8, perhaps `logvar`, and strings in its metadata
  *     side/CLIP/DIGEST/000000             bytes of the clip's other streams (sound, subtitles), 4 MiB a value
+ *     progress/CLIP/DIGEST                XXH3-64 and bytes: what the maker of an unfinished clip needs to go on
+ *     text/TEXT/MODEL                     a safetensors file: embeddings of the text with digest TEXT by an encoder
  *
  * DIGEST stands for everything that can change a latent's bytes and is the caller's to work out. A chunk is one
  * synced transaction: when a put returns, it is on the disk. Several processes may read and write at once; the
@@ -79,6 +81,11 @@ typedef struct lt_cache_clip {
     const char *
         side_path; /* put: file with the clip's other streams, stored by whoever completes the clip; NULL: none */
 
+    /* put: how far the clip's maker has come once this chunk is there (see lt_cache_put_progress), in the same transaction;
+     * NULL: nothing is said. */
+    const void *progress;
+    size_t progress_bytes;
+
     lt_cache_state state; /* set by lt_cache_get_clip */
     const char *reason;   /* of a failed one */
     int64_t side_bytes;   /* set by lt_cache_get_clip */
@@ -99,6 +106,24 @@ lt_status lt_cache_put(lt_cache *cache, const lt_cache_clip *clip, int64_t first
 /* Record that the clip cannot be completed, and why. A complete clip stays complete; a later put of the last missing
  * chunk completes a failed one. */
 lt_status lt_cache_fail(lt_cache *cache, const lt_cache_clip *clip, const char *reason, lt_err *err);
+
+/* ---- beside the latents -------------------------------------------------------------------------------- */
+
+/* What the maker of a clip needs to go on after a crash, over what was there; dropped when the clip is complete. Returns after the
+ * commit. Errors as lt_cache_put. */
+lt_status lt_cache_put_progress(lt_cache *cache, const char *clip, const char *digest, const void *bytes,
+                                size_t n_bytes, lt_err *err);
+/* *bytes is the caller's to free. E_NOT_FOUND: there is none; E_FORMAT: it is damaged. */
+lt_status lt_cache_get_progress(lt_cache *cache, const char *clip, const char *digest, void **bytes,
+                                size_t *n_bytes, lt_err *err);
+
+/* Embeddings of a text, a safetensors file of the caller's making; digests are of [0-9a-z], 1 .. 64 bytes. What is there
+ * stays. */
+lt_status lt_cache_put_text(lt_cache *cache, const char *text_digest, const char *model_digest,
+                            const void *bytes, size_t n_bytes, lt_err *err);
+/* *bytes, aligned to 64, is the caller's to free. E_NOT_FOUND. */
+lt_status lt_cache_get_text(lt_cache *cache, const char *text_digest, const char *model_digest, void **bytes,
+                            size_t *n_bytes, lt_err *err);
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 

@@ -36,6 +36,12 @@ lt_status lt_cache_get(lt_cache *cache, MDB_txn *txn, MDB_val key, MDB_val *valu
 lt_status lt_cache_seek(lt_cache *cache, MDB_txn *txn, MDB_val from, bool after, MDB_val *key, MDB_val *value,
                         lt_err *err);
 
+/* ---- beside.c ---- */
+
+/* Write bytes with their checksum, over what is there. */
+lt_status lt_cache_write_beside(lt_cache *cache, MDB_txn *txn, MDB_val key, const void *bytes, size_t n_bytes,
+                                lt_err *err);
+
 /* ---- key.c: keys ---- */
 
 enum { LT_CACHE_KEY_BYTES = 400 }; /* longest key with its final 0; LMDB's own limit is 511 */

@@ -181,6 +181,19 @@ static lt_status count_chunk(lt_cache *cache, MDB_txn *txn, put *p, lt_cache_sum
     return put_counters(cache, txn, state, &totals, err);
 }
 
+/* How far the maker has come; nothing is left of it with the last chunk. */
+static lt_status put_progress(lt_cache *cache, MDB_txn *txn, const put *p, bool is_complete, lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    MDB_val key = lt_cache_key(text, "progress", p->clip->clip, p->clip->digest);
+    if (!is_complete)
+        return p->clip->progress
+                   ? lt_cache_write_beside(cache, txn, key, p->clip->progress, p->clip->progress_bytes, err)
+                   : LT_OK;
+    int rc = mdb_del(txn, cache->dbi, &key, NULL);
+    return rc && rc != MDB_NOTFOUND ? lt_cache_fail_mdb(cache, rc, err, "dropping a clip's progress") : LT_OK;
+}
+
 /* One transaction: added, or there already, or (p->wants_side) nothing yet, since the side file comes first. */
 static lt_status try_put(lt_cache *cache, put *p, lt_err *err)
 {
@@ -200,6 +213,7 @@ static lt_status try_put(lt_cache *cache, put *p, lt_err *err)
     if (rc) LT_TRY(lt_cache_fail_mdb(cache, rc, err, "writing a chunk of latents"));
     LT_TRY(count_chunk(cache, txn, p, &state, is_new, err));
     if (p->wants_side) goto fail;
+    LT_TRY(put_progress(cache, txn, p, state.state == LT_CACHE_COMPLETE, err));
     p->added = true;
     return lt_cache_commit(cache, txn, err);
 fail:

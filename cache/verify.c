@@ -202,6 +202,9 @@ static void verify_key(verify *v, MDB_txn *txn, const MDB_val *key)
     char clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     int64_t number;
     if (key->mv_size > 9 && memcmp(key->mv_data, "longtake/", 9) == 0) return;
+    if (lt_cache_key_parse(key, "progress", clip, digest, NULL) ||
+        lt_cache_key_parse(key, "text", clip, digest, NULL))
+        return;
     for (int i = 0; i < 4; i++) {
         lt_cache_summary summary;
         if (!lt_cache_key_parse(key, words[i], clip, digest, i == 1 || i == 2 ? &number : NULL)) continue;

@@ -115,6 +115,55 @@ static void the_record_comes_with_the_last_chunk(void **state)
     lt_arena_finish(&arena);
 }
 
+static void flip_bit(lt_cache *cache, const char *key);
+
+/* What the maker needs to go on comes with a chunk, or alone, and goes with the last one. */
+static void progress_ends_with_the_clip(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("film");
+    void *bytes;
+    size_t n;
+    assert_int_equal(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err), LT_E_NOT_FOUND);
+    MUST(lt_cache_put_progress(f->cache, "film", clip.digest, "before all", 10, &err));
+    clip.progress = "first", clip.progress_bytes = 5;
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    MUST(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err));
+    assert_int_equal(n, 5);
+    assert_memory_equal(bytes, "first", 5);
+    free(bytes);
+    clip.progress = NULL;
+    MUST(put_chunk(f->cache, &clip, 8, NULL, &err));
+    MUST(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err));
+    assert_memory_equal(bytes, "first", 5);
+    free(bytes);
+    assert_int_equal(count_faults(f->cache), 0);
+    flip_bit(f->cache, "progress/film/0123456789abcdef");
+    assert_int_equal(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err), LT_E_FORMAT);
+    clip.progress = "last", clip.progress_bytes = 4;
+    MUST(put_chunk(f->cache, &clip, 16, NULL, &err));
+    assert_int_equal(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err), LT_E_NOT_FOUND);
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
+static void texts_are_kept_once(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    void *bytes;
+    size_t n;
+    assert_int_equal(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err), LT_E_NOT_FOUND);
+    MUST(lt_cache_put_text(f->cache, "00ff", "0a", "embedding", 9, &err));
+    MUST(lt_cache_put_text(f->cache, "00ff", "0a", "another", 7, &err));
+    MUST(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err));
+    assert_int_equal(n, 9);
+    assert_memory_equal(bytes, "embedding", 9);
+    free(bytes);
+    assert_int_equal(lt_cache_put_text(f->cache, "../x", "0a", "x", 1, &err), LT_E_INVALID);
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
 static void another_geometry_is_refused(void **state)
 {
     fixture *f = *state;
@@ -385,6 +434,8 @@ int main(int argc, char **argv)
         TEST(a_chunk_is_written_once),
         TEST(the_record_comes_with_the_last_chunk),
         TEST(another_geometry_is_refused),
+        TEST(progress_ends_with_the_clip),
+        TEST(texts_are_kept_once),
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
         TEST(damage_is_found),
