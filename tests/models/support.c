@@ -56,7 +56,7 @@ fixture fixture_open(const char *name)
     char path[4096];
     lt_err err = {0};
     fixture f = {.name = name};
-    snprintf(path, sizeof(path), "%s/vae/%s.safetensors", LT_FIXTURES, name);
+    snprintf(path, sizeof(path), "%s/%s%s.safetensors", LT_FIXTURES, strchr(name, '/') ? "" : "vae/", name);
     must(lt_safetensors_open(&f.file, path, &err), &err);
     return f;
 }
@@ -90,6 +90,15 @@ lt_tensor fixture_get(const fixture *f, const char *name, test_layout layout)
         for (int64_t at = 0; at < h * w; at++)
             for (int64_t j = 0; j < c; j++) *out++ = in[(frames_first ? i * c + j : j * n + i) * h * w + at];
     return to;
+}
+
+lt_tensor fixture_raw(const fixture *f, const char *name)
+{
+    lt_tensor t;
+    lt_err err = {0};
+    must(lt_safetensors_get(f->file, name, &t, &err), &err);
+    assert_int_equal(t.dtype, LT_F32);
+    return t;
 }
 
 void fixture_box(const fixture *f, const char *key, int box[3])

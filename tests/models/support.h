@@ -32,12 +32,13 @@ typedef struct synthetic {
     const char *reshape[2]; /* tensors that have one row more */
     const char *poison[2];  /* tensors whose last value is NaN, the second's infinity */
     bool no_config;
+    const char *stem; /* of the files' names; NULL: diffusion_pytorch_model */
     void (*rename)(const char *name, char *to,
                    size_t bytes); /* names in the file; values stay; NULL: as described */
 } synthetic;
 
-/* Write the model that tests/fixtures/vae/`name`.json describes into `folder` (made), every value as make_vae_fixtures.py
- * has it. */
+/* Write the model that tests/fixtures/`name`.json describes (vae/`name`.json where the name has no folder) into `folder`
+ * (made), every value as make_vae_fixtures.py has it. */
 void synthetic_write(const char *name, const char *folder, const synthetic *options);
 
 /* ---- fixtures ------------------------------------------------------------------------------------------------------------ */
@@ -49,10 +50,13 @@ typedef struct fixture {
     const char *name;
 } fixture;
 
+/* tests/fixtures/`name`.safetensors, vae/`name`.safetensors where the name has no folder. */
 fixture fixture_open(const char *name);
 void fixture_close(fixture *f);
 /* A tensor as f32 [N,H,W,C]; data is the caller's to free. */
 lt_tensor fixture_get(const fixture *f, const char *name, test_layout layout);
+/* A tensor of f32 as it is stored; borrowed. */
+lt_tensor fixture_raw(const fixture *f, const char *name);
 /* Three numbers AxBxC of a fixture's metadata. */
 void fixture_box(const fixture *f, const char *key, int box[3]);
 

@@ -36,12 +36,23 @@ static bool part_is(const char *name, int from_end, const char *wanted)
     }
 }
 
+/* Modules whose matrices are larger than the rest: queries and keys, so that attention is not a mean; and what goes into an
+ * activation. */
+static double gain_of(const char *name, double otherwise)
+{
+    static const char *const sharp[] = {"to_q", "to_k", "query", "key", "q_proj", "k_proj", "q", "k"};
+    static const char *const wide[] = {"fc1", "wi_0", "wi_1", "relative_attention_bias"};
+    for (size_t i = 0; i < LT_COUNT(sharp); i++)
+        if (part_is(name, 1, sharp[i])) return 3.0;
+    for (size_t i = 0; i < LT_COUNT(wide); i++)
+        if (part_is(name, 1, wide[i])) return 1.5;
+    return otherwise;
+}
+
 /* Value = offset + scale * u of a parameter. */
 static void amplitude(const char *name, int rank, const int64_t *shape, int64_t n, double *offset,
                       double *scale)
 {
-    bool sharp = part_is(name, 1, "to_q") || part_is(name, 1, "to_k") || part_is(name, 1, "query") ||
-                 part_is(name, 1, "key");
     *offset = 0;
     if (part_is(name, 0, "mix_factor")) {
         *scale = 2.0;
@@ -51,7 +62,7 @@ static void amplitude(const char *name, int rank, const int64_t *shape, int64_t 
         *offset = 1.0;
         *scale = 0.5;
     } else {
-        *scale = (sharp ? 3.0 : 0.15) / sqrt((double)(n / shape[0]));
+        *scale = gain_of(name, 0.15) / sqrt((double)(n / shape[0]));
     }
 }
 
@@ -102,7 +113,8 @@ static void write_text(const char *path, const json_t *json)
 }
 
 /* Tensors round robin over shards, with an index beside them. */
-static void write_shards(const char *folder, const lt_named_tensor *list, int n, int n_shards)
+static void write_shards(const char *folder, const char *stem, const lt_named_tensor *list, int n,
+                         int n_shards)
 {
     json_t *index = json_object(), *map = json_object();
     lt_named_tensor *part = calloc((size_t)n + 1, sizeof(*part));
@@ -112,7 +124,7 @@ static void write_shards(const char *folder, const lt_named_tensor *list, int n,
     for (int s = 0; s < n_shards; s++) {
         char file[64], path[4096];
         int n_part = 0;
-        snprintf(file, sizeof(file), "diffusion_pytorch_model-%05d-of-%05d.safetensors", s + 1, n_shards);
+        snprintf(file, sizeof(file), "%s-%05d-of-%05d.safetensors", stem, s + 1, n_shards);
         snprintf(path, sizeof(path), "%s/%s", folder, file);
         for (int i = s; i < n; i += n_shards) {
             part[n_part++] = list[i];
@@ -122,7 +134,7 @@ static void write_shards(const char *folder, const lt_named_tensor *list, int n,
     }
     json_object_set_new(index, "weight_map", map);
     char path[4096];
-    snprintf(path, sizeof(path), "%s/diffusion_pytorch_model.safetensors.index.json", folder);
+    snprintf(path, sizeof(path), "%s/%s.safetensors.index.json", folder, stem);
     write_text(path, index);
     json_decref(index);
     free(part);
@@ -131,13 +143,13 @@ static void write_shards(const char *folder, const lt_named_tensor *list, int n,
 static void write_weights(const char *folder, const lt_named_tensor *list, int n, const synthetic *o)
 {
     lt_err err = {0};
+    const char *stem = o->stem ? o->stem : "diffusion_pytorch_model";
     if (o->n_shards) {
-        write_shards(folder, list, n, o->n_shards);
+        write_shards(folder, stem, list, n, o->n_shards);
         return;
     }
     char path[4096];
-    snprintf(path, sizeof(path), "%s/diffusion_pytorch_model%s.safetensors", folder,
-             o->dtype == LT_F16 ? ".fp16" : "");
+    snprintf(path, sizeof(path), "%s/%s%s.safetensors", folder, stem, o->dtype == LT_F16 ? ".fp16" : "");
     must(lt_safetensors_write(path, list, n, NULL, 0, &err), &err);
 }
 
@@ -145,7 +157,7 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
 {
     char path[4096];
     json_error_t where;
-    snprintf(path, sizeof(path), "%s/vae/%s.json", LT_FIXTURES, name);
+    snprintf(path, sizeof(path), "%s/%s%s.json", LT_FIXTURES, strchr(name, '/') ? "" : "vae/", name);
     json_t *root = json_load_file(path, 0, &where);
     if (!root) fail_msg("%s:%d: %s", path, where.line, where.text);
     const json_t *config = json_object_get(root, "config");
