@@ -1,0 +1,260 @@
+/* text.c - the networks of the text encoders, as their formulas read. */
+#include "kernels/backend.h"
+#include "kernels/convert.h"
+#include "models/text_parts.h"
+
+#include <math.h>
+#include <string.h>
+
+/* What is added to the scores of padded keys: nothing is left of a score beside it, and it is still finite when a backend
+ * multiplies it, so that a row without any key has the mean of all values, as in transformers. */
+#define MASKED (-1e30f)
+
+/* Result of a step that ends the life of its input. */
+static lt_tensor replace(lt_context *c, lt_tensor *x, lt_tensor y)
+{
+    lt_drop(c, x);
+    return y;
+}
+
+static lt_tensor linear(lt_context *c, lt_tensor x, text_layer *l, text_part part, lt_activation act,
+                        lt_tensor residual)
+{
+    return lt_linear(c, x, &l->weight[part], &l->bias[part], act, residual);
+}
+
+/* softmax(scale q k^T + mask) v of normed x, heads side by side. x is borrowed. */
+static lt_tensor attention(lt_context *c, const text_arch *a, text_layer *l, lt_tensor x, lt_tensor mask,
+                           double scale)
+{
+    int64_t n = x.shape[0], length = x.shape[1];
+    lt_tensor q = linear(c, x, l, TEXT_Q, LT_ACT_NONE, LT_NONE);
+    lt_tensor k = linear(c, x, l, TEXT_K, LT_ACT_NONE, LT_NONE);
+    lt_tensor v = linear(c, x, l, TEXT_V, LT_ACT_NONE, LT_NONE);
+    lt_tensor y = lt_attention(
+        c, LT_VIEW(c, q, n, length, a->heads, a->head_dim), LT_VIEW(c, k, n, length, a->heads, a->head_dim),
+        LT_VIEW(c, v, n, length, a->heads, a->head_dim), mask, scale, a->family == LT_TEXT_CLIP);
+    lt_drop(c, &q);
+    lt_drop(c, &k);
+    lt_drop(c, &v);
+    return y;
+}
+
+/* x + attention(norm(x)), then x + mlp(norm(x)). x is borrowed. */
+static lt_tensor clip_layer(lt_context *c, const text_arch *a, text_layer *l, lt_tensor x)
+{
+    lt_tensor h = lt_layer_norm(c, x, &l->weight[TEXT_NORM1], &l->bias[TEXT_NORM1], a->eps, LT_NONE, LT_NONE);
+    h = replace(c, &h, attention(c, a, l, h, LT_NONE, 1.0 / sqrt(a->head_dim)));
+    lt_tensor flat = LT_VIEW(c, h, x.shape[0], x.shape[1], a->width);
+    lt_tensor y = linear(c, flat, l, TEXT_OUT, LT_ACT_NONE, x);
+    lt_drop(c, &h);
+    h = lt_layer_norm(c, y, &l->weight[TEXT_NORM2], &l->bias[TEXT_NORM2], a->eps, LT_NONE, LT_NONE);
+    h = replace(c, &h, linear(c, h, l, TEXT_UP, a->activation, LT_NONE));
+    y = replace(c, &y, linear(c, h, l, TEXT_DOWN, LT_ACT_NONE, y));
+    lt_drop(c, &h);
+    return y;
+}
+
+/* The same without biases, scores unscaled with a bias of their own, and a gated mlp. x is borrowed. */
+static lt_tensor t5_layer(lt_context *c, const text_arch *a, text_layer *l, lt_tensor x, lt_tensor mask)
+{
+    lt_tensor h = lt_rms_norm(c, x, &l->weight[TEXT_NORM1], a->eps);
+    h = replace(c, &h, attention(c, a, l, h, mask, 1.0));
+    lt_tensor flat = LT_VIEW(c, h, x.shape[0], x.shape[1], (int64_t)a->heads * a->head_dim);
+    lt_tensor y = linear(c, flat, l, TEXT_OUT, LT_ACT_NONE, x);
+    lt_drop(c, &h);
+    h = lt_rms_norm(c, y, &l->weight[TEXT_NORM2], a->eps);
+    lt_tensor gate = linear(c, h, l, TEXT_GATE, a->activation, LT_NONE);
+    h = replace(c, &h, linear(c, h, l, TEXT_UP, LT_ACT_NONE, LT_NONE));
+    h = replace(c, &h, lt_multiply(c, gate, h));
+    lt_drop(c, &gate);
+    y = replace(c, &y, linear(c, h, l, TEXT_DOWN, LT_ACT_NONE, y));
+    lt_drop(c, &h);
+    return y;
+}
+
+/* ---- what the layers are given --------------------------------------------------------------------------------------- */
+
+int text_bucket(int relative, int buckets, int max_distance)
+{
+    int half = buckets / 2, exact = half / 2, distance = relative < 0 ? -relative : relative;
+    int bucket = distance;
+    if (distance >= exact) {
+        float far = logf((float)distance / (float)exact) / (float)log((double)max_distance / (double)exact) *
+                    (float)(half - exact);
+        bucket = LT_MIN(exact + (int)far, half - 1);
+    }
+    return bucket + (relative > 0 ? half : 0);
+}
+
+/* Element i of a tensor of a file, at whatever address it lies. */
+static float value_at(const lt_tensor *t, int64_t i)
+{
+    double value = 0;
+    size_t size = lt_dtype_bytes(t->dtype);
+    memcpy(&value, (const char *)t->data + (size_t)i * size, size);
+    return (float)lt_load_f64(&value, t->dtype, 0);
+}
+
+/* The table's values by head and distance, f32 [heads, 2 L - 1], key - query = -(L - 1) first. */
+static lt_tensor distance_bias(lt_context *c, const lt_text_encoder *e, int64_t length)
+{
+    const text_arch *a = &e->arch;
+    const lt_tensor *table = &e->relative.tensor;
+    lt_tensor bias = lt_new(c, LT_F32, 2, (int64_t[]){a->heads, 2 * length - 1});
+    if (!bias.data || c->dry) return bias;
+    for (int64_t i = 0; i < 2 * length - 1; i++) {
+        int64_t row = text_bucket((int)(i - length + 1), a->buckets, a->max_distance);
+        for (int head = 0; head < a->heads; head++)
+            ((float *)bias.data)[head * (2 * length - 1) + i] = value_at(table, row * a->heads + head);
+    }
+    return bias;
+}
+
+/* The scores' addend f32 [B or 1, heads, L, L]: the bias of the pair's distance, and what masks padded keys. */
+static lt_tensor score_bias(lt_context *c, const lt_text_encoder *e, int64_t n, int64_t length,
+                            const int *n_ids)
+{
+    int64_t heads = e->arch.heads;
+    bool padded = false;
+    for (int64_t i = 0; n_ids && i < n; i++) padded = padded || n_ids[i] < length;
+    int64_t batch = padded ? n : 1;
+    lt_tensor mask = lt_new(c, LT_F32, 4, (int64_t[]){batch, heads, length, length});
+    lt_tensor bias = distance_bias(c, e, length);
+    float *out = mask.data;
+    for (int64_t i = 0; bias.data && !c->dry && i < batch * heads * length; i++) {
+        int64_t query = i % length, head = i / length % heads, sample = i / length / heads;
+        const float *near = (const float *)bias.data + head * (2 * length - 1) + length - 1 - query;
+        for (int64_t key = 0; key < length; key++)
+            *out++ = near[key] + (padded && key >= n_ids[sample] ? MASKED : 0);
+    }
+    lt_drop(c, &bias);
+    return mask;
+}
+
+/* Embeddings of the ids; CLIP adds those of the places. */
+static lt_tensor embed(lt_context *c, lt_text_encoder *e, lt_tensor ids)
+{
+    lt_tensor x = lt_embedding(c, &e->tokens, ids);
+    if (e->arch.family == LT_TEXT_T5) return x;
+    lt_tensor places = lt_new(c, LT_I32, 1, &ids.shape[1]);
+    for (int64_t i = 0; places.data && !c->dry && i < ids.shape[1]; i++)
+        ((int32_t *)places.data)[i] = (int32_t)i;
+    lt_tensor positions = lt_embedding(c, &e->positions, places);
+    lt_drop(c, &places);
+    x = replace(c, &x, lt_add_broadcast(c, x, positions));
+    lt_drop(c, &positions);
+    return x;
+}
+
+/* Row of the pooled token in each sample: the first whose id is eos_id (else 0), or the first largest id. */
+static lt_tensor pooled_rows(lt_context *c, lt_tensor ids, int eos_id)
+{
+    lt_tensor rows = lt_new(c, LT_I32, 1, ids.shape);
+    int64_t length = ids.shape[1];
+    for (int64_t i = 0; rows.data && !c->dry && i < ids.shape[0]; i++) {
+        const int32_t *row = (const int32_t *)ids.data + i * length;
+        int64_t at = 0;
+        if (eos_id < 0) {
+            for (int64_t j = 1; j < length; j++)
+                if (row[j] > row[at]) at = j;
+        } else {
+            while (at < length && row[at] != eos_id) at++;
+            if (at == length) at = 0;
+        }
+        ((int32_t *)rows.data)[i] = (int32_t)(i * length + at);
+    }
+    return rows;
+}
+
+static lt_tensor pool(lt_context *c, lt_text_encoder *e, lt_tensor x, lt_tensor ids)
+{
+    if (!e->info.pooled_width) return LT_NONE;
+    lt_tensor rows = pooled_rows(c, ids, e->arch.eos_id);
+    lt_tensor y = lt_gather_rows(c, LT_VIEW(c, x, x.shape[0] * x.shape[1], x.shape[2]), rows);
+    lt_drop(c, &rows);
+    y = replace(c, &y, lt_layer_norm(c, y, &e->final_weight, &e->final_bias, e->arch.eps, LT_NONE, LT_NONE));
+    if (!e->projection.tensor.data) return y;
+    return replace(c, &y, lt_linear(c, y, &e->projection, NULL, LT_ACT_NONE, LT_NONE));
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------------------- */
+
+static bool fits(lt_context *c, const lt_text_encoder *e, lt_tensor ids, const int *n_ids,
+                 const lt_text_params *params)
+{
+    const text_arch *a = &e->arch;
+    char text[96];
+    if (c->err.status != LT_OK) return false;
+    if (ids.dtype != LT_I32 || ids.rank != 2 || ids.shape[1] < 1 || (a->length && ids.shape[1] > a->length))
+        lt_context_fail(c, LT_E_INVALID, "token ids are %s; wanted i32 [prompts, tokens], 1 to %d tokens",
+                        lt_tensor_describe(&ids, text, sizeof(text)), a->length ? a->length : INT32_MAX);
+    else if (params->clip_skip < 0 || params->clip_skip > (a->family == LT_TEXT_CLIP ? a->layers : 1))
+        lt_context_fail(c, LT_E_INVALID, "clip_skip is %d; this encoder takes 0 to %d", params->clip_skip,
+                        a->family == LT_TEXT_CLIP ? a->layers : 1);
+    else if (params->final_norm && !a->final_norm)
+        lt_context_fail(
+            c, LT_E_INVALID,
+            "the final norm is asked for, but the file holds none (lite-sora's first encoder of SDXL)");
+    for (int64_t i = 0; n_ids && c->err.status == LT_OK && i < ids.shape[0]; i++)
+        if (n_ids[i] < 0 || n_ids[i] > ids.shape[1])
+            lt_context_fail(c, LT_E_INVALID, "prompt %lld is said to have %d tokens of %lld", (long long)i,
+                            n_ids[i], (long long)ids.shape[1]);
+    return c->err.status == LT_OK;
+}
+
+/* Free a layer's packed weights. A plan, in which none are there, counts the largest layer of a pass. */
+static void forget_layer(lt_context *c, text_layer *l, size_t before, size_t *largest)
+{
+    if (c->dry) {
+        *largest = LT_MAX(*largest, c->packed_bytes - before);
+        c->packed_bytes = before;
+    }
+    text_layer_finish(c, l);
+}
+
+/* All layers. x is taken over; *kept: the state after layer `keep`, which is not dropped. */
+static lt_tensor run_layers(lt_context *c, lt_text_encoder *e, lt_tensor x, lt_tensor mask, int keep,
+                            bool keep_packed, lt_tensor *kept)
+{
+    const text_arch *a = &e->arch;
+    size_t largest = 0;
+    for (int i = 0; i < a->layers && c->err.status == LT_OK; i++) {
+        text_layer *l = &e->layers[i];
+        size_t before = c->packed_bytes;
+        lt_tensor y = a->family == LT_TEXT_CLIP ? clip_layer(c, a, l, x) : t5_layer(c, a, l, x, mask);
+        if (x.data != kept->data) lt_drop(c, &x);
+        x = y;
+        if (!keep_packed) forget_layer(c, l, before, &largest);
+        if (i + 1 != keep) continue;
+        *kept = x;
+        if (!e->info.pooled_width) break;
+    }
+    c->packed_bytes += largest;
+    return x;
+}
+
+lt_text lt_text_encode(lt_context *c, lt_text_encoder *e, lt_tensor ids, const int *n_ids,
+                       const lt_text_params *params)
+{
+    lt_text text = {0};
+    const text_arch *a = &e->arch;
+    if (!fits(c, e, ids, n_ids, params)) return text;
+    lt_tensor x = embed(c, e, ids), mask = LT_NONE, kept = LT_NONE;
+    if (a->family == LT_TEXT_T5) mask = score_bias(c, e, ids.shape[0], ids.shape[1], n_ids);
+    x = run_layers(c, e, x, mask, a->layers + 1 - LT_MAX(params->clip_skip, 1), params->keep_packed, &kept);
+    lt_drop(c, &mask);
+    text.pooled = pool(c, e, x, ids);
+    if (x.data != kept.data) lt_drop(c, &x);
+    text.sequence = kept;
+    if (a->family == LT_TEXT_T5)
+        text.sequence = replace(c, &kept, lt_rms_norm(c, kept, &e->final_weight, a->eps));
+    else if (params->final_norm)
+        text.sequence = replace(
+            c, &kept, lt_layer_norm(c, kept, &e->final_weight, &e->final_bias, a->eps, LT_NONE, LT_NONE));
+    if (c->err.status != LT_OK) {
+        lt_drop(c, &text.sequence);
+        lt_drop(c, &text.pooled);
+    }
+    return text;
+}
