@@ -41,6 +41,15 @@ typedef struct synthetic {
  * (made), every value as make_vae_fixtures.py has it. */
 void synthetic_write(const char *name, const char *folder, const synthetic *options);
 
+/* ---- names and shapes of real checkpoints (hollow.c), from the shared folder; a test of them is skipped without it ------- */
+
+bool hollow_there(void);
+/* Write a safetensors file of f16 zeros, a hole on disk: the tensors of manifests/`manifest` whose names begin with one of the
+ * NULL-terminated prefixes (NULL: all). Returns how many. */
+int hollow_write(const char *manifest, const char *const *prefixes, const char *path);
+/* Copy configs/`config` to folder/config.json. */
+void hollow_config(const char *config, const char *folder);
+
 /* ---- fixtures ------------------------------------------------------------------------------------------------------------ */
 
 typedef enum { FRAMES_FIRST, CHANNELS_FIRST } test_layout; /* [N,C,H,W], [C,T,H,W] */
