@@ -11,7 +11,7 @@
 #define TRAINING_PREFIX "denoising_model."
 
 /* The first that fits is taken. */
-static const denoiser_network *const networks[] = {NULL};
+static const denoiser_network *const networks[] = {&sdxl3d_network, NULL};
 
 /* ---- other models ------------------------------------------------------------------------------------------------------ */
 
@@ -21,8 +21,6 @@ typedef struct other_model {
 } other_model;
 
 static const other_model others[] = {
-    {"model.diffusion_model.input_blocks.0.0.weight", "a single-file Stable Diffusion checkpoint"},
-    {"down_blocks.0.resnets.0.time_emb_proj.weight", "a diffusers UNet"},
     {"decoder.time_conv_out.weight", "a video VAE (SVD)"},
     {"decoder.conv_in.weight", "a VAE"},
     {"encoder.conv_in.weight", "a VAE"},

@@ -111,4 +111,6 @@ static inline lt_tensor denoiser_linear(lt_context *c, lt_tensor x, denoiser_aff
     return lt_linear(c, x, &a->weight, &a->bias, act, residual);
 }
 
+extern const denoiser_network sdxl3d_network;
+
 #endif

@@ -101,6 +101,24 @@ lt_tensor fixture_raw(const fixture *f, const char *name)
     return t;
 }
 
+lt_tensor fixture_video(const fixture *f, const char *name)
+{
+    lt_tensor from = fixture_raw(f, name);
+    assert_int_equal(from.rank, 5);
+    int64_t n = from.shape[0], channels = from.shape[1],
+            cells = from.shape[2] * from.shape[3] * from.shape[4];
+    lt_tensor to = {.dtype = LT_F32, .rank = 5};
+    const int64_t shape[] = {n, from.shape[2], from.shape[3], from.shape[4], channels};
+    memcpy(to.shape, shape, sizeof(shape));
+    assert_non_null(to.data = malloc(lt_tensor_bytes(&from)));
+    const float *in = from.data;
+    float *out = to.data;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t at = 0; at < cells; at++)
+            for (int64_t j = 0; j < channels; j++) *out++ = in[(i * channels + j) * cells + at];
+    return to;
+}
+
 void fixture_box(const fixture *f, const char *key, int box[3])
 {
     const char *text = lt_safetensors_metadata(f->file, key);

@@ -64,6 +64,8 @@ fixture fixture_open(const char *name);
 void fixture_close(fixture *f);
 /* A tensor as f32 [N,H,W,C]; data is the caller's to free. */
 lt_tensor fixture_get(const fixture *f, const char *name, test_layout layout);
+/* A tensor [N,C,T,H,W] as f32 [N,T,H,W,C]; data is the caller's to free. */
+lt_tensor fixture_video(const fixture *f, const char *name);
 /* A tensor of f32 as it is stored; borrowed. */
 lt_tensor fixture_raw(const fixture *f, const char *name);
 /* Three numbers AxBxC of a fixture's metadata. */

@@ -50,8 +50,8 @@ static double gain_of(const char *name, double otherwise)
 }
 
 /* Value = offset + scale * u of a parameter. */
-static void amplitude(const char *name, int rank, const int64_t *shape, int64_t n, double *offset,
-                      double *scale)
+static void amplitude(const char *name, int rank, const int64_t *shape, int64_t n, double gain,
+                      double *offset, double *scale)
 {
     *offset = 0;
     if (part_is(name, 0, "mix_factor")) {
@@ -62,7 +62,7 @@ static void amplitude(const char *name, int rank, const int64_t *shape, int64_t 
         *offset = 1.0;
         *scale = 0.5;
     } else {
-        *scale = gain_of(name, 0.15) / sqrt((double)(n / shape[0]));
+        *scale = gain_of(name, gain) / sqrt((double)(n / shape[0]));
     }
 }
 
@@ -74,12 +74,12 @@ static void store(void *data, lt_dtype dtype, int64_t i, float value)
         ((uint16_t *)data)[i] = dtype == LT_F16 ? lt_f32_to_f16(value) : lt_f32_to_bf16(value);
 }
 
-static void fill(const char *name, uint64_t seed, lt_tensor *t)
+static void fill(const char *name, uint64_t seed, double gain, lt_tensor *t)
 {
     uint64_t key = mix64(name_hash(name) ^ seed);
     int64_t n = lt_n_elements(t);
     double offset, scale;
-    amplitude(name, t->rank, t->shape, n, &offset, &scale);
+    amplitude(name, t->rank, t->shape, n, gain, &offset, &scale);
     for (int64_t i = 0; i < n; i++) {
         uint64_t z = mix64(key + 0x9E3779B97F4A7C15u * (uint64_t)(i + 1));
         double u = (double)(z >> 40) * 0x1p-23 - 1.0;
@@ -94,13 +94,13 @@ static bool listed(const char *name, const char *const *list, size_t n)
     return false;
 }
 
-static lt_tensor make(const char *name, const json_t *shape, uint64_t seed, const synthetic *o)
+static lt_tensor make(const char *name, const json_t *shape, uint64_t seed, double gain, const synthetic *o)
 {
     lt_tensor t = {.dtype = o->dtype, .rank = (int)json_array_size(shape)};
     for (int i = 0; i < t.rank; i++) t.shape[i] = json_integer_value(json_array_get(shape, (size_t)i));
     if (listed(name, o->reshape, LT_COUNT(o->reshape))) t.shape[0]++;
     assert_non_null(t.data = malloc(lt_tensor_bytes(&t)));
-    fill(name, seed, &t);
+    fill(name, seed, gain, &t);
     int64_t last = lt_n_elements(&t) - 1;
     if (o->poison[0] && strcmp(name, o->poison[0]) == 0) store(t.data, t.dtype, last, NAN);
     if (o->poison[1] && strcmp(name, o->poison[1]) == 0) store(t.data, t.dtype, last, INFINITY);
@@ -163,6 +163,8 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
     const json_t *config = json_object_get(root, "config");
     json_t *tensors = json_object_get(root, "tensors");
     uint64_t seed = (uint64_t)json_integer_value(json_object_get(root, "seed"));
+    const json_t *own_gain = json_object_get(root, "gain");
+    double gain = own_gain ? json_number_value(own_gain) : 0.15;
     mkdir(folder, 0700);
     snprintf(path, sizeof(path), "%s/config.json", folder);
     if (json_object_size(config) && !o->no_config) write_text(path, config);
@@ -177,7 +179,7 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
         char name[200];
         snprintf(name, sizeof(name), "%s", key);
         if (o->rename) o->rename(key, name, sizeof(name));
-        list[n++] = (lt_named_tensor){strdup(name), make(key, shape, seed, o)};
+        list[n++] = (lt_named_tensor){strdup(name), make(key, shape, seed, gain, o)};
     }
     for (size_t i = 0; i < LT_COUNT(o->add); i++) {
         if (!o->add[i]) continue;
