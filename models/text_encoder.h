@@ -19,13 +19,14 @@ typedef struct lt_text_encoder_info {
     lt_text_family family;
     int width;        /* of the sequence */
     int pooled_width; /* of the pooled vector; 0: there is none (T5) */
+    bool projected;   /* the pooled vector has gone through a projection */
     int length;       /* tokens: 77; T5: 0, any */
     int n_tokens;     /* rows of the embedding table */
     int layers;       /* that the file holds */
     int eos_id;       /* of pooling; -1: the first largest id */
     int64_t n_parameters;
-    size_t weight_bytes;
-    char digest[33]; /* of all weight files and the configuration, hex */
+    size_t weight_bytes; /* of its tensors, mapped */
+    char digest[33];     /* of all weight files and the configuration, hex */
 } lt_text_encoder_info;
 
 /* Open the encoder at `path`: a transformers folder (sharded or not); a pipeline's folder, of which text_encoder or, for

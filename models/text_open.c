@@ -199,6 +199,7 @@ static void fill_info(lt_text_encoder *e)
     info->pooled_width = a->family == LT_TEXT_T5 || !a->final_norm ? 0
                          : a->projection                           ? a->projection
                                                                    : a->width;
+    info->projected = a->projection;
     info->length = a->length;
     info->n_tokens = a->n_tokens;
     info->layers = a->layers;

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const part *const parts[] = {&part_encoder, &part_decoder, &part_decode_video};
+static const part *const parts[] = {&part_encoder, &part_decoder, &part_decode_video, &part_text_encoder,
+                                    &part_text_encoder_2};
 
 static const char usage[] =
     "usage: modelrun MODEL --in X.safetensors --out Y.safetensors [options]\n"
@@ -22,6 +23,7 @@ static const char usage[] =
     "  --numerics WHOSE     auto (default: lite-sora for files with its names) | diffusers | lite-sora\n"
     "  --tile TxHxW         decode_video: tile in latent units, default 32x64x64\n"
     "  --stride TxHxW       decode_video: default 16x32x32\n"
+    "  --clip-skip K        text_encoder: give the state after the K-th layer from the end, too\n"
     "  --threads N          default: all cores\n"
     "\n"
     "Parts, their inputs and results:\n";
@@ -80,6 +82,7 @@ static bool read_option(arguments *a, const part **part, int option, const char 
         return i >= 0;
     case 'T': return read_box(value, a->tile);
     case 'S': return read_box(value, a->stride);
+    case 'c': return read_number(value, 1, 512, &a->clip_skip);
     case 'j': return read_number(value, 0, 4096, &a->threads);
     default: return false;
     }
@@ -105,6 +108,7 @@ static int read_arguments(arguments *a, const part **part, int argc, char **argv
         {"numerics", required_argument, NULL, 'n'},
         {"tile", required_argument, NULL, 'T'},
         {"stride", required_argument, NULL, 'S'},
+        {"clip-skip", required_argument, NULL, 'c'},
         {"threads", required_argument, NULL, 'j'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},

@@ -12,6 +12,7 @@ typedef struct arguments {
     int threads;
     lt_numerics numerics;
     int tile[3], stride[3]; /* decode_video: T, H, W in latent units */
+    int clip_skip;          /* text_encoder; 0: not given */
 } arguments;
 
 enum { MAX_RESULTS = 4 };
@@ -32,6 +33,7 @@ typedef struct part {
 } part;
 
 extern const part part_encoder, part_decoder, part_decode_video; /* vae.c */
+extern const part part_text_encoder, part_text_encoder_2;        /* text.c */
 
 /* A context as the command line wants it: f64 on ref, else arguments->dtype. bytes 0: dry. */
 lt_status part_context(lt_context **context, const arguments *arguments, size_t bytes, lt_err *err);
