@@ -11,7 +11,10 @@
 #define TRAINING_PREFIX "denoising_model."
 
 /* The first that fits is taken. */
-static const denoiser_network *const networks[] = {&sdxl3d_network, NULL};
+static const denoiser_network *const networks[] = {
+    &denoiser_video_dit_v1, &denoiser_video_dit_v2, &denoiser_pixart,
+    &denoiser_pixart_video, &sdxl3d_network,        NULL,
+};
 
 /* ---- other models ------------------------------------------------------------------------------------------------------ */
 
@@ -202,7 +205,7 @@ static bool check_call(lt_context *c, const lt_denoiser *d, lt_tensor x, double 
     char text[96];
     if (c->err.status != LT_OK) return false;
     lt_tensor_describe(&x, text, sizeof(text));
-    if (x.rank != 5 || x.shape[4] != d->info.channels) {
+    if (x.rank != 5 || x.shape[0] < 1 || x.shape[4] != d->info.channels) {
         lt_context_fail(c, LT_E_INVALID, "%s given %s; wanted [samples,frames,height,width,%d]", d->info.name,
                         text, d->info.channels);
         return false;

@@ -24,18 +24,18 @@ typedef enum {
 
 typedef struct lt_denoiser_info {
     lt_denoiser_kind kind;
-    const char *name;            /* "VideoDiT v2": for people */
-    bool pixels;                 /* works on frames, not on latents */
-    int channels;                /* of what is denoised: 3 or 4 */
-    int multiple[3];             /* T, h, w must be multiples of these, in latent (or pixel) units */
-    bool single_frame;           /* T must be 1 */
-    int context_width;           /* of the text's sequence; 0: it takes none */
-    int context_length;          /* tokens it was made for: 77, 120; others are taken too */
-    bool context_mask;           /* padded tokens are masked */
-    int pooled_width;            /* of the pooled text vector; 0: it takes none */
-    bool seconds;                /* takes start and end seconds */
-    bool size_ids;               /* takes SDXL's six ids */
-    double scaling_factor;       /* that lite-sora multiplies the VAE's latents with for it */
+    const char *name;      /* "VideoDiT v2": for people */
+    bool pixels;           /* works on frames, not on latents */
+    int channels;          /* of what is denoised: 3 or 4 */
+    int multiple[3];       /* T, h, w must be multiples of these, in latent (or pixel) units */
+    bool single_frame;     /* T must be 1 */
+    int context_width;     /* of the text's sequence; 0: it takes none */
+    int context_length;    /* tokens it was made for: 77, 120; others are taken too */
+    bool context_mask;     /* padded tokens are masked */
+    int pooled_width;      /* of the pooled text vector; 0: it takes none */
+    bool seconds;          /* takes start and end seconds */
+    bool size_ids;         /* takes sizes in pixels: SDXL six ids, PixArt for 1024 pixels the first two */
+    double scaling_factor; /* that lite-sora multiplies the VAE's latents with for it */
     double beta_start, beta_end; /* of the schedule that its pipeline samples with */
     bool beta_linear;            /* linear, otherwise scaled_linear */
     lt_numerics numerics;        /* never AUTO */
@@ -63,7 +63,7 @@ typedef struct lt_condition {
     const int *n_context;      /* [N or 1]: tokens of each that are not padding; NULL: all */
     lt_tensor pooled;          /* [N or 1, pooled_width], or LT_NONE */
     double start_sec, end_sec; /* of the T frames handed in */
-    double size_ids[6];        /* SDXL: height, width, 0, 0, height, width, in pixels */
+    double size_ids[6]; /* SDXL: height, width, 0, 0, height, width, in pixels; PixArt: height, width */
 } lt_condition;
 
 /* E_INVALID, naming the multiple, when the network cannot take such a video. */

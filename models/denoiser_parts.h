@@ -35,6 +35,9 @@ typedef struct denoiser_network {
                          const lt_condition *condition);
 } denoiser_network;
 
+extern const denoiser_network denoiser_video_dit_v1, denoiser_video_dit_v2; /* denoiser_video_dit.c */
+extern const denoiser_network denoiser_pixart, denoiser_pixart_video;       /* denoiser_pixart.c */
+
 /* Numbers made on the host that a call needs, in memory that is kept from call to call. */
 typedef struct denoiser_buffer {
     void *data;
