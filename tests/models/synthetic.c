@@ -56,6 +56,8 @@ static void amplitude(const char *name, int rank, const int64_t *shape, int64_t 
     *offset = 0;
     if (part_is(name, 0, "mix_factor")) {
         *scale = 2.0;
+    } else if (part_is(name, 0, "scale_shift_table")) {
+        *scale = 0.5;
     } else if (part_is(name, 0, "bias")) {
         *scale = 0.02;
     } else if (rank == 1) {
