@@ -67,18 +67,47 @@ static inline float lt_f64_round_odd(double d)
     return lt_f32_from_bits(bits | 1);
 }
 
-/* Element i of any dtype as f64. */
+/* Element i of data that need not be aligned: a file's tensors are not. */
+static inline uint16_t lt_load_u16(const void *data, int64_t i)
+{
+    uint16_t v;
+    memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);
+    return v;
+}
+
+static inline uint32_t lt_load_u32(const void *data, int64_t i)
+{
+    uint32_t v;
+    memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);
+    return v;
+}
+
+static inline uint64_t lt_load_u64(const void *data, int64_t i)
+{
+    uint64_t v;
+    memcpy(&v, (const char *)data + i * (int64_t)sizeof v, sizeof v);
+    return v;
+}
+
+static inline double lt_f64_from_bits(uint64_t bits)
+{
+    double d;
+    memcpy(&d, &bits, 8);
+    return d;
+}
+
+/* Element i of any dtype as f64; data need not be aligned. */
 static inline double lt_load_f64(const void *data, lt_dtype dtype, int64_t i)
 {
     switch (dtype) {
-    case LT_F32: return (double)((const float *)data)[i];
-    case LT_BF16: return (double)lt_bf16_to_f32(((const uint16_t *)data)[i]);
-    case LT_F16: return (double)lt_f16_to_f32(((const uint16_t *)data)[i]);
-    case LT_F64: return ((const double *)data)[i];
+    case LT_F32: return (double)lt_f32_from_bits(lt_load_u32(data, i));
+    case LT_BF16: return (double)lt_bf16_to_f32(lt_load_u16(data, i));
+    case LT_F16: return (double)lt_f16_to_f32(lt_load_u16(data, i));
+    case LT_F64: return lt_f64_from_bits(lt_load_u64(data, i));
     case LT_U8: return (double)((const uint8_t *)data)[i];
-    case LT_U16: return (double)((const uint16_t *)data)[i];
-    case LT_I32: return (double)((const int32_t *)data)[i];
-    case LT_I64: return (double)((const int64_t *)data)[i];
+    case LT_U16: return (double)lt_load_u16(data, i);
+    case LT_I32: return (double)(int32_t)lt_load_u32(data, i);
+    case LT_I64: return (double)(int64_t)lt_load_u64(data, i);
     default: return NAN;
     }
 }
