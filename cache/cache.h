@@ -31,7 +31,8 @@ enum {
     LT_CACHE_FORMAT = 1,       /* of keys and values; another one is refused */
     LT_CACHE_CLIP_BYTES = 256, /* longest clip name, final 0 included */
     LT_CACHE_DIGEST_BYTES = 65,
-    LT_CACHE_SIDE_BYTES = 4 << 20 /* of a side value */
+    LT_CACHE_SIDE_BYTES = 4 << 20, /* of a side value */
+    LT_CACHE_FRAMES_MAX = 1 << 26  /* of a clip; a record that says more is damaged */
 };
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
@@ -63,7 +64,7 @@ typedef struct lt_cache_picture {
 typedef struct lt_cache_clip {
     const char *clip;                /* of [A-Za-z0-9._-], 1 .. 255 bytes */
     const char *digest;              /* of [0-9a-z], 1 .. 64 bytes */
-    int64_t n_frames;                /* > 0 */
+    int64_t n_frames;                /* 1 .. LT_CACHE_FRAMES_MAX */
     int32_t chunk;                   /* frames a chunk, > 0; the last may be shorter */
     lt_dtype dtype;                  /* of latents: F32, F16, BF16 */
     int32_t channels, height, width; /* > 0 */

@@ -14,8 +14,8 @@ static lt_status check_clip(const lt_cache_clip *clip, lt_err *err)
 {
     lt_status status = lt_cache_check_name(clip->clip, clip->digest, err);
     if (status) return status;
-    bool sizes =
-        clip->n_frames > 0 && clip->chunk > 0 && clip->channels > 0 && clip->height > 0 && clip->width > 0;
+    bool sizes = clip->n_frames > 0 && clip->n_frames <= LT_CACHE_FRAMES_MAX && clip->chunk > 0 &&
+                 clip->channels > 0 && clip->height > 0 && clip->width > 0;
     if (!sizes || (clip->dtype != LT_F32 && clip->dtype != LT_F16 && clip->dtype != LT_BF16))
         return lt_fail(err, LT_E_INVALID,
                        "clip %s: %lld frames, chunks of %d, latents %s[%d,%d,%d] cannot be cached",

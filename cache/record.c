@@ -33,6 +33,24 @@ static bool in_i32(int64_t value)
     return value >= 0 && value <= INT32_MAX;
 }
 
+/* A number of 32 bits, 0 where there is none; *fine becomes false where it is larger. */
+static int32_t int32_of(const json_t *value, bool *fine)
+{
+    json_int_t number = json_integer_value(value);
+    if (number < INT32_MIN || number > INT32_MAX) *fine = false;
+    return (int32_t)number;
+}
+
+static int32_t int32_at(const json_t *object, const char *name, bool *fine)
+{
+    return int32_of(json_object_get(object, name), fine);
+}
+
+static bool is_length(int64_t n_frames)
+{
+    return n_frames > 0 && n_frames <= LT_CACHE_FRAMES_MAX;
+}
+
 /* ---- totals -------------------------------------------------------------------------------------------- */
 
 static lt_status put_text(lt_cache *cache, MDB_txn *txn, MDB_val key, json_t *object, lt_err *err)
@@ -87,7 +105,7 @@ static bool parse_geometry(const json_t *object, lt_cache_summary *s)
     s->n_frames = integer(object, "frames");
     if (!dtype || !lt_dtype_parse(dtype, &s->dtype) || !lt_dtype_is_float(s->dtype)) return false;
     if (!parse_state(json_string_value(json_object_get(object, "state")), &s->state)) return false;
-    if (!in_i32(chunk) || !in_i32(channels) || !in_i32(height) || !in_i32(width) || s->n_frames <= 0 ||
+    if (!in_i32(chunk) || !in_i32(channels) || !in_i32(height) || !in_i32(width) || !is_length(s->n_frames) ||
         chunk == 0)
         return false;
     s->chunk = (int32_t)chunk, s->channels = (int32_t)channels, s->height = (int32_t)height,
@@ -248,31 +266,32 @@ static bool parse_timestamps(const json_t *value, int64_t n_frames, lt_arena *ar
     return true;
 }
 
-static void parse_picture(const json_t *object, lt_cache_picture *p)
+static void parse_picture(const json_t *object, lt_cache_picture *p, bool *fine)
 {
     const json_t *aspect = json_object_get(object, "sample_aspect");
-    *p = (lt_cache_picture){.width = (int32_t)integer(object, "width"),
-                            .height = (int32_t)integer(object, "height"),
-                            .sample_aspect_num = (int32_t)json_integer_value(json_array_get(aspect, 0)),
-                            .sample_aspect_den = (int32_t)json_integer_value(json_array_get(aspect, 1)),
-                            .rotation = (int32_t)integer(object, "rotation"),
-                            .primaries = (int32_t)integer(object, "primaries"),
-                            .transfer = (int32_t)integer(object, "transfer"),
-                            .matrix = (int32_t)integer(object, "matrix"),
-                            .range = (int32_t)integer(object, "range")};
+    *p = (lt_cache_picture){.width = int32_at(object, "width", fine),
+                            .height = int32_at(object, "height", fine),
+                            .sample_aspect_num = int32_of(json_array_get(aspect, 0), fine),
+                            .sample_aspect_den = int32_of(json_array_get(aspect, 1), fine),
+                            .rotation = int32_at(object, "rotation", fine),
+                            .primaries = int32_at(object, "primaries", fine),
+                            .transfer = int32_at(object, "transfer", fine),
+                            .matrix = int32_at(object, "matrix", fine),
+                            .range = int32_at(object, "range", fine)};
 }
 
-static bool parse_latent(const json_t *object, lt_cache_clip *out)
+static void parse_latent(const json_t *object, lt_cache_clip *out, bool *fine)
 {
     const char *dtype = json_string_value(json_object_get(object, "dtype"));
-    out->channels = (int32_t)integer(object, "channels");
-    out->height = (int32_t)integer(object, "height");
-    out->width = (int32_t)integer(object, "width");
-    out->factor = (int32_t)integer(object, "factor");
+    out->channels = int32_at(object, "channels", fine);
+    out->height = int32_at(object, "height", fine);
+    out->width = int32_at(object, "width", fine);
+    out->factor = int32_at(object, "factor", fine);
     out->logvar = json_is_true(json_object_get(object, "logvar"));
     out->scaling_factor = json_number_value(json_object_get(object, "scaling_factor"));
-    return dtype && lt_dtype_parse(dtype, &out->dtype) && lt_dtype_is_float(out->dtype) &&
-           out->channels > 0 && out->height > 0 && out->width > 0;
+    if (!dtype || !lt_dtype_parse(dtype, &out->dtype) || !lt_dtype_is_float(out->dtype) ||
+        out->channels <= 0 || out->height <= 0 || out->width <= 0)
+        *fine = false;
 }
 
 static bool parse_record(const json_t *object, lt_arena *arena, lt_cache_clip *out, lt_cache_side_info *side)
@@ -290,18 +309,18 @@ static bool parse_record(const json_t *object, lt_arena *arena, lt_cache_clip *o
     out->numeric_class = text_of(object, "numeric_class", arena, &fine);
     out->encoding = text_of(object, "encoding", arena, &fine);
     out->n_frames = integer(object, "frames");
-    out->chunk = (int32_t)integer(object, "chunk");
+    out->chunk = int32_at(object, "chunk", &fine);
     out->last_duration = integer(object, "last_duration");
     const json_t *base = json_object_get(object, "time_base"), *about_side = json_object_get(object, "side");
-    out->time_base_num = (int32_t)json_integer_value(json_array_get(base, 0));
-    out->time_base_den = (int32_t)json_integer_value(json_array_get(base, 1));
-    parse_picture(json_object_get(object, "picture"), &out->picture);
+    out->time_base_num = int32_of(json_array_get(base, 0), &fine);
+    out->time_base_den = int32_of(json_array_get(base, 1), &fine);
+    parse_picture(json_object_get(object, "picture"), &out->picture, &fine);
     out->side_bytes = side->bytes = integer(about_side, "bytes");
     side->values = integer(about_side, "values");
     const char *hash = json_string_value(json_object_get(about_side, "xxh3"));
     side->xxh3 = hash ? strtoull(hash, NULL, 16) : 0;
-    return fine && out->n_frames > 0 && out->chunk > 0 && side->bytes >= 0 &&
-           parse_latent(json_object_get(object, "latent"), out) &&
+    parse_latent(json_object_get(object, "latent"), out, &fine);
+    return fine && is_length(out->n_frames) && out->chunk > 0 && side->bytes >= 0 &&
            parse_timestamps(json_object_get(object, "timestamps"), out->n_frames, arena, &out->pts_delta);
 }
 

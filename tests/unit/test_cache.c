@@ -314,6 +314,34 @@ static void damage_is_found(void **state)
     assert_true(count_faults(f->cache) > 7);
 }
 
+/* Numbers that no clip has: one that would take gigabytes of timestamps, one that is none of 32 bits. */
+static void a_record_that_lies_is_damaged(void **state)
+{
+    static const char *const records[] = {
+        "{\"state\":\"complete\",\"frames\":%lld,\"chunk\":8,\"latent\":{\"channels\":3,\"height\":5,"
+        "\"width\":7,"
+        "\"dtype\":\"F32\"},\"timestamps\":{\"first\":0,\"steps\":[[1,%lld]]}}",
+        "{\"state\":\"complete\",\"frames\":19,\"chunk\":%lld,\"latent\":{\"channels\":3,\"height\":5,"
+        "\"width\":7,"
+        "\"dtype\":\"F32\"},\"timestamps\":null}",
+    };
+    const long long right[] = {19, 8}, wrong[] = {LT_CACHE_FRAMES_MAX + 1LL, (1LL << 32) + 8};
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("film"), out;
+    MUST(put_clip(f->cache, &clip, &err));
+    for (int i = 0; i < 4; i++) {
+        char text[400];
+        lt_arena arena = {0};
+        long long number = (i % 2 ? wrong : right)[i / 2];
+        snprintf(text, sizeof text, records[i / 2], number, number - 1);
+        tamper(f->cache, "clip/film/0123456789abcdef", text, strlen(text));
+        assert_int_equal(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &out, &err),
+                         i % 2 ? LT_E_FORMAT : LT_OK);
+        lt_arena_finish(&arena);
+    }
+}
+
 static void nan_is_found(void **state)
 {
     fixture *f = *state;
@@ -439,6 +467,7 @@ int main(int argc, char **argv)
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
         TEST(damage_is_found),
+        TEST(a_record_that_lies_is_damaged),
         TEST(nan_is_found),
         TEST(the_tool_tells),
         TEST(an_export_is_the_whole_clip),
