@@ -5,6 +5,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "orchestrator/overrides.h"
@@ -54,10 +55,14 @@ static const char *read_text(reader *r, const lt_toml *value)
     return NULL;
 }
 
-/* "key=value:key=value" from a table of scalars, as options of type dictionary read it. */
+/* "key=value:key=value" from a table of scalars, as options of type dictionary read it. NULL: no memory. */
 static const char *dictionary_text(reader *r, const lt_toml *table)
 {
-    const char *text = "";
+    size_t room = 1;
+    for (int i = 0; i < table->n_items; i++)
+        room +=
+            strlen(table->items[i].key) + 2 + 2 * strlen(table->items[i].text ? table->items[i].text : "");
+    char *text = lt_arena_alloc(r->arena, room), *at = text;
     for (int i = 0; i < table->n_items && text; i++) {
         const lt_toml *item = &table->items[i];
         if (!item->text) {
@@ -65,9 +70,11 @@ static const char *dictionary_text(reader *r, const lt_toml *table)
                            item->key, lt_toml_type_name(item->type));
             continue;
         }
-        text = lt_arena_printf(r->arena, "%s%s%s=", text, *text ? ":" : "", item->key);
-        for (const char *c = item->text; text && *c; c++)
-            text = lt_arena_printf(r->arena, "%s%s%c", text, strchr(":\\'", *c) ? "\\" : "", *c);
+        at += snprintf(at, room - (size_t)(at - text), "%s%s=", at > text ? ":" : "", item->key);
+        for (const char *c = item->text; *c; c++) {
+            if (strchr(":\\'", *c)) *at++ = '\\';
+            *at++ = *c;
+        }
     }
     return text;
 }
@@ -315,14 +322,17 @@ static lt_status read_root(reader *r, const lt_toml *root)
 /* The whole file in the arena. */
 static lt_status load(const char *path, lt_arena *arena, char **text, size_t *bytes, lt_err *err)
 {
+    struct stat info;
     FILE *file = fopen(path, "rb");
     if (!file) return lt_fail_errno(err, errno, "graph file %s", path);
     lt_status status = LT_OK;
-    *text = lt_arena_alloc(arena, MAX_GRAPH_BYTES + 1);
+    size_t room = MAX_GRAPH_BYTES + 1;
+    if (!fstat(fileno(file), &info) && S_ISREG(info.st_mode)) room = LT_MIN((size_t)info.st_size + 1, room);
+    *text = lt_arena_alloc(arena, room);
     if (!*text)
         status = lt_fail(err, LT_E_NO_MEMORY, "no memory to read %s", path);
     else
-        *bytes = fread(*text, 1, MAX_GRAPH_BYTES + 1, file);
+        *bytes = fread(*text, 1, room, file);
     if (!status && ferror(file))
         status = lt_fail_errno(err, errno, "graph file %s", path);
     else if (!status && *bytes > MAX_GRAPH_BYTES)

@@ -115,6 +115,13 @@ def same(got, wanted):
 
 
 @test
+def a_long_text_in_a_table_takes_no_time(place):
+    """Put together a character at a time it took half a minute and gigabytes."""
+    path = place.graph(source='note = { x = "' + "a:" * 100000 + '" }')
+    has(place.call("check", path, code=2, timeout=10), "note")
+
+
+@test
 def every_mistake_at_once(place):
     place.write("""[grahp]
 x = 1
