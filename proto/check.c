@@ -180,6 +180,7 @@ static lt_status check_boot(const Lt__Wire__Boot *boot, lt_err *err)
     PASS(check_count("peers", boot->n_peers, REPLICAS_MAX * PORTS_MAX, err));
     for (size_t i = 0; i < boot->n_peers; i++) PASS(check_peer(boot->peers[i], err));
     PASS(check_count("planned streams", boot->n_planned, PORTS_MAX, err));
+    for (size_t i = 0; i < boot->n_planned; i++) PASS(lt_stream_check(boot->planned[i], err));
     return LT_OK;
 }
 

@@ -115,8 +115,8 @@ static lt_status read_message(lt_reader *reader, int fd, int timeout_ms,
     int64_t deadline = lt_now_ns() + timeout_ms * INT64_C(1000000);
     for (;;) {
         size_t pending = reader->end - reader->start;
-        const unsigned char *data = reader->data + reader->start;
         if (pending >= PREFIX) {
+            const unsigned char *data = reader->data + reader->start;
             uint32_t length = get_u32(data);
             if (length > LT_FRAME_MAX)
                 return lt_fail(err, LT_E_FORMAT, "a %s claims %u bytes; at most %d are taken",
