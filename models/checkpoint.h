@@ -48,9 +48,9 @@ lt_status lt_checkpoint_take(lt_checkpoint *checkpoint, const lt_parameter *para
                              const char *scope, const char *const *ignored, lt_err *err);
 
 /* XXH3-128, as 32 hex digits, of the digests of config.json (where there is one) and of every file, each taken over
- * the whole file. Read once: digest, and that all values are finite, are remembered in
- * $XDG_CACHE_HOME/longtake/weights (or ~/.cache/...), keyed by device, inode, size and times; where that cannot be
- * written the files are read again next time. */
+ * the whole file. Read once, by one process, for which others wait: digest, and that all values are finite, are remembered
+ * in $XDG_CACHE_HOME/longtake/weights (or ~/.cache/...), keyed by device, inode, size and times; where that cannot be
+ * written every process reads the files. */
 const char *lt_checkpoint_digest(const lt_checkpoint *checkpoint);
 
 #endif

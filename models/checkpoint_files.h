@@ -5,6 +5,8 @@
 #include "kernels/safetensors.h"
 #include "models/checkpoint.h"
 
+#include <sys/stat.h>
+
 enum { MAX_FILES = 512 };
 
 typedef struct checkpoint_file {
@@ -36,5 +38,8 @@ struct lt_checkpoint {
 
 /* Fill sizes, digests and not_finite of every file and tensor, from the remembered results where they are. */
 lt_status lt_checkpoint_scan(lt_checkpoint *checkpoint, lt_err *err);
+
+/* Keep the digest of the file that `info` describes, and that its values are all finite. Failing to is no failure. */
+void checkpoint_remember(const struct stat *info, const unsigned char digest[16]);
 
 #endif

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -101,8 +102,7 @@ static bool recall(const struct stat *info, unsigned char digest[16])
     return good;
 }
 
-/* Keep the result of a file whose values are all finite. Failing to is no failure. */
-static void remember(const struct stat *info, const unsigned char digest[16])
+void checkpoint_remember(const struct stat *info, const unsigned char digest[16])
 {
     char path[3584], temporary[3600];
     if (!memory_path(info, path, sizeof(path))) return;
@@ -119,6 +119,30 @@ static void remember(const struct stat *info, const unsigned char digest[16])
     for (int i = 0; i < 16; i++) fprintf(file, "%02x", digest[i]);
     fputc('\n', file);
     if (fclose(file) != 0 || rename(temporary, path) != 0) unlink(temporary);
+}
+
+/* Wait until no other process reads the file that `info` describes for its digest. The lock's descriptor, or -1 where there
+ * is no place for it. */
+static int lock_reading(const struct stat *info, char *path, size_t bytes)
+{
+    if (!memory_path(info, path, bytes - 5)) return -1;
+    strcat(path, ".lock");
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    while (fd >= 0 && flock(fd, LOCK_EX) != 0) {
+        if (errno == EINTR) continue;
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* Whoever waits looks for the remembered result first, and so may still hold the file that is removed here: at worst a
+ * result that could not be kept is made twice. */
+static void unlock_reading(int fd, const char *path)
+{
+    if (fd < 0) return;
+    unlink(path);
+    close(fd);
 }
 
 /* ---- digests --------------------------------------------------------------------------------------------------------- */
@@ -148,6 +172,21 @@ static lt_status digest_file(int fd, const char *path, unsigned char digest[16],
     return status;
 }
 
+/* Digest and values of a file, read now. */
+static lt_status read_file(lt_checkpoint *c, int number, int fd, const struct stat *info, lt_err *err)
+{
+    checkpoint_file *file = &c->files[number];
+    lt_status status = digest_file(fd, file->path, file->digest, err);
+    bool finite = true;
+    for (int i = 0; status == LT_OK && i < c->n_entries; i++) {
+        if (c->entries[i].file != number) continue;
+        c->entries[i].not_finite = !all_finite(&c->entries[i].tensor);
+        finite = finite && !c->entries[i].not_finite;
+    }
+    if (status == LT_OK && finite) checkpoint_remember(info, file->digest);
+    return status;
+}
+
 static lt_status scan_file(lt_checkpoint *c, int number, lt_err *err)
 {
     checkpoint_file *file = &c->files[number];
@@ -161,14 +200,10 @@ static lt_status scan_file(lt_checkpoint *c, int number, lt_err *err)
     file->bytes = (size_t)info.st_size;
     lt_status status = LT_OK;
     if (!recall(&info, file->digest)) {
-        status = digest_file(fd, file->path, file->digest, err);
-        bool finite = true;
-        for (int i = 0; status == LT_OK && i < c->n_entries; i++) {
-            if (c->entries[i].file != number) continue;
-            c->entries[i].not_finite = !all_finite(&c->entries[i].tensor);
-            finite = finite && !c->entries[i].not_finite;
-        }
-        if (status == LT_OK && finite) remember(&info, file->digest);
+        char path[3600];
+        int lock = lock_reading(&info, path, sizeof(path));
+        if (lock < 0 || !recall(&info, file->digest)) status = read_file(c, number, fd, &info, err);
+        unlock_reading(lock, path);
     }
     close(fd);
     return status;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Open must fail with this status and a sentence that holds every one of these texts. */
@@ -218,6 +219,89 @@ static void digests(void **state)
     assert_string_not_equal(first, other);
 }
 
+/* ---- many processes -------------------------------------------------------------------------------------------------- */
+
+enum { HOLE_BYTES = 96 << 20, N_REPLICAS = 4 };
+
+/* One tensor of zeros that takes no room on disk. */
+static void write_hole(const char *path)
+{
+    char header[256];
+    int n =
+        snprintf(header, sizeof(header), "{\"w\":{\"dtype\":\"F32\",\"shape\":[%d],\"data_offsets\":[0,%d]}}",
+                 HOLE_BYTES / 4, HOLE_BYTES);
+    uint64_t length = (uint64_t)n;
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    fwrite(&length, 8, 1, file);
+    fwrite(header, 1, length, file);
+    assert_int_equal(fflush(file), 0);
+    assert_int_equal(ftruncate(fileno(file), 8 + n + HOLE_BYTES), 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Bytes that this process has asked the kernel for. */
+static int64_t bytes_read(void)
+{
+    long long n = -1;
+    FILE *file = fopen("/proc/self/io", "r");
+    if (!file) return -1;
+    if (fscanf(file, "rchar: %lld", &n) != 1) n = -1;
+    fclose(file);
+    return n;
+}
+
+/* One replica: waits for the start, opens, says how many bytes it has read and the digest. */
+static void replica(const char *path, int start, int result)
+{
+    char text[64], byte;
+    lt_checkpoint *checkpoint;
+    ssize_t n = read(start, &byte, 1); /* its end: all may start */
+    int64_t before = bytes_read();
+    bool good = n == 0 && lt_checkpoint_open(&checkpoint, path, NULL) == LT_OK;
+    snprintf(text, sizeof(text), "%32s %20lld\n", good ? lt_checkpoint_digest(checkpoint) : "failed",
+             (long long)(bytes_read() - before));
+    _exit(write(result, text, 54) != 54);
+}
+
+/* Replicas that start at the same time: one reads the file, the others wait for what it finds. */
+static void read_by_one(void **state)
+{
+    int start[2], result[2];
+    char path[2048], text[N_REPLICAS * 54 + 1] = "";
+    snprintf(path, sizeof(path), "%s", in_folder("hole.safetensors"));
+    write_hole(path);
+    assert_int_equal(pipe(start) | pipe(result), 0);
+    for (int i = 0; i < N_REPLICAS; i++) {
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid) continue;
+        close(start[1]);
+        replica(path, start[0], result[1]);
+    }
+    close(start[1]);
+    close(result[1]);
+    int64_t total = 0;
+    for (size_t used = 0; used < sizeof(text) - 1;) {
+        ssize_t n = read(result[0], text + used, sizeof(text) - 1 - used);
+        assert_true(n > 0);
+        used += (size_t)n;
+    }
+    for (int i = 0; i < N_REPLICAS; i++) {
+        assert_memory_equal(text + 54 * i, text, 32);
+        total += atoll(text + 54 * i + 33);
+    }
+    printf("  %d replicas read %.2f times the file\n", N_REPLICAS, (double)total / HOLE_BYTES);
+    assert_true(total >= HOLE_BYTES && total < HOLE_BYTES + HOLE_BYTES / 4);
+    for (int i = 0, status; i < N_REPLICAS; i++) {
+        assert_true(wait(&status) > 0);
+        assert_int_equal(status, 0);
+    }
+    close(start[0]);
+    close(result[0]);
+    unlink(path);
+}
+
 int main(void)
 {
     support_start();
@@ -233,6 +317,7 @@ int main(void)
         cmocka_unit_test(broken_shards),
         cmocka_unit_test(info),
         cmocka_unit_test(digests),
+        cmocka_unit_test(read_by_one),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();
