@@ -170,6 +170,10 @@ typedef struct lt_cache_summary {
 /* The clip after summary->clip, summary->digest in the order of keys (both "": the first). LT_END after the last. */
 lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err);
 
+/* One clip in short. E_NOT_FOUND. */
+lt_status lt_cache_look(lt_cache *cache, const char *clip, const char *digest, lt_cache_summary *summary,
+                        lt_err *err);
+
 /* Write the clip's side file to `path`. E_NOT_FOUND where the clip has no record or no side streams; E_FORMAT when
  * it is damaged. */
 lt_status lt_cache_side(lt_cache *cache, const char *clip, const char *digest, const char *path, lt_err *err);

@@ -114,6 +114,17 @@ lt_status lt_cache_get_clip(lt_cache *cache, const char *clip, const char *diges
     return get_record(cache, clip, digest, arena, out, &side, err);
 }
 
+lt_status lt_cache_look(lt_cache *cache, const char *clip, const char *digest, lt_cache_summary *summary,
+                        lt_err *err)
+{
+    MDB_txn *txn;
+    lt_status status = begin_read(cache, clip, digest, &txn, err);
+    if (status) return status;
+    status = lt_cache_get_summary(cache, txn, clip, digest, summary, err);
+    lt_cache_abort(cache, txn);
+    return status;
+}
+
 lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err)
 {
     static const char prefix[] = "state/";

@@ -118,13 +118,14 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
 {
     if (host->run && host->run_bytes >= bytes) return LT_OK;
     if (host->run) {
-        /* Packed weights belong to the context they were packed in. */
-        lt_vae_close(host->vae, host->run);
-        lt_context_destroy(host->run);
-        host->vae = NULL;
-        host->run = NULL;
-        lt_status status = open_model(host, err);
+        /* Nothing lives in it between two calls of the model; packed weights are the context's, and stay. */
+        lt_workspace *larger;
+        lt_status status = lt_workspace_create(&larger, bytes, err);
         if (status) return status;
+        lt_workspace_destroy(host->run->workspace);
+        host->run->workspace = larger;
+        host->run_bytes = bytes;
+        return LT_OK;
     }
     host->run_bytes = bytes;
     return lt_context_create(&host->run, host->common->device, lt_vae_stage_dtype(host->common->dtype), bytes,

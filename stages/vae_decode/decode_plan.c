@@ -308,6 +308,8 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_decode_describe(&host, inputs[0], &g, plan->output, plan->arena, err));
     uint64_t bytes, chunks;
     largest_unit(&g, &bytes, &chunks);
+    if (inputs[0]->run_clips) /* another clip's windows may lie anywhere on the grid of its chunks */
+        chunks = LT_MAX(chunks, (uint64_t)((g.plan.window + g.chunk - 2) / g.chunk + 1));
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
     plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g);
@@ -318,6 +320,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
         frames += (double)(parts.lead + parts.own + parts.trail);
     }
     plan->flops = g.cost.flops / (double)g.longest * frames;
+    if (inputs[0]->run_frames) plan->flops *= (double)inputs[0]->run_frames / (double)g.n_frames;
     plan->work_factor = g.cost.work_factor;
     resolve(config, lt_vae_get_info(host.vae), &g, plan);
     add_notes(&host, &g, plan);

@@ -33,14 +33,17 @@ typedef struct decode_state {
     const lt_vae_decode_config *config;
     lt_vae_host host;
     char numeric_class[128];
-} decode_state;
-
-/* One clip. Buffers hold one window. */
-typedef struct decode_clip {
-    lt_decode_geometry geometry;
+    /* Room for one window of the largest clip so far: one is made at a time, however many clips are open. */
     void *latents;      /* [n,h,w,C] in the stream's dtype */
     float *sums;        /* [n,H,W,3] */
     lt_context *pixels; /* f32 on the CPU: values of a frame to bytes */
+    size_t latent_bytes, sum_bytes, pixel_bytes;
+} decode_state;
+
+/* One clip, and the stage's buffers. */
+typedef struct decode_clip {
+    lt_decode_geometry geometry;
+    const decode_state *state;
 } decode_clip;
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
@@ -49,6 +52,9 @@ static void decode_destroy(void *opaque)
 {
     decode_state *state = opaque;
     if (!state) return;
+    lt_context_destroy(state->pixels);
+    free(state->latents);
+    free(state->sums);
     lt_vae_host_close(&state->host);
     free(state);
 }
@@ -71,13 +77,29 @@ static lt_status decode_create(void **out, const lt_setup *setup, const char **n
     return LT_OK;
 }
 
-static void free_clip(decode_clip *c)
+static lt_status grow(void **buffer, size_t *have, size_t bytes, lt_err *err)
 {
-    if (!c) return;
-    lt_context_destroy(c->pixels);
-    free(c->latents);
-    free(c->sums);
-    free(c);
+    if (bytes <= *have) return LT_OK;
+    free(*buffer);
+    *have = 0;
+    *buffer = malloc(bytes);
+    if (!*buffer) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a window of %zu bytes", bytes);
+    *have = bytes;
+    return LT_OK;
+}
+
+static lt_status make_room(decode_state *state, const lt_decode_geometry *g, lt_err *err)
+{
+    size_t pixels = lt_round_up(lt_decode_pixel_bytes(g), 64);
+    lt_status status = grow(&state->latents, &state->latent_bytes, lt_decode_latent_bytes(g), err);
+    if (!status) status = grow((void **)&state->sums, &state->sum_bytes, lt_decode_sum_bytes(g), err);
+    if (status || pixels <= state->pixel_bytes) return status;
+    lt_context_destroy(state->pixels);
+    state->pixels = NULL;
+    state->pixel_bytes = 0;
+    status = lt_context_create(&state->pixels, "cpu", LT_F32, pixels, state->host.threads, err);
+    if (!status) state->pixel_bytes = pixels;
+    return status;
 }
 
 static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
@@ -90,24 +112,20 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     LT_TRY(lt_decode_geometry_of(state->config, &state->host, clip->inputs[0], g, err));
     LT_TRY(lt_decode_describe(&state->host, clip->inputs[0], g, clip->output, clip->arena, err));
     LT_TRY(lt_vae_host_reserve(&state->host, g->cost.workspace_bytes, err));
-    LT_TRY(lt_context_create(&c->pixels, "cpu", LT_F32, lt_round_up(lt_decode_pixel_bytes(g), 64),
-                             state->host.threads, err));
-    c->latents = malloc(lt_decode_latent_bytes(g));
-    c->sums = malloc(lt_decode_sum_bytes(g));
-    if (!c->latents || !c->sums)
-        LT_TRY(lt_fail(err, LT_E_NO_MEMORY, "out of memory for a window of %" PRId64 " frames", g->longest));
+    LT_TRY(make_room(state, g, err));
+    c->state = state;
     clip->n_units = clip->output->n_units;
     clip->state = c;
     return LT_OK;
 fail:
-    free_clip(c);
+    free(c);
     return status;
 }
 
 static lt_status decode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
                                     lt_err *err)
 {
-    free_clip(clip->state);
+    free(clip->state);
     clip->state = NULL;
     *result = NULL;
     return LT_OK;
@@ -138,7 +156,7 @@ static lt_status gather(const decode_clip *c, const lt_stream *in, const lt_payl
             return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of latents",
                            in->name, (long long)start, (long long)count);
         int64_t take = LT_MIN(start + count, first + n) - at;
-        memcpy((char *)c->latents + (size_t)(at - first) * frame,
+        memcpy((char *)c->state->latents + (size_t)(at - first) * frame,
                (const char *)span->data + (size_t)(at - start) * frame, (size_t)take * frame);
         at += take;
     }
@@ -149,15 +167,16 @@ static lt_status decode_window(decode_state *state, decode_clip *c, const lt_str
                                int64_t first, int64_t n, lt_err *err)
 {
     const lt_decode_geometry *g = &c->geometry;
-    lt_tensor latents = {c->latents, g->dtype, 4, {n, g->plan.height, g->plan.width, g->channels}, 0};
-    lt_status status =
-        lt_decode_window(state->host.run, state->host.vae, &g->plan, g->n_frames, k, latents, c->sums, err);
+    lt_tensor latents = {c->state->latents, g->dtype, 4, {n, g->plan.height, g->plan.width, g->channels}, 0};
+    lt_status status = lt_decode_window(state->host.run, state->host.vae, &g->plan, g->n_frames, k, latents,
+                                        c->state->sums, err);
     if (status) {
         lt_err_prefix(err, "clip %s, window of frames %lld to %lld", in->name, (long long)first,
                       (long long)(first + n - 1));
         return status;
     }
-    int64_t frame = (int64_t)lt_decode_frame_elements(g), bad = lt_first_not_finite(c->sums, n * frame);
+    int64_t frame = (int64_t)lt_decode_frame_elements(g),
+            bad = lt_first_not_finite(c->state->sums, n * frame);
     if (bad < 0) return LT_OK;
     return lt_fail(err, LT_E_NUMERIC,
                    "clip %s, window of frames %lld to %lld: frame %lld is not finite (model %s, dtype %s)",
@@ -175,7 +194,7 @@ static lt_status give_sums(const decode_clip *c, int64_t offset, int64_t first, 
     if (n == 0) return LT_OK;
     lt_status status =
         lt_payload_add(output, (uint64_t)first, (uint64_t)n, LT__WIRE__DTYPE__DTYPE_F32, bytes, &span, err);
-    if (status == LT_OK) memcpy(span->data, c->sums + (size_t)offset * frame, bytes);
+    if (status == LT_OK) memcpy(span->data, c->state->sums + (size_t)offset * frame, bytes);
     return status;
 }
 
@@ -187,18 +206,18 @@ static lt_status give_pixels(const decode_clip *c, int64_t k, int64_t offset, in
     lt_span *span;
     int64_t frame = (int64_t)lt_decode_frame_elements(g);
     size_t bytes = lt_decode_pixel_bytes(g);
-    float *values = c->sums + offset * frame;
+    float *values = c->state->sums + offset * frame;
     if (n == 0) return LT_OK;
     lt_status status = lt_payload_add(output, (uint64_t)first, (uint64_t)n,
                                       g->bits > 8 ? LT__WIRE__DTYPE__DTYPE_U16 : LT__WIRE__DTYPE__DTYPE_U8,
                                       (size_t)n * bytes, &span, err);
     if (status == LT_OK) status = lt_decode_finish(&g->plan, g->n_frames, k, first, n, values, values, err);
     for (int64_t i = 0; i < n && status == LT_OK; i++, values += frame) {
-        lt_tensor pixels =
-            lt_values_to_pixels(c->pixels, (lt_tensor){values, LT_F32, 1, {frame}, 0}, g->bits, g->truncate);
+        lt_tensor pixels = lt_values_to_pixels(c->state->pixels, (lt_tensor){values, LT_F32, 1, {frame}, 0},
+                                               g->bits, g->truncate);
         if (pixels.data) memcpy((char *)span->data + (size_t)i * bytes, pixels.data, bytes);
-        lt_drop(c->pixels, &pixels);
-        status = lt_context_status(c->pixels, err);
+        lt_drop(c->state->pixels, &pixels);
+        status = lt_context_status(c->state->pixels, err);
     }
     return status;
 }

@@ -231,6 +231,12 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     plan->disk_bytes =
         cache ? plan->output->n_units * (lt_encode_value_bytes(&g) * (config->logvar ? 2 : 1) + 4096) : 0;
     plan->flops = g.cost.flops * (double)g.n_frames;
+    if (inputs[0]->run_frames) { /* of all clips: as many as this one, and a record each */
+        double times = (double)inputs[0]->run_frames / (double)g.n_frames;
+        plan->disk_bytes =
+            (uint64_t)((double)plan->disk_bytes * times) + (cache ? inputs[0]->run_clips * 4096 : 0);
+        plan->flops *= times;
+    }
     plan->work_factor = g.cost.work_factor;
     add_notes(config, &host, &g, plan);
 fail:

@@ -37,16 +37,23 @@ typedef struct encode_state {
     lt_vae_host host;
     lt_cache *cache; /* NULL: none */
     char numeric_class[128];
+    /* Room for one chunk of the largest clip so far: one is made at a time, however many clips are open. */
+    float *mean, *logvar;    /* [n,h,w,C], as computed */
+    void *latents, *logvars; /* [n,C,h,w], rounded, as in the cache */
+    size_t moment_bytes, value_bytes;
+    /* The geometry worked out last, and of what: clips of a data set are mostly alike. */
+    lt_encode_geometry last;
+    uint32_t last_width, last_height, last_chunk;
+    uint64_t last_frames;
+    Lt__Wire__Dtype last_dtype;
 } encode_state;
 
-/* One clip. Buffers hold one chunk. */
+/* One clip. */
 typedef struct encode_clip {
     lt_encode_geometry geometry;
     lt_cache_clip record;
     char encoding[64];
     bool side_missed;
-    float *mean, *logvar;    /* [n,h,w,C], as computed */
-    void *latents, *logvars; /* [n,C,h,w], rounded, as in the cache */
 } encode_clip;
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
@@ -55,6 +62,10 @@ static void encode_destroy(void *opaque)
 {
     encode_state *state = opaque;
     if (!state) return;
+    free(state->mean);
+    free(state->logvar);
+    free(state->latents);
+    free(state->logvars);
     lt_cache_close(state->cache);
     lt_vae_host_close(&state->host);
     free(state);
@@ -79,27 +90,45 @@ fail:
     return status;
 }
 
-static void free_clip(encode_clip *c)
+static lt_status make_room(encode_state *state, const lt_encode_geometry *g, lt_err *err)
 {
-    if (!c) return;
-    free(c->mean);
-    free(c->logvar);
-    free(c->latents);
-    free(c->logvars);
-    free(c);
+    size_t moments = lt_encode_moment_bytes(g), values = lt_encode_value_bytes(g);
+    bool logvar = state->config->logvar;
+    if (moments <= state->moment_bytes && values <= state->value_bytes) return LT_OK;
+    void **const buffers[] = {(void **)&state->mean, (void **)&state->logvar, &state->latents,
+                              &state->logvars};
+    state->moment_bytes = LT_MAX(moments, state->moment_bytes);
+    state->value_bytes = LT_MAX(values, state->value_bytes);
+    for (int i = 0; i < 4; i++) {
+        free(*buffers[i]);
+        *buffers[i] = i % 2 && !logvar ? NULL : malloc(i < 2 ? state->moment_bytes : state->value_bytes);
+        if (*buffers[i] || (i % 2 && !logvar)) continue;
+        state->moment_bytes = state->value_bytes = 0;
+        return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
+    }
+    return LT_OK;
 }
 
-static lt_status make_buffers(encode_clip *c, bool logvar, lt_err *err)
+/* The geometry of a clip; of one like the last, the same. */
+static lt_status find_geometry(encode_state *state, const lt_stream *in, lt_encode_geometry *g, lt_err *err)
 {
-    size_t moments = lt_encode_moment_bytes(&c->geometry), values = lt_encode_value_bytes(&c->geometry);
-    c->mean = malloc(moments);
-    c->latents = malloc(values);
-    if (logvar) {
-        c->logvar = malloc(moments);
-        c->logvars = malloc(values);
+    uint64_t frames = LT_MIN(in->n_frames, (uint64_t)in->chunk);
+    if (state->last_frames == frames && state->last_width == in->width && state->last_height == in->height &&
+        state->last_chunk == in->chunk && state->last_dtype == in->dtype &&
+        in->kind == LT__WIRE__PORT_KIND__PORT_FRAMES && in->channels == 3) {
+        *g = state->last;
+        g->n_frames = (int64_t)in->n_frames;
+        return LT_OK;
     }
-    if (c->mean && c->latents && (!logvar || (c->logvar && c->logvars))) return LT_OK;
-    return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
+    lt_status status = lt_encode_geometry_of(state->config, &state->host, in, g, err);
+    if (status) return status;
+    state->last = *g;
+    state->last_frames = frames;
+    state->last_width = in->width;
+    state->last_height = in->height;
+    state->last_chunk = in->chunk;
+    state->last_dtype = in->dtype;
+    return LT_OK;
 }
 
 static lt_cache_picture picture_of(const lt_stream *s)
@@ -155,24 +184,24 @@ static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     lt_status status = LT_OK;
     encode_clip *c = calloc(1, sizeof *c);
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    LT_TRY(lt_encode_geometry_of(state->config, &state->host, clip->inputs[0], &c->geometry, err));
+    LT_TRY(find_geometry(state, clip->inputs[0], &c->geometry, err));
     LT_TRY(lt_encode_describe(state->config, &state->host, clip->inputs[0], &c->geometry, clip->output,
                               clip->arena, err));
     LT_TRY(lt_vae_host_reserve(&state->host, c->geometry.cost.workspace_bytes, err));
-    LT_TRY(make_buffers(c, state->config->logvar, err));
+    LT_TRY(make_room(state, &c->geometry, err));
     fill_record(state, c, clip->output);
     clip->n_units = clip->output->n_units;
     clip->state = c;
     return LT_OK;
 fail:
-    free_clip(c);
+    free(c);
     return status;
 }
 
 static lt_status encode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
                                     lt_err *err)
 {
-    free_clip(clip->state);
+    free(clip->state);
     clip->state = NULL;
     *result = NULL;
     return LT_OK;
@@ -302,16 +331,16 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
         return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of %ux%u",
                        in->name, (long long)u->first, (long long)u->n, in->width, in->height);
     lt_status status = lt_encode_frames(state->host.run, state->host.vae, &c->geometry.plan, pixels,
-                                        (int)in->bits, c->mean, c->logvar, err);
+                                        (int)in->bits, state->mean, state->logvar, err);
     if (status) {
         lt_err_prefix(err, "clip %s, chunk at frame %lld", in->name, (long long)u->first);
         return status;
     }
-    status = check_finite(state, u, "latent", c->mean, err);
-    if (status == LT_OK && c->logvar) status = check_finite(state, u, "logvar", c->logvar, err);
+    status = check_finite(state, u, "latent", state->mean, err);
+    if (status == LT_OK && state->logvar) status = check_finite(state, u, "logvar", state->logvar, err);
     if (status) return status;
-    round_values(c, c->mean, c->latents, u->n);
-    if (c->logvar) round_values(c, c->logvar, c->logvars, u->n);
+    round_values(c, state->mean, state->latents, u->n);
+    if (state->logvar) round_values(c, state->logvar, state->logvars, u->n);
     return LT_OK;
 }
 
@@ -350,10 +379,10 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     if (status) return status;
     if (state->cache) {
         find_side(c, clip->output);
-        status = lt_cache_put(state->cache, &c->record, u.first, c->latents, c->logvars, NULL, err);
+        status = lt_cache_put(state->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
         if (status) return status;
     }
-    return give(&u, c->latents, err);
+    return give(&u, state->latents, err);
 }
 
 /* ---- the descriptor ------------------------------------------------------------------------------------ */
