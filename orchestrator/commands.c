@@ -8,6 +8,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "orchestrator/clips.h"
 #include "orchestrator/format.h"
 #include "orchestrator/launch.h"
 #include "orchestrator/plan_print.h"
@@ -79,6 +80,11 @@ static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena
     LT_TRY(lt_manifest_open(graph, &s->folder, fresh, arena, &s->manifest, err));
     status = lt_plan_make(graph, s->manifest.resolved, s->manifest.n_resolved, arena, &s->plan, err);
     *done = s->manifest.state == LT_RUN_FINISHED;
+    if (*done && !status &&
+        lt_plan_is_dataset(&s->plan)) { /* clips may have been added; what is done is passed over */
+        s->manifest.state = LT_RUN_CONTINUES;
+        *done = false;
+    }
     if (*done && status) return LT_OK; /* what it was made from may be gone */
     if (status) goto fail;
     if (s->manifest.state == LT_RUN_CONTINUES && s->plan.is_live) { /* it cannot be asked for twice */
@@ -119,13 +125,15 @@ static int supervise(session *s)
     lt_err err = {0};
     lt_run *run = &s->run;
     print_start(s);
+    if (lt_plan_is_dataset(&s->plan)) lt_clips_begin(run);
     lt_supervise(run, s->signals);
+    if (lt_clips_end(run, &err)) fprintf(stderr, "orchestrator: %s\n", err.text);
     if (run->outcome == LT_FINISHED && lt_manifest_end(&s->folder, &s->manifest, &err)) {
         run->outcome = LT_FAILED;
         snprintf(run->why, sizeof run->why, "%s", err.text);
     }
     if (lt_write_report(run, &err)) fprintf(stderr, "orchestrator: report: %s\n", err.text);
-    return run->outcome == LT_FINISHED ? 0
+    return run->outcome == LT_FINISHED ? (run->clips_failed ? LT_EXIT_CLIPS_FAILED : 0)
            : run->outcome == LT_FAILED ? LT_EXIT_RUN_FAILED
                                        : LT_EXIT_INTERRUPTED;
 }
@@ -138,8 +146,12 @@ int lt_command_run(const lt_graph *graph, bool json, bool fresh, lt_arena *arena
     int code = LT_EXIT_RUN_FAILED;
     if (!s) return code;
     s->signals = -1;
-    s->run = (lt_run){
-        .graph = graph, .plan = &s->plan, .folder = &s->folder, .manifest = &s->manifest, .arena = arena};
+    s->run = (lt_run){.graph = graph,
+                      .plan = &s->plan,
+                      .folder = &s->folder,
+                      .manifest = &s->manifest,
+                      .arena = arena,
+                      .journal = -1};
     s->run.mode = json ? LT_OUTPUT_JSON : isatty(2) ? LT_OUTPUT_SCREEN : LT_OUTPUT_LINES;
     lt_status status = prepare(s, graph, fresh, arena, &done, &err);
     if (status) {

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "orchestrator/clips.h"
 #include "orchestrator/launch.h"
 #include "orchestrator/messages.h"
 #include "orchestrator/progress.h"
@@ -91,7 +92,7 @@ static void where_it_was(const lt_run *run, const lt_crash *crash, char *text, s
         snprintf(text, room, "before its first unit");
         return;
     }
-    if (stream && stream->name && *stream->name && !crash->clip)
+    if (stream && stream->name && *stream->name && !crash->clip && !stream->expendable)
         snprintf(clip, sizeof clip, "%s", stream->name);
     else
         snprintf(clip, sizeof clip, "%u", crash->clip);
@@ -134,6 +135,12 @@ static void blame_unit(lt_run *run, lt_replica *replica, const char *how)
     char title[96], where[256];
     const lt_crash *crash = count_crash(run, replica);
     where_it_was(run, crash, where, sizeof where);
+    if (crash->count >= MAX_CRASHES_OF_UNIT && crash->has_unit) {
+        char reason[256];
+        snprintf(reason, sizeof reason, "%s crashed %d times on it (%.150s)",
+                 lt_replica_title(run, replica, title), crash->count, how);
+        if (lt_clip_doom(run, replica->stage, crash->clip, reason)) return;
+    }
     if (crash->count >= MAX_CRASHES_OF_UNIT)
         lt_run_fail(run, "%s crashed %d times %s (%s); see %s", lt_replica_title(run, replica, title),
                     crash->count, where, how, replica->log_path);

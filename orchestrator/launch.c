@@ -1,4 +1,5 @@
 /* launch.c - starts stage processes and takes back what dead ones held. */
+#include "orchestrator/clips.h"
 #include "orchestrator/launch.h"
 
 #include <errno.h>
@@ -199,7 +200,9 @@ lt_status lt_launch(lt_run *run, lt_replica *replica, lt_err *err)
     }
     fcntl(replica->control, F_SETFL, O_NONBLOCK);
     fcntl(replica->report, F_SETFL, O_NONBLOCK);
-    return lt_send_boot(run, replica, err);
+    lt_status sent = lt_send_boot(run, replica, err);
+    if (!sent) lt_clips_tell(run, replica);
+    return sent;
 }
 
 /* ---- ending ------------------------------------------------------------------------------------------ */

@@ -40,7 +40,10 @@ static const char usage[] =
     "end (\"outcome\", \"text\", \"exit_code\", \"outputs\", \"frames\", \"seconds\", \"fps\", "
     "\"restarts\").\n"
     "\n"
-    "Exit codes: 0 done, 1 the run failed, 2 usage or graph wrong, 130 interrupted.\n";
+    "Exit codes: 0 done, 1 the run failed, 2 usage or graph wrong, 3 done but for clips that failed "
+    "(failed.json in "
+    "the run's\n"
+    "folder lists them, as a manifest), 130 interrupted.\n";
 
 enum { MAX_SETS = 256 };
 

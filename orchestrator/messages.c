@@ -64,6 +64,18 @@ void lt_send_stop(lt_replica *replica, bool gracefully)
     (void)send_control(replica, &control, NULL);
 }
 
+void lt_send_give_up(lt_replica *replica, uint32_t clip, const char *reason)
+{
+    Lt__Wire__GiveUp give_up = LT__WIRE__GIVE_UP__INIT;
+    Lt__Wire__Control control = LT__WIRE__CONTROL__INIT;
+    give_up.clip = clip;
+    give_up.reason = (char *)reason;
+    control.body_case = LT__WIRE__CONTROL__BODY_GIVE_UP;
+    control.give_up = &give_up;
+    /* Without memory for it, the clip's next crash says so again. */
+    (void)send_control(replica, &control, NULL);
+}
+
 /* ---- peers ------------------------------------------------------------------------------------------- */
 
 /* How `replica` looks along an edge, to its other end. */

@@ -15,6 +15,9 @@ void lt_announce(const lt_run *run, const lt_replica *replica);
 /* Tell one replica to end; gracefully: sinks first finish what they are writing. */
 void lt_send_stop(lt_replica *replica, bool gracefully);
 
+/* Tell one replica to abandon a clip. */
+void lt_send_give_up(lt_replica *replica, uint32_t clip, const char *reason);
+
 /* Write what is pending; when the other end is closed it is dropped (the death will be seen). */
 void lt_flush_control(lt_replica *replica);
 

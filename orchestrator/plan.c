@@ -120,6 +120,14 @@ static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **rep
                    (*reply)->text && *(*reply)->text ? (*reply)->text : lt_status_string(status));
 }
 
+/* Units of all clips, where the plan's stream stands for several. */
+static uint64_t units_of_run(const Lt__Wire__Stream *stream)
+{
+    if (!stream->run_frames || !stream->n_frames) return stream->n_units;
+    double times = (double)stream->run_frames / (double)stream->n_frames;
+    return LT_MAX((uint64_t)((double)stream->n_units * times), UINT64_C(1));
+}
+
 /* Streams of the reply, by output port. What a stage says of itself is not believed before it has been looked at. */
 static lt_status take_outputs(planner *p, int index, lt_err *err)
 {
@@ -140,7 +148,7 @@ static lt_status take_outputs(planner *p, int index, lt_err *err)
         if (lt_stream_check(stream, err))
             return lt_err_prefix(err, "its plan of output \"%s\"", d->outputs[port].name);
         planned->outputs[port].stream = stream;
-        planned->units = stream->n_units;
+        planned->units = units_of_run(stream);
     }
     return LT_OK;
 }
@@ -163,7 +171,7 @@ static lt_status plan_stage(planner *p, int index, lt_err *err)
         const lt_edge *edge = &p->graph->edges[e];
         if (edge->producer == index) p->plan->edges[e].stream = planned->outputs[edge->output].stream;
         if (edge->consumer == index && !stage->described->n_outputs)
-            planned->units = p->plan->edges[e].stream->n_units;
+            planned->units = units_of_run(p->plan->edges[e].stream);
         unsigned kinds = p->graph->stages[edge->consumer].described->inputs[edge->input].kinds;
         if (edge->producer == index && !(kinds & 1u << p->plan->edges[e].stream->kind))
             status = lt_fail(err, LT_E_INVALID, "gives %s, which stage \"%s\" does not take",

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "orchestrator/clips.h"
 #include "orchestrator/format.h"
 #include "orchestrator/report.h"
 
@@ -52,6 +53,12 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
         p.held += r->held;
         p.restarts += r->n_restarts;
     }
+    const Lt__Wire__Stream *stream = NULL;
+    for (int e = 0; e < run->graph->n_edges && is_sink(run, stage); e++)
+        if (run->graph->edges[e].consumer == stage) stream = run->plan->edges[e].stream;
+    if (!stream || !stream->expendable) return p;
+    p.frames = run->clip_frames; /* of clips that are through; how many all have is the plan's guess */
+    p.frames_total = stream->run_frames;
     return p;
 }
 
@@ -252,10 +259,22 @@ static void end_json(const lt_run *run, int exit_code)
     double seconds = lt_run_seconds(run);
     for (int i = 0; i < run->folder->n_outputs; i++)
         json_array_append_new(outputs, json_string(run->folder->outputs[i]));
-    print_json(json_pack("{ss sf ss ss si so sI sf sf si}", "event", "end", "time", unix_time(), "outcome",
-                         lt_outcome_name(run->outcome), "text", run->why, "exit_code", exit_code, "outputs",
-                         outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds, "fps",
-                         lt_run_fps(run), "restarts", lt_run_restarts(run)));
+    print_json(json_pack("{ss sf ss ss si so sI sf sf si sI sI sI}", "event", "end", "time", unix_time(),
+                         "outcome", lt_outcome_name(run->outcome), "text", run->why, "exit_code", exit_code,
+                         "outputs", outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds,
+                         "fps", lt_run_fps(run), "restarts", lt_run_restarts(run), "clips_done",
+                         (json_int_t)run->clips_done, "clips_failed", (json_int_t)run->clips_failed,
+                         "clips_passed_over", (json_int_t)run->clips_passed_over));
+}
+
+static void print_clips(const lt_run *run)
+{
+    printf("%llu clips done", (unsigned long long)run->clips_done);
+    if (run->clips_passed_over) printf(", %llu passed over", (unsigned long long)run->clips_passed_over);
+    if (run->clips_failed)
+        printf(", %llu failed: %s/failed.json lists them, as a manifest",
+               (unsigned long long)run->clips_failed, run->folder->path);
+    printf("\n");
 }
 
 void lt_progress_end(lt_run *run, int exit_code)
@@ -282,5 +301,6 @@ void lt_progress_end(lt_run *run, int exit_code)
            (unsigned long long)frames, seconds, lt_run_fps(run));
     if (restarts) printf(", %d restart%s", restarts, restarts > 1 ? "s" : "");
     printf("\n");
+    if (lt_plan_is_dataset(run->plan)) print_clips(run);
     fflush(stdout);
 }

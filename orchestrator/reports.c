@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "orchestrator/clips.h"
 #include "orchestrator/deaths.h"
 #include "orchestrator/messages.h"
 #include "orchestrator/progress.h"
@@ -96,7 +97,7 @@ static void take_done(lt_run *run, lt_replica *replica, const Lt__Wire__Done *do
     replica->is_done = true;
     replica->was_stopped = done->stopped;
     for (int e = 0; e < run->graph->n_edges && !done->stopped; e++)
-        if (run->graph->edges[e].consumer == replica->stage)
+        if (run->graph->edges[e].consumer == replica->stage && !run->plan->edges[e].stream->expendable)
             replica->most_frames = LT_MAX(replica->most_frames, run->plan->edges[e].stream->n_frames);
     bool any_stopped = false;
     for (int i = 0; i < run->n_replicas; i++) {
@@ -117,6 +118,7 @@ static void take_report(lt_run *run, lt_replica *replica, const Lt__Wire__Report
     case LT__WIRE__REPORT__BODY_PROGRESS: take_progress(run, replica, report->progress); break;
     case LT__WIRE__REPORT__BODY_FAILED: take_failed(run, replica, report->failed); break;
     case LT__WIRE__REPORT__BODY_DONE: take_done(run, replica, report->done); break;
+    case LT__WIRE__REPORT__BODY_CLIP_END: lt_clip_ended(run, replica, report->clip_end); break;
     default: break;
     }
 }

@@ -84,7 +84,14 @@ typedef enum { LT_OUTPUT_LINES, LT_OUTPUT_SCREEN, LT_OUTPUT_JSON } lt_output_mod
 
 typedef enum { LT_GOING, LT_FINISHED, LT_FAILED, LT_INTERRUPTED } lt_outcome;
 
-enum { LT_MAX_CRASHES = 256 };
+enum { LT_MAX_CRASHES = 256, LT_MAX_PENDING = 16, LT_MAX_DOOMED = 256 };
+
+/* A clip that a stage dies of. */
+typedef struct lt_doomed {
+    int stage;
+    uint32_t clip;
+    char reason[256];
+} lt_doomed;
 
 typedef struct lt_run {
     const lt_graph *graph;
@@ -104,6 +111,18 @@ typedef struct lt_run {
     bool is_stopping; /* every stage has been told to end */
     int64_t begun_ns, stop_ns, moved_ns, sampled_ns;
     uint64_t oom_kills; /* of this host, when last looked at */
+
+    /* Clips of a dataset (clips.c). */
+    uint64_t clips_done, clips_failed, clips_passed_over, clip_frames; /* frames: of those done */
+    int journal;                                                       /* descriptor, -1: none */
+    int64_t journal_start;
+    bool has_lost_journal;
+    struct {
+        uint32_t clip;
+        uint64_t sinks; /* bits by stage that are through with it; 0: free */
+    } pending[LT_MAX_PENDING];
+    lt_doomed doomed[LT_MAX_DOOMED];
+    int n_doomed;
 
     lt_output_mode mode; /* progress.c's */
     int n_drawn;         /* lines on the screen */

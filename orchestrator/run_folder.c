@@ -26,6 +26,15 @@ static bool add_path(lt_run_folder *folder, const char *path)
     return folder->paths[folder->n_paths++] != NULL;
 }
 
+/* Of "films/{clip}.mp4" it is "films": clips of one run share a folder. */
+static int stem_bytes(const char *output)
+{
+    const char *clip = strstr(output, "{clip}");
+    if (!clip) return (int)strlen(output);
+    while (clip > output + 1 && strchr("/-_. ", clip[-1])) clip--;
+    return (int)(clip - output);
+}
+
 static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
 {
     bool ok = true;
@@ -33,7 +42,7 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         const char *output = lt_stage_output(&graph->stages[i]);
         if (!output) continue;
         folder->outputs[folder->n_outputs++] = output;
-        ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", output));
+        ok = add_path(folder, lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output));
     }
     if (!folder->n_paths && graph->cache) {
         ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->cache));

@@ -1,9 +1,83 @@
-/* decode.h - the stage `decode`: a video file as a stream of frames. */
+/* decode.h - the stage `decode`: video files as streams of frames; one, or those of a manifest. */
 #ifndef LT_DECODE_H
 #define LT_DECODE_H
 
+#include "cache/cache.h"
+#include "stages/manifest/clip_list.h"
+#include "stages/manifest/journal.h"
 #include "stages/runtime/stage.h"
+#include "stages/video/video.h"
 
 extern const lt_stage lt_decode_stage;
+
+enum { LT_DECODE_BUCKETS = 64, LT_DECODE_OPEN = 3 /* clips of a manifest that are open at once */ };
+
+typedef enum { LT_SHORT_KEEP, LT_SHORT_SKIP, LT_SHORT_PAD } lt_decode_short;
+
+typedef struct lt_decode_config {
+    const char *input, *manifest, *base, *shard, *buckets, *name, *caption;
+    lt_size size;
+    int fit, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
+    double start, fps;
+    int64_t frames, interval, chunk, ring;
+} lt_decode_config;
+
+/* ---- what is read (source.c) --------------------------------------------------------------------------- */
+
+/* One clip as it was asked for; strings in the caller's arena. */
+typedef struct lt_wanted {
+    const char *input, *name, *caption;
+    const char *entry, *key; /* "" where there is no manifest */
+    double start, end;       /* of the entry, seconds */
+} lt_wanted;
+
+typedef struct lt_source {
+    const lt_decode_config *config;
+    lt_clip_list *list; /* NULL: the option `input` alone */
+    lt_journal *journal;
+    lt_cache *cache; /* NULL: none, or not needed */
+    lt_size buckets[LT_DECODE_BUCKETS];
+    int n_buckets;
+} lt_source;
+
+/* Check the options that depend on each other and read the manifest. E_INVALID, E_FORMAT, E_NOT_FOUND, E_IO. On
+ * failure the source is empty. */
+lt_status lt_source_open(lt_source *source, const lt_decode_config *config, lt_err *err);
+/* What an earlier part of the run was through with, so that lt_source_next can pass over it. */
+lt_status lt_source_remember(lt_source *source, const char *run_folder, const char *cache, lt_err *err);
+void lt_source_close(lt_source *source);
+
+uint32_t lt_source_count(const lt_source *source);
+
+/* Clip `index`; strings in arena. */
+lt_status lt_source_get(lt_source *source, uint32_t index, lt_arena *arena, lt_wanted *wanted, lt_err *err);
+/* The first clip from `index` on that still needs something; *passed: how many do not. LT_END after the last. */
+lt_status lt_source_next(lt_source *source, uint32_t index, uint32_t *passed, lt_arena *arena,
+                         lt_wanted *wanted, lt_err *err);
+
+/* ---- one clip (clip.c) ----------------------------------------------------------------------------------- */
+
+/* Open the video of a clip as the configuration and the entry say. */
+lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
+                               lt_video **video, lt_err *err);
+
+/* What is known before the file has been opened: name, entry, key. E_NO_MEMORY. */
+lt_status lt_source_announce(const lt_source *source, const lt_wanted *wanted, lt_stream *stream,
+                             lt_arena *arena, lt_err *err);
+/* And everything else. */
+lt_status lt_source_describe(const lt_source *source, const lt_wanted *wanted, const lt_video_info *info,
+                             lt_stream *stream, lt_arena *arena, lt_err *err);
+
+/* Frames of a clip by chunks, with a ring of those made on the way to another. */
+typedef struct lt_chunks lt_chunks;
+
+/* Places of the ring for chunks of this size. */
+int64_t lt_chunks_ring(const lt_decode_config *config, size_t unit_bytes);
+/* Takes the video. E_NO_MEMORY. */
+lt_status lt_chunks_create(lt_chunks **chunks, lt_video **video, const lt_decode_config *config, lt_err *err);
+void lt_chunks_destroy(lt_chunks *chunks); /* takes NULL */
+/* Frames of chunk `unit` into data. E_FORMAT and such, from reading. */
+lt_status lt_chunks_read(lt_chunks *chunks, uint64_t unit, void *data, size_t bytes, lt_err *err);
+const lt_video_info *lt_chunks_info(const lt_chunks *chunks);
 
 #endif

@@ -217,8 +217,8 @@ fail:
     return status;
 }
 
-lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, lt_arena *arena,
-                       const char **path, lt_err *err)
+lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, uint32_t clip,
+                       lt_arena *arena, const char **path, lt_err *err)
 {
     side s = {.input = input, .shift = 1};
     *path = NULL;
@@ -230,7 +230,9 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
             lt_log(LT_LOG_WARN, "%s: its %u chapters are left out of the output", input, s.in->nb_chapters);
         goto done;
     }
-    const char *final = lt_arena_printf(arena, "%s/side.%s", run_folder, formats[format].suffix);
+    const char *suffix = formats[format].suffix;
+    const char *final = clip ? lt_arena_printf(arena, "%s/side-%u.%s", run_folder, clip, suffix)
+                             : lt_arena_printf(arena, "%s/side.%s", run_folder, suffix);
     if (!final)
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
     else if (!is_made(final, info))

@@ -6,13 +6,13 @@
 #include "stages/video/video.h"
 
 /* Copy the packets of every audio and subtitle stream, and the chapters, of `input` into
- * run_folder/side.<format>, timestamps exact, written beside and renamed. A file that is there already for
+ * run_folder/side.<format> (of clips but the first side-<clip>.<format>), timestamps exact, written beside and renamed. A file that is there already for
  * the same fingerprint is kept. *path: of the file, in arena; NULL when there is nothing to carry. What
  * cannot be carried is named in the log. Tags of the file, for mux: longtake_fingerprint; longtake_start
  * and longtake_end, microseconds between which the source's whole video lies; longtake_shift, whole
  * seconds that were added to all timestamps so that none is negative. E_IO, E_NO_SPACE, E_FORMAT; the
  * partial file is removed. */
-lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, lt_arena *arena,
-                       const char **path, lt_err *err);
+lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, uint32_t clip,
+                       lt_arena *arena, const char **path, lt_err *err);
 
 #endif

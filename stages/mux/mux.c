@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct mux_config {
@@ -24,7 +25,10 @@ typedef struct mux_config {
 #define AT(field) offsetof(mux_config, field)
 static const lt_option options[] = {
     {"output", LT_OPT_PATH, AT(output), NULL, 0, 0, NULL, NULL,
-     "file to write; its ending chooses the format", true},
+     "file to write; its ending chooses the format. For several clips with {clip} in it, which stands for a "
+     "clip's "
+     "name: \"films/{clip}.mp4\"",
+     true},
     {"codec", LT_OPT_STRING, AT(codec), "libx264", 0, 0, NULL, NULL,
      "any video encoder of FFmpeg, by its name", false},
     {"pixel_format", LT_OPT_STRING, AT(pixel_format), "auto", 0, 0, NULL, NULL,
@@ -48,6 +52,7 @@ static const lt_option options[] = {
 
 typedef struct mux_clip {
     const lt_stream *stream;
+    const char *output; /* file of this clip */
     lt_encoder *encoder;
     lt_segment_list list;
     lt_writer *writer;
@@ -126,7 +131,7 @@ static lt_status make_encoder(mux_clip *clip, const mux_config *config, lt_err *
                                   .aspect_den = (int)picture->sample_aspect_den,
                                   .rate_num = rate.num,
                                   .rate_den = rate.den,
-                                  .container = config->output};
+                                  .container = clip->output};
     if (stream->picture)
         request.colour = (lt_video_colour){(int)picture->primaries, (int)picture->transfer,
                                            (int)picture->matrix, (int)picture->range};
@@ -154,6 +159,37 @@ static bool takes_audio(const mux_config *config)
 /* Measured: libraries and buffers that no setting changes. */
 enum { BASE_BYTES = 20 << 20 };
 
+static const char placeholder[] = "{clip}";
+
+static bool is_pattern(const mux_config *config)
+{
+    return strstr(config->output, placeholder) != NULL;
+}
+
+/* The file of a clip: the option with the clip's name in it. */
+static lt_status name_output(mux_clip *clip, const mux_config *config, lt_arena *arena, lt_err *err)
+{
+    const char *at = strstr(config->output, placeholder);
+    clip->output = config->output;
+    if (!at) return LT_OK;
+    if (strstr(at + 1, placeholder) || strchr(at, '/'))
+        return lt_fail(err, LT_E_INVALID, "output = \"%s\": {clip} may stand once, in the file's name",
+                       config->output);
+    clip->output = lt_arena_printf(arena, "%.*s%s%s", (int)(at - config->output), config->output,
+                                   clip->stream->name, at + sizeof placeholder - 1);
+    return clip->output ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+}
+
+/* Outputs of many clips have a folder of their own, which need not be there yet. */
+static lt_status make_folder(const char *output, lt_err *err)
+{
+    char folder[4096];
+    snprintf(folder, sizeof folder, "%s", output);
+    const char *parent = dirname(folder);
+    if (!mkdir(parent, 0777) || errno == EEXIST) return LT_OK;
+    return lt_fail_errno(err, errno, "output = \"%s\": making its folder %s", output, parent);
+}
+
 static lt_status check_output(const char *output, lt_err *err)
 {
     char folder[4096];
@@ -166,7 +202,7 @@ static lt_status check_output(const char *output, lt_err *err)
     return LT_OK;
 }
 
-static lt_status check_format_options(const mux_config *config, lt_err *err)
+static lt_status check_format_options(const mux_config *config, const char *output, lt_err *err)
 {
     AVDictionary *options = NULL;
     AVFormatContext *format = NULL;
@@ -175,7 +211,7 @@ static lt_status check_format_options(const mux_config *config, lt_err *err)
     if (rc < 0)
         status = lt_fail(err, LT_E_INVALID, "format_options = \"%s\": must be key=value pairs joined by ':'",
                          config->format_options);
-    else if (avformat_alloc_output_context2(&format, NULL, NULL, config->output) < 0)
+    else if (avformat_alloc_output_context2(&format, NULL, NULL, output) < 0)
         status = lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     const AVDictionaryEntry *entry = NULL;
     while (!status && (entry = av_dict_get(options, "", entry, AV_DICT_IGNORE_SUFFIX)))
@@ -195,7 +231,8 @@ static uint64_t disk_estimate(const mux_clip *clip, const mux_config *config)
     bool lossless = descriptor && !(descriptor->props & AV_CODEC_PROP_LOSSY);
     double bits = lossless ? 10 : descriptor && descriptor->props & AV_CODEC_PROP_INTRA_ONLY ? 2 : 0.3;
     double bytes = bits / 8 * clip->encoder->width * clip->encoder->height * (double)clip->stream->n_frames;
-    return (uint64_t)(bytes * 2); /* segments and the joined file */
+    if (!clip->stream->run_frames) return (uint64_t)(bytes * 2); /* segments and the joined file */
+    return (uint64_t)(bytes * (double)clip->stream->run_frames / (double)clip->stream->n_frames);
 }
 
 static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
@@ -204,10 +241,16 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     mux_clip clip = {.stream = inputs[0]};
     lt_frames *frames = NULL;
     lt_status status;
-    LT_TRY(check_output(config->output, err));
+    LT_TRY(name_output(&clip, config, plan->arena, err));
+    if (inputs[0]->expendable && !is_pattern(config))
+        return lt_fail(err, LT_E_INVALID,
+                       "output = \"%s\": several clips come, each needs a file of its own: put {clip} "
+                       "into the name, as in \"films/{clip}.mp4\"",
+                       config->output);
+    if (!is_pattern(config)) LT_TRY(check_output(config->output, err));
     LT_TRY(fill_times(&clip, config, plan->arena, err));
     LT_TRY(make_encoder(&clip, config, err));
-    LT_TRY(check_format_options(config, err));
+    LT_TRY(check_format_options(config, clip.output, err));
     LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;
@@ -264,16 +307,18 @@ static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     const mux_config *config = state->config;
     char digest[33];
     lt_status status;
-    if (clip->index > 0)
+    if (clip->index > 0 && !is_pattern(config))
         return lt_fail(err, LT_E_UNSUPPORTED,
-                       "mux writes one clip to one output; give every clip a graph of its own");
+                       "mux writes one clip to one output; for several put {clip} into its name");
     mux_clip *mux = calloc(1, sizeof *mux);
     if (!mux) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     mux->stream = clip->inputs[0];
-    LT_TRY(check_output(config->output, err));
+    LT_TRY(name_output(mux, config, clip->arena, err));
+    if (is_pattern(config)) LT_TRY(make_folder(mux->output, err));
+    LT_TRY(check_output(mux->output, err));
     LT_TRY(fill_times(mux, config, clip->arena, err));
     LT_TRY(make_encoder(mux, config, err));
-    LT_TRY(check_format_options(config, err));
+    LT_TRY(check_format_options(config, mux->output, err));
     make_digest(mux, config, digest);
     LT_TRY(lt_segment_list_open(&mux->list, state->setup->run_folder, clip->index,
                                 mux->encoder->segment_suffix, digest, mux->time_base.num, mux->time_base.den,
@@ -361,7 +406,7 @@ static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
     mux_clip *mux = clip->state;
     const Lt__Wire__Picture *picture = mux->stream->picture;
     lt_join_request request = {.list = &mux->list,
-                               .output = state->config->output,
+                               .output = mux->output,
                                .side_path = takes_audio(state->config) ? mux->stream->side_path : NULL,
                                .format_options = state->config->format_options,
                                .pts = mux->pts,
@@ -374,7 +419,8 @@ static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
         *mux->stream->side_path)
         lt_log(LT_LOG_WARN, "audio is left out, since fps gives the pictures another timing");
     lt_status status = lt_join(&request, err);
-    if (!status && !state->config->keep_segments) lt_segment_list_remove(&mux->list);
+    bool keep = state->config->keep_segments && !is_pattern(state->config);
+    if (!status && !keep) lt_segment_list_remove(&mux->list);
     return status;
 }
 
@@ -389,7 +435,7 @@ static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, con
         lt_writer_destroy(mux->writer);
         mux->writer = NULL;
         if (!status) status = join(state, clip, err);
-        if (!status) *result = state->config->output;
+        if (!status) *result = mux->output;
     }
     close_clip(mux);
     clip->state = NULL;

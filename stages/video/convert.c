@@ -1,6 +1,7 @@
 /* convert.c - decoded pictures to upright RGB of the wanted size. */
 #include "stages/video/internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,6 +57,21 @@ static int rounded(double value)
     return value < 1 ? 1 : value > MAX_SIDE ? MAX_SIDE : (int)(value + 0.5);
 }
 
+/* The wanted size: of several, the one whose shape is nearest; of equals the first. */
+static lt_size choose_size(const lt_video_request *request, double shape)
+{
+    lt_size best = request->size;
+    double least = INFINITY;
+    for (int i = 0; i < request->n_buckets; i++) {
+        const lt_size *size = &request->buckets[i];
+        double distance = fabs(log((double)size->width / size->height / shape));
+        if (distance >= least) continue;
+        least = distance;
+        best = *size;
+    }
+    return best;
+}
+
 /* Sizes of the upright picture, scaled, and where it lies in the visible one. */
 static void place(lt_convert *convert, AVRational aspect, const lt_video_request *request,
                   lt_video_info *info)
@@ -67,7 +83,8 @@ static void place(lt_convert *convert, AVRational aspect, const lt_video_request
         height = convert->source_width;
         aspect = av_inv_q(aspect);
     }
-    if (!request->size.width) {
+    lt_size size = choose_size(request, width * av_q2d(aspect) / height);
+    if (!size.width) {
         convert->upright_width = convert->visible_width = width;
         convert->upright_height = convert->visible_height = height;
         info->sample_aspect_num = aspect.num;
@@ -75,10 +92,10 @@ static void place(lt_convert *convert, AVRational aspect, const lt_video_request
         return;
     }
     info->sample_aspect_num = info->sample_aspect_den = 1;
-    convert->visible_width = request->size.width;
-    convert->visible_height = request->size.height;
-    double x = (double)request->size.width / (width * av_q2d(aspect));
-    double y = (double)request->size.height / height;
+    convert->visible_width = size.width;
+    convert->visible_height = size.height;
+    double x = (double)size.width / (width * av_q2d(aspect));
+    double y = (double)size.height / height;
     if (request->fit == LT_FIT_CROP) x = y = LT_MAX(x, y);
     if (request->fit == LT_FIT_PAD) x = y = LT_MIN(x, y);
     convert->upright_width = rounded(width * av_q2d(aspect) * x);

@@ -45,7 +45,10 @@ static lt_status select_by_count(lt_video *video, const lt_video_request *reques
 {
     const lt_video_table *table = &video->table;
     lt_video_info *info = &video->info;
-    int64_t interval = LT_MAX(request->interval, 1), n = (table->n - from + interval - 1) / interval;
+    int64_t interval = LT_MAX(request->interval, 1);
+    int64_t to = request->end > 0 ? first_from(table, request->end) : table->n;
+    if (to <= from) return LT_OK;
+    int64_t n = (to - from + interval - 1) / interval;
     if (request->frames > 0) n = LT_MIN(n, request->frames);
     video->selected = malloc((size_t)n * sizeof *video->selected);
     video->pts = malloc((size_t)n * sizeof *video->pts);
@@ -73,6 +76,7 @@ static lt_status select_by_time(lt_video *video, const lt_video_request *request
     AVRational rate = av_d2q(request->fps, 1 << 20), tick = av_inv_q(rate);
     int64_t interval = LT_MAX(request->interval, 1);
     int64_t end = table->pts[table->n - 1] + table->last_duration - table->pts[0];
+    if (request->end > 0) end = LT_MIN(end, llrint(request->end / av_q2d(table->time_base)));
     int64_t k0 = (int64_t)ceil(request->start * av_q2d(rate) - 1e-6);
     int64_t n = av_rescale_q_rnd(end, table->time_base, tick, AV_ROUND_UP) - k0;
     n = (LT_MAX(n, 0) + interval - 1) / interval;
@@ -98,11 +102,33 @@ static lt_status select_by_time(lt_video *video, const lt_video_request *request
     return LT_OK;
 }
 
+/* Fewer than were asked for: the last one again and again. */
+static lt_status pad_selection(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_video_info *info = &video->info;
+    if (!request->pad || info->n_frames >= request->frames || !info->n_frames) return LT_OK;
+    size_t bytes = (size_t)request->frames * sizeof *video->selected;
+    int64_t *selected = realloc(video->selected, bytes);
+    if (selected) video->selected = selected;
+    int64_t *pts = realloc(video->pts, bytes);
+    if (pts) video->pts = pts;
+    if (!selected || !pts)
+        return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory for timestamps", video->input);
+    int64_t step = LT_MAX(info->last_duration, 1);
+    for (int64_t i = info->n_frames; i < request->frames; i++) {
+        selected[i] = selected[i - 1];
+        pts[i] = pts[i - 1] + step;
+    }
+    info->n_frames = request->frames;
+    return LT_OK;
+}
+
 /* Nothing lost in silence: a file whose tail is missing is refused when the tail was wanted. */
 static lt_status check_whole(const lt_video *video, const lt_video_request *request, lt_err *err)
 {
     const lt_video_table *table = &video->table;
     if (!table->missing || (request->frames > 0 && video->info.n_frames == request->frames)) return LT_OK;
+    if (request->end > 0 && first_from(table, request->end) < table->n) return LT_OK;
     char count[48] = "an unknown number of";
     if (table->missing > 0) snprintf(count, sizeof count, "the last %lld", (long long)table->missing);
     return lt_fail(
@@ -123,6 +149,7 @@ static lt_status choose_frames(lt_video *video, const lt_video_request *request,
         status = lt_fail(err, LT_E_NOT_FOUND, "%s: start = %g s is not before its end, %g s", video->input,
                          request->start, video->info.source_end - video->info.source_start);
     if (!status) status = check_whole(video, request, err);
+    if (!status) status = pad_selection(video, request, err);
     video->info.pts = video->pts;
     return status;
 }
@@ -189,10 +216,11 @@ static void make_digest(lt_video *video, const lt_video_request *request)
     char text[512], versions[64], frames[33];
     lt_video_info *info = &video->info;
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
-    int n = snprintf(
-        text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s",
-        info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
-        request->size.width ? (int)request->fit : -1, info->bits, frames, lt_ffmpeg_versions(versions));
+    int n =
+        snprintf(text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s",
+                 info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
+                 request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
+                 lt_ffmpeg_versions(versions));
     lt_video_hash(text, (size_t)n, info->digest);
 }
 

@@ -26,9 +26,14 @@ typedef struct lt_video_request {
     int bits;         /* 8 or 16; 0: 16 where the source has more than 8, else 8 */
     int threads;      /* of the decoder; below 1: 1. Changes no pixel */
     double start;     /* seconds after the first frame: earlier frames are left out */
+    double end;       /* seconds after the first frame: frames from here on are left out; 0: none */
     int64_t frames;   /* at most so many selected; 0: all */
+    bool pad;         /* fewer than `frames`: the last one is repeated up to them */
     int64_t interval; /* every interval-th; below 1: 1 */
-    double fps;       /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
+    const lt_size
+        *buckets; /* the size is the one of these whose shape is nearest to the picture's; NULL: `size` */
+    int n_buckets;
+    double fps; /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
 } lt_video_request;
 
 /* What a video is, as numbers of FFmpeg's enumerations (= ITU-T H.273); as tagged, unspecified where not. */

@@ -1,0 +1,25 @@
+/* clips.h - clips of a dataset: what became of each, kept so that a later part of the run passes over what is done.
+ *
+ *     clips.jsonl    a line a clip that all sinks are through with (stages/manifest/journal.h); appended
+ *     failed.json    clips that failed in this part of the run: a manifest again, with the reason as "error" */
+#ifndef LT_ORCHESTRATOR_CLIPS_H
+#define LT_ORCHESTRATOR_CLIPS_H
+
+#include "orchestrator/run.h"
+
+/* Whether the plan's sources give clips that may fail alone. */
+bool lt_plan_is_dataset(const lt_run_plan *plan);
+
+/* A sink is through with a clip. */
+void lt_clip_ended(lt_run *run, const lt_replica *replica, const Lt__Wire__ClipEnd *end);
+
+/* Stage `stage` cannot do this clip without dying: abandon the clip. False where the run has but one. */
+bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason);
+/* Tell a replica that was started again which clips are abandoned. */
+void lt_clips_tell(lt_run *run, lt_replica *replica);
+
+/* Before the first stage starts, and after the last one ended: failed.json. */
+void lt_clips_begin(lt_run *run);
+lt_status lt_clips_end(lt_run *run, lt_err *err);
+
+#endif

@@ -1,0 +1,36 @@
+/* latents.h - the stage `latents`: clips of the cache as streams of latents. */
+#ifndef LT_LATENTS_H
+#define LT_LATENTS_H
+
+#include "cache/cache.h"
+#include "stages/manifest/journal.h"
+#include "stages/runtime/stage.h"
+
+extern const lt_stage lt_latents_stage;
+
+typedef struct lt_latents_config {
+    const char *clips, *digest;
+} lt_latents_config;
+
+/* ---- which clips (clips.c) ------------------------------------------------------------------------------ */
+
+/* Complete clips of a cache whose names match a pattern. The number of a clip stays what it was: the list is kept in
+ * the run folder, clips that came into the cache since are put behind it. */
+typedef struct lt_cached_clips {
+    char **names; /* "NAME/DIGEST" */
+    uint32_t n, room;
+} lt_cached_clips;
+
+/* run_folder: "" when planning, then nothing is kept. E_NOT_FOUND when no clip matches, or several of one name do and
+ * `digest` does not tell them apart; E_IO, E_NO_MEMORY, E_FORMAT. On failure the list is empty. */
+lt_status lt_cached_clips_find(lt_cached_clips *clips, lt_cache *cache, const lt_latents_config *config,
+                               const char *run_folder, lt_err *err);
+void lt_cached_clips_finish(lt_cached_clips *clips);
+/* Name and digest of clip `index`. */
+void lt_cached_clips_get(const lt_cached_clips *clips, uint32_t index, char name[LT_CACHE_CLIP_BYTES],
+                         char digest[LT_CACHE_DIGEST_BYTES]);
+
+/* Whether the option `clips` is a pattern, and not one name. */
+bool lt_is_pattern(const char *clips);
+
+#endif

@@ -1,0 +1,279 @@
+/* store.c - sink: latents until they are durable in the cache. Where the producer keeps them there itself nothing is
+ * written twice; where it runs on another host, or knows no cache, they are written here. */
+#include "stages/store/store.h"
+
+#include "cache/cache.h"
+#include "proto/wire.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+typedef struct store_config {
+    int64_t cache_size;
+} store_config;
+
+static const lt_option options[] = {
+    {"cache_size", LT_OPT_BYTES, offsetof(store_config, cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
+     "the most the cache may hold", true},
+};
+
+typedef struct store_state {
+    const lt_setup *setup;
+    lt_cache *cache;
+} store_state;
+
+/* One clip. The buffer holds one chunk, [n,C,h,w]. */
+typedef struct store_clip {
+    lt_cache_clip record;
+    void *values;
+    bool side_missed;
+} store_clip;
+
+static lt_status check_input(const lt_stream *in, lt_err *err)
+{
+    bool dtype = in->dtype == LT__WIRE__DTYPE__DTYPE_F32 || in->dtype == LT__WIRE__DTYPE__DTYPE_F16 ||
+                 in->dtype == LT__WIRE__DTYPE__DTYPE_BF16;
+    if (in->kind != LT__WIRE__PORT_KIND__PORT_LATENTS || !dtype || !in->n_frames || !in->chunk)
+        return lt_fail(err, LT_E_INVALID,
+                       "store keeps latents in f32, f16 or bf16; clip %s is something else", in->name);
+    return LT_OK;
+}
+
+static size_t chunk_bytes(const lt_stream *in)
+{
+    uint64_t frames = LT_MIN((uint64_t)in->chunk, in->n_frames);
+    return frames * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
+}
+
+/* ---- planning ------------------------------------------------------------------------------------------- */
+
+static lt_status store_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
+{
+    enum { BASE_BYTES = 3 << 20, OPEN = 3 };
+    const lt_stream *in = inputs[0];
+    lt_status status = check_input(in, err);
+    if (status) return status;
+    if (!setup->cache || !*setup->cache)
+        return lt_fail(err, LT_E_INVALID, "store keeps latents in the graph's cache, and [graph] names none");
+    plan->in_flight[0] = 4;
+    plan->peak_bytes = BASE_BYTES + 3 * OPEN * chunk_bytes(in);
+    plan->work_factor = 1;
+    uint64_t frames = in->run_frames ? in->run_frames : in->n_frames;
+    double bytes =
+        (double)chunk_bytes(in) / (double)LT_MIN((uint64_t)in->chunk, in->n_frames) * (double)frames;
+    lt_plan_note(plan, "%" PRIu64 " latent frames of %ux%ux%u, %.1f MiB in all", frames, in->channels,
+                 in->height, in->width, bytes / 0x1p20);
+    return LT_OK;
+}
+
+/* ---- running -------------------------------------------------------------------------------------------- */
+
+static void store_destroy(void *opaque)
+{
+    store_state *state = opaque;
+    if (!state) return;
+    lt_cache_close(state->cache);
+    free(state);
+}
+
+static lt_status store_create(void **out, const lt_setup *setup, const char **numeric_class, lt_err *err)
+{
+    const store_config *config = setup->config;
+    store_state *state = calloc(1, sizeof *state);
+    if (!state) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    state->setup = setup;
+    lt_status status = lt_cache_open(&state->cache, setup->cache, true, config->cache_size, err);
+    if (status) {
+        store_destroy(state);
+        return status;
+    }
+    *numeric_class = "";
+    *out = state;
+    return LT_OK;
+}
+
+static lt_cache_picture picture_of(const lt_stream *s)
+{
+    const Lt__Wire__Picture *p = s->picture;
+    if (!p) return (lt_cache_picture){.sample_aspect_num = 1, .sample_aspect_den = 1};
+    return (lt_cache_picture){(int32_t)p->width,
+                              (int32_t)p->height,
+                              (int32_t)p->sample_aspect_num,
+                              (int32_t)p->sample_aspect_den,
+                              p->rotation,
+                              (int32_t)p->primaries,
+                              (int32_t)p->transfer,
+                              (int32_t)p->matrix,
+                              (int32_t)p->range};
+}
+
+/* What the cache is told where the producer has not told it. Text is the stream's. */
+static lt_cache_clip record_of(const lt_stream *in)
+{
+    return (lt_cache_clip){.clip = in->name,
+                           .digest = in->digest,
+                           .n_frames = (int64_t)in->n_frames,
+                           .chunk = (int32_t)in->chunk,
+                           .dtype = (lt_dtype)(in->dtype - 1),
+                           .channels = (int32_t)in->channels,
+                           .height = (int32_t)in->height,
+                           .width = (int32_t)in->width,
+                           .scaling_factor = in->scaling_factor,
+                           .factor = (int32_t)in->factor,
+                           .source = in->source,
+                           .fingerprint = in->fingerprint,
+                           .caption = in->caption,
+                           .time_base_num = (int32_t)in->time_base_num,
+                           .time_base_den = (int32_t)in->time_base_den,
+                           .pts_delta = in->n_pts_delta == in->n_frames ? in->pts_delta : NULL,
+                           .last_duration = in->last_duration,
+                           .picture = picture_of(in),
+                           .numeric_class = in->numeric_class};
+}
+
+/* Chunks from the start on that are there already. */
+static lt_status count_present(store_state *state, const lt_cache_clip *record, uint64_t n_units,
+                               uint64_t *present, lt_err *err)
+{
+    lt_status status = LT_OK;
+    lt_cache_summary summary;
+    lt_err none;
+    bool there = true;
+    *present = 0;
+    if (lt_cache_look(state->cache, record->clip, record->digest, &summary, &none) != LT_OK) return LT_OK;
+    if (summary.state == LT_CACHE_COMPLETE) {
+        *present = n_units;
+        return LT_OK;
+    }
+    while (*present < n_units && there && !status) {
+        status = lt_cache_has(state->cache, record->clip, record->digest, (int64_t)*present * record->chunk,
+                              &there, err);
+        *present += there && !status;
+    }
+    return status;
+}
+
+static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
+{
+    store_state *state = opaque;
+    const lt_stream *in = clip->inputs[0];
+    lt_status status = check_input(in, err);
+    if (status) return status;
+    store_clip *c = calloc(1, sizeof *c);
+    if (c) c->values = malloc(chunk_bytes(in));
+    if (!c || !c->values) {
+        free(c);
+        return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
+    }
+    c->record = record_of(in);
+    clip->n_units = in->n_units;
+    clip->state = c;
+    status = count_present(state, &c->record, clip->n_units, &clip->first_unit, err);
+    if (!status) return LT_OK;
+    free(c->values);
+    free(c);
+    clip->state = NULL;
+    return status;
+}
+
+/* [n,h,w,C] of elements of `size` bytes -> [n,C,h,w]. */
+static void channels_first(const lt_cache_clip *r, const void *from, void *to, int64_t n)
+{
+    int64_t plane = (int64_t)r->height * r->width, size = (int64_t)lt_dtype_bytes(r->dtype);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t ch = 0; ch < r->channels; ch++) {
+            const char *a = (const char *)from + (i * plane * r->channels + ch) * size;
+            char *b = (char *)to + (i * r->channels + ch) * plane * size;
+            for (int64_t p = 0; p < plane; p++, a += r->channels * size, b += size)
+                memcpy(b, a, (size_t)size);
+        }
+}
+
+static void find_side(store_clip *c, const lt_stream *in)
+{
+    c->record.side_path = NULL;
+    if (!*in->side_path) return;
+    if (access(in->side_path, R_OK) == 0)
+        c->record.side_path = in->side_path;
+    else if (!c->side_missed)
+        lt_log(LT_LOG_WARN,
+               "clip %s: %s is not here; the cache keeps the clip without its sound and subtitles", in->name,
+               in->side_path);
+    c->side_missed = !c->record.side_path;
+}
+
+static lt_status store_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
+                               lt_payload *output, lt_err *err)
+{
+    store_state *state = opaque;
+    store_clip *c = clip->state;
+    const lt_stream *in = clip->inputs[0];
+    const lt_span *span = &inputs[0]->spans[0];
+    int64_t first = (int64_t)unit * c->record.chunk,
+            n = LT_MIN((int64_t)c->record.chunk, c->record.n_frames - first);
+    size_t bytes = (size_t)n * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
+    bool there = false;
+    if (lt_stage_stopping()) return LT_END;
+    if (inputs[0]->n_spans != 1 || span->first != (uint64_t)first || span->count != (uint64_t)n ||
+        span->dtype != in->dtype || span->bytes != bytes)
+        return lt_fail(err, LT_E_FORMAT,
+                       "clip %s: the chunk at frame %" PRId64 " is not %" PRId64 " frames of latents",
+                       in->name, first, n);
+    lt_status status = lt_cache_has(state->cache, c->record.clip, c->record.digest, first, &there, err);
+    if (!status && !there) {
+        channels_first(&c->record, span->data, c->values, n);
+        find_side(c, in);
+        status = lt_cache_put(state->cache, &c->record, first, c->values, NULL, NULL, err);
+    }
+    if (!status) lt_stage_safe(clip, unit + 1);
+    return status;
+}
+
+static lt_status store_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
+                                   lt_err *err)
+{
+    store_state *state = opaque;
+    store_clip *c = clip->state;
+    lt_status status = LT_OK;
+    lt_cache_summary summary;
+    *result = NULL;
+    if (c && complete) {
+        status = lt_cache_look(state->cache, c->record.clip, c->record.digest, &summary, err);
+        if (!status && summary.state != LT_CACHE_COMPLETE)
+            status = lt_fail(err, LT_E_INTERNAL,
+                             "clip %s is not complete in the cache, though all of it came", c->record.clip);
+    }
+    if (c && clip->given_up) {
+        lt_err ignored;
+        if (lt_cache_fail(state->cache, &c->record, clip->given_up, &ignored))
+            lt_log(LT_LOG_WARN, "%s", ignored.text);
+    }
+    if (c) free(c->values);
+    free(c);
+    clip->state = NULL;
+    return status;
+}
+
+static const lt_port inputs[] = {{"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS, "what is to be kept"}};
+
+const lt_stage lt_store_stage = {
+    .kind = "store",
+    .help = "Takes latents until they are durable in the graph's cache: the end of a graph that makes no "
+            "video. What "
+            "another stage has put there is not written twice.",
+    .inputs = inputs,
+    .n_inputs = 1,
+    .options = options,
+    .n_options = (int)LT_COUNT(options),
+    .config_bytes = sizeof(store_config),
+    .clips_ahead = 3,
+    .plan = store_plan,
+    .create = store_create,
+    .destroy = store_destroy,
+    .open_clip = store_open_clip,
+    .process = store_process,
+    .finish_clip = store_finish_clip,
+};
