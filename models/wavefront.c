@@ -213,6 +213,18 @@ int64_t lt_wavefront_entered(const lt_wavefront *w)
     return w->entered;
 }
 
+int64_t lt_wavefront_released(const lt_wavefront *w)
+{
+    return w->released;
+}
+
+void lt_wavefront_reset(lt_wavefront *w)
+{
+    memset(w->next, 0, (size_t)w->p.steps * sizeof *w->next);
+    w->cursor = 0;
+    w->released = w->entered = 0;
+}
+
 int64_t lt_wavefront_held(const lt_wavefront *w)
 {
     return w->entered - w->released;

@@ -81,6 +81,10 @@ int64_t lt_wavefront_entered(const lt_wavefront *wavefront);
 lt_status lt_wavefront_read(const lt_wavefront *wavefront, int64_t first, int64_t n, float *x, lt_err *err);
 /* Frames below `end`, all finished, are not needed any more. */
 void lt_wavefront_release(lt_wavefront *wavefront, int64_t end);
+/* Frames below this were released. */
+int64_t lt_wavefront_released(const lt_wavefront *wavefront);
+/* Back to the beginning. */
+void lt_wavefront_reset(lt_wavefront *wavefront);
 /* Frames that are held. */
 int64_t lt_wavefront_held(const lt_wavefront *wavefront);
 

@@ -58,7 +58,7 @@ static void take_stop(rt *rt, const Lt__Wire__Stop *stop)
 void rt_peer(rt *rt, const Lt__Wire__Peer *peer)
 {
     for (int port = 0; port < rt->stage->n_inputs; port++) {
-        if (strcmp(rt->inputs[port].edge, peer->edge)) continue;
+        if (!rt->inputs[port].edge || strcmp(rt->inputs[port].edge, peer->edge)) continue;
         rt_input_peer(rt, port, peer);
         return;
     }
