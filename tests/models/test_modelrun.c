@@ -130,6 +130,54 @@ static void text_encoders(void **state)
     complains("no text encoder");
 }
 
+static void run_denoiser(const char *options, const char *model, const char *name)
+{
+    int code = run("%s --in %s/denoiser/%s.safetensors --out %s --threads 2 %s", in_folder("%s", model),
+                   LT_FIXTURES, name, in_folder("out.safetensors"), options);
+    if (code != 0) fail_msg("modelrun ended with %d: %s", code, said);
+}
+
+/* The fixture keeps the timestep and the size beside its tensors. */
+static void write_unet_inputs(void)
+{
+    fixture f = fixture_open("denoiser/sdxl3d_lite");
+    lt_err err = {0};
+    float step = (float)atof(lt_safetensors_metadata(f.file, "timestep")),
+          height = (float)atof(lt_safetensors_metadata(f.file, "height")),
+          width = (float)atof(lt_safetensors_metadata(f.file, "width")),
+          ids[] = {height, width, 0, 0, height, width};
+    lt_named_tensor tensors[5] = {
+        {"sample", LT_NONE}, {"encoder_hidden_states", LT_NONE}, {"add_text_embeds", LT_NONE}};
+    for (int i = 0; i < 3; i++) tensors[i].tensor = fixture_raw(&f, tensors[i].name);
+    tensors[3] = (lt_named_tensor){"timestep", {.data = &step, .dtype = LT_F32, .rank = 1, .shape = {1}}};
+    tensors[4] = (lt_named_tensor){"add_time_id", {.data = ids, .dtype = LT_F32, .rank = 1, .shape = {6}}};
+    must(lt_safetensors_write(in_folder("unet.safetensors"), tensors, 5, NULL, 0, &err), &err);
+    fixture_close(&f);
+}
+
+static void denoisers(void **state)
+{
+    run_denoiser("--part transformer", "video_dit_v2", "video_dit_v2");
+    compare("transformer, VideoDiT v2", "denoiser/video_dit_v2", "sample", "sample", 1e-5);
+    run_denoiser("--part transformer --device ref", "pixart_512", "pixart_512");
+    compare("transformer, PixArt, ref", "denoiser/pixart_512", "sample", "sample", 1e-6);
+    run_denoiser("--part transformer --dtype bf16", "pixart_1024", "pixart_1024");
+    compare("transformer, PixArt 1024, bf16", "denoiser/pixart_1024", "sample", "sample", 3e-2);
+    write_unet_inputs();
+    int code = run("%s --in %s --out %s --threads 2 --part unet", in_folder("sdxl3d_lite"),
+                   in_folder("unet.safetensors"), in_folder("out.safetensors"));
+    if (code != 0) fail_msg("modelrun ended with %d: %s", code, said);
+    compare("unet", "denoiser/sdxl3d_lite", "sample", "prediction", 1e-5);
+    assert_int_equal(run("%s --in %s/denoiser/video_dit_v2.safetensors --out %s --part transformer",
+                         in_folder("kl"), LT_FIXTURES, in_folder("out.safetensors")),
+                     1);
+    complains("looks like a VAE");
+    assert_int_equal(run("%s --in %s/denoiser/video_dit_v1.safetensors --out %s --part transformer",
+                         in_folder("video_dit_v2"), LT_FIXTURES, in_folder("out.safetensors")),
+                     1);
+    complains("text_emb is f32[2,40]; wanted floats of rank 3");
+}
+
 static void failures(void **state)
 {
     const char *in = LT_FIXTURES "/vae/kl_encode.safetensors";
@@ -166,8 +214,14 @@ int main(void)
         snprintf(name, sizeof(name), "text/%s", encoders[i]);
         synthetic_write(name, in_folder("%s", encoders[i]), &(synthetic){.stem = "model"});
     }
+    static const char *const denoisers_of[] = {"video_dit_v2", "pixart_512", "pixart_1024", "sdxl3d_lite"};
+    for (size_t i = 0; i < LT_COUNT(denoisers_of); i++) {
+        char name[64];
+        snprintf(name, sizeof(name), "denoiser/%s", denoisers_of[i]);
+        synthetic_write(name, in_folder("%s", denoisers_of[i]), &(synthetic){0});
+    }
     const struct CMUnitTest tests[] = {cmocka_unit_test(against_fixtures), cmocka_unit_test(text_encoders),
-                                       cmocka_unit_test(failures)};
+                                       cmocka_unit_test(denoisers), cmocka_unit_test(failures)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();
     return failed;
