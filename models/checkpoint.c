@@ -18,6 +18,8 @@ static const char *const candidates[] = {
     "model.safetensors",
     "model.safetensors.index.json",
     "model.fp16.safetensors",
+    "model.safetensors.index.fp16.json",
+    "model.fp16.safetensors.index.json",
 };
 
 enum { MAX_JSON_BYTES = 64 << 20 };

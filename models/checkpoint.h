@@ -21,7 +21,8 @@ typedef struct lt_parameter {
 
 /* Open `path`:
  *   a folder        config.json where there is one, and the first of: diffusion_pytorch_model.safetensors, its index
- *                   (.safetensors.index.json, shards beside it), the .fp16 forms of both, model.safetensors, its index
+ *                   (.safetensors.index.json, shards beside it), the .fp16 forms of both, model.safetensors, its index,
+ *                   the .fp16 forms of both
  *   *.index.json    the shards it names
  *   any other file  one safetensors file
  * E_NOT_FOUND naming what was looked for, E_FORMAT, E_IO. */

@@ -4,7 +4,6 @@
 #include "models/text_parts.h"
 
 #include <math.h>
-#include <string.h>
 
 /* What is added to the scores of padded keys: nothing is left of a score beside it, and it is still finite when a backend
  * multiplies it, so that a row without any key has the mean of all values, as in transformers. */
@@ -87,15 +86,6 @@ int text_bucket(int relative, int buckets, int max_distance)
     return bucket + (relative > 0 ? half : 0);
 }
 
-/* Element i of a tensor of a file, at whatever address it lies. */
-static float value_at(const lt_tensor *t, int64_t i)
-{
-    double value = 0;
-    size_t size = lt_dtype_bytes(t->dtype);
-    memcpy(&value, (const char *)t->data + (size_t)i * size, size);
-    return (float)lt_load_f64(&value, t->dtype, 0);
-}
-
 /* The table's values by head and distance, f32 [heads, 2 L - 1], key - query = -(L - 1) first. */
 static lt_tensor distance_bias(lt_context *c, const lt_text_encoder *e, int64_t length)
 {
@@ -106,7 +96,8 @@ static lt_tensor distance_bias(lt_context *c, const lt_text_encoder *e, int64_t 
     for (int64_t i = 0; i < 2 * length - 1; i++) {
         int64_t row = text_bucket((int)(i - length + 1), a->buckets, a->max_distance);
         for (int head = 0; head < a->heads; head++)
-            ((float *)bias.data)[head * (2 * length - 1) + i] = value_at(table, row * a->heads + head);
+            ((float *)bias.data)[head * (2 * length - 1) + i] =
+                (float)lt_load_f64(table->data, table->dtype, row * a->heads + head);
     }
     return bias;
 }

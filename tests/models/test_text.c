@@ -307,6 +307,22 @@ static void other_files(void **state)
     }
 }
 
+/* Shards in halves, under either name of their index. */
+static void half_shards(void **state)
+{
+    static const char *const names[] = {"model.safetensors.index.fp16.json",
+                                        "model.fp16.safetensors.index.json"};
+    const text_case t = {"t5_f16", "", "last_hidden_state", 0, true, false};
+    for (size_t i = 0; i < LT_COUNT(names); i++) {
+        const char *folder = in_folder("halves_%zu", i);
+        synthetic_write("text/t5", folder, &(synthetic){.stem = "model", .n_shards = 2, .dtype = LT_F16});
+        assert_int_equal(rename(in_folder("halves_%zu/model.safetensors.index.json", i),
+                                in_folder("halves_%zu/%s", i, names[i])),
+                         0);
+        run(&t, folder, LT_TEXT_FIRST, "cpu", LT_F32, F32_BOUND);
+    }
+}
+
 /* A pipeline's folder with two encoders. */
 static void pipeline_folder(void **state)
 {
@@ -613,6 +629,7 @@ int main(void)
         cmocka_unit_test(same_bytes),
         cmocka_unit_test(packed_weights_go),
         cmocka_unit_test(other_files),
+        cmocka_unit_test(half_shards),
         cmocka_unit_test(pipeline_folder),
         cmocka_unit_test(single_file_sdxl),
         cmocka_unit_test(files_that_do_not_fit),
