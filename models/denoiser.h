@@ -50,7 +50,8 @@ typedef struct lt_denoiser_info {
  * kind that is wanted, such as PIXART_VIDEO from a PixArt picture model, whose patch tensors are then left at zero and
  * named in *note (at most note_bytes; may be NULL).
  * numerics: AUTO follows lite-sora for its names, diffusers otherwise.
- * Errors as lt_vae_open (models/vae.h); a checkpoint of another network is E_UNSUPPORTED and says which one it looks like. */
+ * Errors as lt_vae_open (models/vae.h); a checkpoint of another network is E_UNSUPPORTED and says which one it looks like;
+ * a .ckpt of training has to go through tools/to_safetensors first, and that is said. */
 lt_status lt_denoiser_open(lt_denoiser **denoiser, const char *path, lt_denoiser_kind as,
                            lt_numerics numerics, char *note, size_t note_bytes, lt_err *err);
 /* context: the one that packed the weights, or NULL where no context has run it. Takes NULL. */

@@ -514,6 +514,8 @@ static void wrong_files(void **state)
     expect_refused(in_folder("video"), LT_DENOISER_PIXART, LT_E_UNSUPPORTED, "looks like PixartVideoDiT");
     expect_refused(in_folder("nowhere"), LT_DENOISER_N_KINDS, LT_E_NOT_FOUND, "no model");
 
+    expect_refused("last.ckpt", LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "tools/to_safetensors");
+
     synthetic_write("denoiser/video_dit_v2", in_folder("less"),
                     &(synthetic){.omit = {"blocks.1.blockC.ff.proj_in.bias"}, .add = {"blocks.1.extra"}});
     expect_refused(in_folder("less"), LT_DENOISER_N_KINDS, LT_E_MISMATCH,
