@@ -46,7 +46,7 @@ static const lt_option options[] = {
      false},
     {"transition", LT_OPT_SECONDS, AT(transition), "1", 0, 1e6, NULL, NULL,
      "how long a prompt of the timeline takes to replace the one before", false},
-    {"spacing", LT_OPT_ENUM, AT(spacing), "auto", 0, 0, "auto|lite-sora|leading|trailing", NULL,
+    {"spacing", LT_OPT_ENUM, AT(spacing), "auto", 0, 0, "auto|lite-sora|leading|trailing|linspace", NULL,
      "of timesteps; auto: the scheduler's file, else lite-sora's", false},
     {"prediction", LT_OPT_ENUM, AT(prediction), "auto", 0, 0, "auto|noise|v", NULL,
      "what the network predicts; auto: the scheduler's file, else noise", false},

@@ -306,7 +306,7 @@ static double count_passes(const lt_denoise_model *m, const lt_denoise_geometry 
 
 static void add_notes(const lt_denoise_model *m, const lt_denoise_geometry *g, lt_plan *plan)
 {
-    static const char *const spacings[] = {"lite-sora", "leading", "trailing"};
+    static const char *const spacings[] = {"lite-sora", "leading", "trailing", "linspace"};
     int64_t windows = lt_wavefront_n_windows(&g->waves), live = lt_wavefront_live(&g->waves);
     if (windows == 1)
         lt_plan_note(plan, "%s: the whole sequence of %" PRId64 " frames, %dx%d, at once", m->info->name,
