@@ -1,0 +1,310 @@
+"""From prompts to a playable file through every process: the graphs in examples/ on tiny models with random weights.
+
+    tests/pipeline/text_to_video.py [NAME...]         LT_SEED=N repeats one sequence of kills
+    tests/pipeline/text_to_video.py two_thousand_windows      minutes long, not in the suite
+"""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures"))
+from harness import BIN, MODEL, ROOT, Run, main, narrow_model, need_model, run, sha256, stage_pids  # noqa: E402
+import tiny_models  # noqa: E402
+
+SEED = int(os.environ.get("LT_SEED", "20240601"))
+TINY = pathlib.Path(tempfile.gettempdir())
+SIZE, WIDE = "64x48", 64
+
+
+def tiny(family):
+    """The folder of a family's models, made once a run."""
+    folder = TINY / family
+    if not folder.exists():
+        tiny_models.FAMILIES[family](folder)
+    return folder
+
+
+def vae():
+    """A VAE as wide as a test needs."""
+    folder = TINY / "vae"
+    return folder if folder.exists() else narrow_model(folder)
+
+
+def sets(values):
+    """{"stage.option": value} as arguments; text is quoted, so that TOML takes it as it is."""
+    quoted = {key: json.dumps(str(value)) if isinstance(value, (str, pathlib.Path)) else json.dumps(value) for key, value in values.items()}
+    return [argument for key, value in quoted.items() for argument in ("--set", f"{key}={value}")]
+
+
+def stage(**values):
+    return {f"stage.{name}.{option}": value for name, options in values.items() for option, value in options.items()}
+
+
+def frames_of(path):
+    text = subprocess.run(["ffprobe", "-loglevel", "error", "-count_frames", "-select_streams", "v:0", "-show_entries",
+                           "stream=nb_read_frames,width,height", "-of", "json", path], stdout=subprocess.PIPE, check=True).stdout
+    stream = json.loads(text)["streams"][0]
+    return int(stream["nb_read_frames"]), stream["width"], stream["height"]
+
+
+def video_dit(folder, output, **denoise):
+    """Overrides of the long graph for the tiny VideoDiT v2: 48 frames in windows of 8."""
+    family = tiny("latent-dit")
+    options = dict(model=family / "denoising_model" / "model.safetensors", size=SIZE, frames=48, window=8, stride=4, steps=4, transition=0.4)
+    timeline = [{"at": 0, "text": "red bird"}, {"at": 0.9, "text": "blue sky at night"}]
+    return {"graph.cache": folder / "cache",
+            **stage(prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder"), denoise={**options, **denoise},
+                    vae_decode=dict(model=vae(), window=8, stride=6), write=dict(output=output, segment=16)),
+            "stage.prompt.prompts": timeline}
+
+
+LONG = ROOT / "examples" / "text-to-long-video.toml"
+
+
+# ---- every graph plays
+
+
+def play(folder, name, expected, values, output=None):
+    output = output or folder / f"{name}.mp4"
+    run(ROOT / "examples" / f"{name}.toml", *sets({**values, "stage.write.output": output}))
+    assert frames_of(output) == expected, f"{name}: {frames_of(output)}, expected {expected}"
+    return output
+
+
+def every_network_plays(folder):
+    pixels, latents, pixart, sdxl = tiny("pixel-dit"), tiny("latent-dit"), tiny("pixart"), tiny("sdxl")
+    decode = dict(model=vae())
+    text = dict(model=latents / "text_encoder", tokenizer=latents / "text_encoder")
+    network = latents / "denoising_model" / "model.safetensors"
+    play(folder, "pixel-dit", (9, 24, 24), stage(
+        prompt=dict(model=pixels / "text_encoder", tokenizer=pixels / "text_encoder"),
+        denoise=dict(model=pixels / "denoising_model" / "model.safetensors", size="24x24", frames=9, steps=3)))
+    play(folder, "latent-dit", (12, 64, 48), stage(prompt=text, vae_decode=decode, denoise=dict(model=network, size=SIZE, frames=12, steps=3)))
+    play(folder, "pixart-video", (9, 64, 48), stage(
+        prompt=dict(model=pixart), vae_decode=decode,
+        denoise=dict(model=pixart / "denoising_model" / "model.safetensors", size=SIZE, frames=9, steps=3)))
+    play(folder, "sdxl-3d", (8, 64, 48), stage(
+        prompt=dict(model=sdxl, tokenizer=sdxl / "tokenizer", tokenizer_2=sdxl / "tokenizer_2"), vae_decode=decode,
+        denoise=dict(model=sdxl / "unet", size=SIZE, frames=8, steps=3)))
+
+
+def a_picture_is_a_clip_of_one_frame(folder):
+    pixart = tiny("pixart")
+    play(folder, "pixart-video", (1, 64, 48), stage(
+        prompt=dict(model=pixart), vae_decode=dict(model=vae()),
+        denoise=dict(model=pixart / "transformer", size=SIZE, frames=1, steps=3)))
+
+
+def video_to_video(folder):
+    """Little strength keeps the video, all of it forgets it."""
+    family = tiny("latent-dit")
+    results = {}
+    for strength in (0.01, 1.0):
+        results[strength] = play(folder, "video-to-video", (30, 64, 48), {"graph.cache": folder / "cache", **stage(
+            read=dict(input="lavfi:testsrc2=size=64x48:rate=24:duration=1.25", size=SIZE), vae_encode=dict(model=MODEL),
+            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder"), vae_decode=dict(model=MODEL),
+            denoise=dict(model=family / "denoising_model" / "model.safetensors", window=8, steps=4, strength=strength))},
+            folder / f"{strength}.mp4")
+    source = folder / "source.mkv"
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=1.25", "-c:v",
+                    "ffv1", source], check=True)
+    psnr = {}
+    for strength, path in results.items():
+        text = subprocess.run([BIN / "compare", source, path, "--json"], stdout=subprocess.PIPE, check=True).stdout
+        psnr[strength] = json.loads(text.decode().splitlines()[-1])["video"]["global"]
+    assert psnr[0.01] > psnr[1.0] + 3, psnr
+
+
+# ---- what must not change a byte
+
+
+def same_bytes_however_it_is_run(folder):
+    hashes = {}
+    for name, values in {
+        "memory": {},
+        "tcp": {"graph.transport": "tcp"},
+        "replicas": {"stage.vae_decode.replicas": 2, "stage.vae_decode.window": 8},
+        "one-thread": {"graph.threads": 1},
+    }.items():
+        output = folder / f"{name}.mp4"
+        run(LONG, *sets({**video_dit(folder / name, output), **values}))
+        hashes[name] = sha256(output)
+    assert len(set(hashes.values())) == 1, hashes
+    other = folder / "other.mp4"
+    run(LONG, *sets(video_dit(folder / "other", other, seed=1)))
+    assert sha256(other) != hashes["memory"], "another seed made the same video"
+
+
+def kills_do_not_show(folder):
+    """kill -9 of text_encode, denoise, their neighbours and the orchestrator, at seeded moments."""
+    expected, rng, kills = folder / "expected.mp4", random.Random(f"{SEED}/text"), {}
+    heavy = dict(steps=6, frames=96)
+    run(LONG, *sets(video_dit(folder / "expected", expected, **heavy)))
+    for name, n_kills, own_cache in (("stages", 8, False), ("run-folder", 4, True)):
+        output, done = folder / f"{name}.mp4", 0
+        values = video_dit(folder / name, output, **heavy)
+        graph = LONG
+        if own_cache:
+            graph = folder / "no-cache.toml"
+            graph.write_text(LONG.read_text().replace('cache = "cache"', ""))
+            values.pop("graph.cache")
+        going = Run(graph, *sets(values), log=folder / f"{name}.log")
+        while going.running() and done < n_kills:
+            time.sleep(rng.uniform(0.02, 0.35))
+            program = going.kill_stage(rng, only="stage-denoise" if rng.random() < 0.6 else None)
+            if program:
+                done += 1
+                kills[program] = kills.get(program, 0) + 1
+        code = going.wait()
+        assert code == 0, f"seed {SEED}: exit code {code} after {done} kills:\n{going.text()[-2000:]}"
+        assert sha256(output) == sha256(expected), f"seed {SEED}: {name} differs after {done} kills"
+    output, attempts = folder / "orchestrator.mp4", 0
+    values = video_dit(folder / "orchestrator", output, **heavy)
+    while True:
+        attempts += 1
+        going = Run(LONG, *sets(values), log=folder / "orchestrator.log")
+        end = time.monotonic() + (rng.uniform(0.6, 1.6) if attempts < 5 else 120)
+        while going.running() and time.monotonic() < end:
+            time.sleep(0.02)
+        if not going.running():
+            break
+        os.kill(going.pid, signal.SIGKILL)
+        going.process.wait()
+        kills["orchestrator"] = kills.get("orchestrator", 0) + 1
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline and any("denoise" in p for p in stage_pids(1).values()):
+            time.sleep(0.02)
+    assert going.wait() == 0, going.text()[-2000:]
+    assert sha256(output) == sha256(expected), f"seed {SEED}: differs after kills of the orchestrator"
+    print(f"  kills: {kills}")
+    assert kills.get("stage-denoise", 0) >= 4 and kills.get("orchestrator", 0) >= 1, kills
+
+
+def equal_texts_are_encoded_once(folder):
+    """Twice the same prompt, and the empty negative one: two embeddings in the cache, which Python's tools can read."""
+    output = folder / "a.mp4"
+    values = video_dit(folder, output, frames=12, cfg_scale=3.0)
+    values["stage.prompt.prompts"] = [{"at": 0, "text": "red bird"}, {"at": 0.2, "text": "red bird"}]
+    run(LONG, *sets(values))
+    stat = json.loads(subprocess.run([BIN / "latents", "stat", folder / "cache", "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    before = stat["last_transaction"]
+    subprocess.run([BIN / "latents", "verify", folder / "cache"], check=True, stdout=subprocess.DEVNULL)
+    raw = (folder / "cache" / "data.mdb").read_bytes()
+    assert raw.count(b'"n_tokens"') >= 2
+    run(LONG, *sets({**values, "stage.write.output": folder / "b.mp4"}))
+    stat = json.loads(subprocess.run([BIN / "latents", "stat", folder / "cache", "--json"], stdout=subprocess.PIPE, check=True).stdout)
+    assert stat["last_transaction"] == before, "something that was cached was written again"
+    assert sha256(output) == sha256(folder / "b.mp4")
+
+
+def prompts_along_the_timeline_are_heard(folder):
+    """A video with a second prompt differs from one without where the second has come in, not where it is far away."""
+    hashes = {}
+    for name, timeline in {"one": [{"at": 0, "text": "red bird"}], "two": [{"at": 0, "text": "red bird"}, {"at": 1.5, "text": "sunset"}]}.items():
+        values = video_dit(folder / name, folder / f"{name}.mp4", frames=48, steps=2, transition=0.2)
+        values["stage.prompt.prompts"] = timeline
+        run(LONG, *sets(values))
+        text = subprocess.run(["ffmpeg", "-loglevel", "error", "-i", folder / f"{name}.mp4", "-f", "framemd5", "-"], stdout=subprocess.PIPE,
+                              check=True).stdout.decode()
+        hashes[name] = [line.split()[-1] for line in text.splitlines() if not line.startswith("#")]
+    assert len(hashes["one"]) == 48
+    assert hashes["one"][:16] == hashes["two"][:16], "the second prompt is heard before its time"
+    assert hashes["one"][40:] != hashes["two"][40:], "the second prompt is not heard"
+
+
+# ---- what it must withstand
+
+
+def refused(folder, values, *words):
+    text = run(LONG, *sets({**video_dit(folder, folder / "no.mp4"), **values}), expect=2 if "expect2" in words else 1)
+    for word in words:
+        assert word in text, f"\"{word}\" is not in:\n{text}"
+    assert not (folder / "no.mp4").exists()
+
+
+def odd_prompts(folder):
+    long = " ".join(["ocean"] * 17000)
+    assert len(long) > 100000
+    for name, text in {"empty": "", "long": long, "scripts": "\u2600\ufe0f \u6d77 \u043c\u043e\u0440\u0435"}.items():
+        values = video_dit(folder / name, folder / f"{name}.mp4", frames=8, steps=1)
+        values["stage.prompt.prompts"] = [{"at": 0, "text": text}]
+        run(LONG, *sets(values))
+    family = tiny("latent-dit")
+    plain = {"stage.prompt.prompts": "", "stage.prompt.model": family / "text_encoder"}
+    arguments = sets({**video_dit(folder, folder / "no.mp4"), **plain}) + ["--set", b"stage.prompt.prompt=\xff\xfe bird"]
+    finished = subprocess.run([BIN / "orchestrator", "run", LONG, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    assert finished.returncode != 0 and b"UTF-8" in finished.stdout, finished.stdout
+
+
+def what_the_network_cannot_take(folder):
+    refused(folder, {"stage.denoise.size": "64x40"}, "height", "multiples of", "24")
+    refused(folder, {"stage.denoise.window": 7}, "multiples of 2")
+    refused(folder, {"stage.denoise.model": tiny("pixart") / "denoising_model" / "model.safetensors"}, "20", "text encoder")
+    refused(folder, {"stage.denoise.model": tiny("latent-dit") / "text_encoder" / "model.safetensors"}, "CLIP text encoder")
+    refused(folder, {"stage.denoise.memory": "1M"}, "memory")
+    refused(folder, {"stage.prompt.prompts": [{"at": 1, "text": "late"}]}, "must begin at 0")
+    refused(folder, {"stage.prompt.prompts": [{"at": 0, "txt": "?"}]}, "entry 1 of prompts")
+
+
+def nan_writes_nothing(folder):
+    """Weights that blow up at a step: the run ends and says where."""
+    family = tiny("latent-dit")
+    raw = bytearray((family / "denoising_model" / "model.safetensors").read_bytes())
+    length = struct.unpack("<Q", raw[:8])[0]
+    header = json.loads(raw[8 : 8 + length])
+    name = "denoising_model.unpatchify.conv_out.weight"
+    begin, end = header[name]["data_offsets"]
+    raw[8 + length + begin : 8 + length + end] = struct.pack("<f", 3e38) * ((end - begin) // 4)
+    (folder / "wild.safetensors").write_bytes(raw)
+    refused(folder, {"stage.denoise.model": folder / "wild.safetensors"}, "step ", "window ", "not finite", "prediction for prompt")
+
+
+# ---- memory and time
+
+
+def peaks(folder, frames, steps, timeout):
+    """Peak and planned bytes of the stages, and seconds until the first latents."""
+    name = str(frames)
+    output = folder / f"{name}.mp4"
+    values = video_dit(folder / name, output, frames=frames, steps=steps)
+    values["stage.vae_decode.window"] = values["stage.vae_decode.stride"] = 8
+    run(LONG, *sets(values), timeout=timeout)
+    stages = json.loads((folder / f"{name}.mp4.longtake" / "report.json").read_text())["stages"]
+    return {stage["name"]: (stage["peak_bytes"], stage["planned_bytes"]) for stage in stages}
+
+
+def compare_lengths(folder, short, long, steps, timeout):
+    few, many = peaks(folder, short, steps, timeout), peaks(folder, long, steps, timeout)
+    mib = 1 << 20
+    for name in ("prompt", "denoise"):
+        print(f"  {name}: {few[name][0] / mib:.1f} MiB for {short} frames, {many[name][0] / mib:.1f} for {long}, {many[name][1] / mib:.1f} planned")
+        assert many[name][0] <= 1.05 * few[name][0] + mib / 4, f"{name} grew from {few[name][0]} to {many[name][0]} bytes"
+        assert many[name][0] <= many[name][1], f"{name} used {many[name][0]} bytes, {many[name][1]} were planned"
+
+
+def memory_does_not_grow_with_length(folder):
+    compare_lengths(folder, 100, 500, 3, 120)
+
+
+def two_thousand_windows(folder):
+    """100 and 2,000 windows; not in the suite."""
+    compare_lengths(folder, 404, 8004, 5, 1800)
+
+
+if __name__ == "__main__":
+    need_model()
+    tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, same_bytes_however_it_is_run, kills_do_not_show,
+             equal_texts_are_encoded_once, prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take,
+             nan_writes_nothing, memory_does_not_grow_with_length]
+    with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
+        TINY = pathlib.Path(models)
+        main(tests + [two_thousand_windows] if "two_thousand_windows" in sys.argv else tests)
