@@ -21,7 +21,7 @@ static lt_parameter *next(builder *b, lt_weight *weight, int rank, const int64_t
 {
     lt_parameter *p = &b->list[b->n++];
     *p = (lt_parameter){.rank = rank, .required = true, .weight = weight};
-    memcpy(p->shape, shape, sizeof(*shape) * (size_t)rank);
+    for (int i = 0; i < rank; i++) p->shape[i] = shape[i];
     return p;
 }
 
