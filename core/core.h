@@ -95,6 +95,19 @@ void lt_log_init(const char *name, lt_log_level level);
 /* One line to standard error, written with one write(2): "HH:MM:SS.mmm name level: text". */
 void lt_log(lt_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* ---- mapped files ------------------------------------------------------------------------------------ */
+
+/* A file that is cut short while it is mapped gives a SIGBUS to whoever reads it behind its new end, as does a disk that
+ * fails. Say which memory is a mapped file, so that such an end can be told; path is borrowed until lt_mapping_end of the
+ * same start. Of more than 4,096 at a time some are not remembered. From any thread. */
+void lt_mapping_begin(const void *start, size_t bytes, const char *path);
+void lt_mapping_end(const void *start);
+
+/* For a program that reads mapped files: from now on a SIGBUS in one of them writes the line "NAME error: PATH: ..." to standard
+ * error and ends the process with LT_EXIT_PERMANENT, before a value that is not there could be used. Any other SIGBUS does
+ * what it does by default. Once, at start; name is copied. */
+void lt_mapping_watch(const char *name);
+
 /* ---- time -------------------------------------------------------------------------------------------- */
 
 /* CLOCK_MONOTONIC in nanoseconds: the only clock that decisions are taken by. */

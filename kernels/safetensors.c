@@ -216,6 +216,8 @@ static lt_status map_file(lt_safetensors *f, const char *path, lt_err *err)
         if (f->map == MAP_FAILED) {
             f->map = NULL;
             status = lt_fail_errno(err, errno, "cannot map %s", path);
+        } else {
+            lt_mapping_begin(f->map, f->map_bytes, f->label);
         }
     }
     close(fd);
@@ -251,10 +253,13 @@ fail:
 void lt_safetensors_close(lt_safetensors *f)
 {
     if (!f) return;
+    if (f->map) {
+        lt_mapping_end(f->map);
+        munmap(f->map, f->map_bytes);
+    }
     json_decref(f->header);
     free(f->entries);
     free(f->own_label);
-    if (f->map) munmap(f->map, f->map_bytes);
     free(f);
 }
 

@@ -166,6 +166,7 @@ int rt_run(const lt_stage *stage)
     rt_pool_init(&rt.pool);
     running = &rt;
     lt_log_init(stage->kind, LT_LOG_INFO);
+    lt_mapping_watch(stage->kind);
     lt_status status = rt_take_stdout(&rt.report_fd, &err);
     if (!status) status = read_boot(&rt, &control, &err);
     if (!status) name_process(&rt);

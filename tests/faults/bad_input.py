@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -157,6 +158,35 @@ def nan_weights(folder):
         return header, data
 
     refused_model(folder, change, "encoder.conv_in.weight", "NaN")
+
+
+def weights_cut_while_in_use(folder):
+    """The decoder's file is cut short after it was opened; the encoder is held back so that nothing of it was used yet."""
+    model = model_copy(folder, lambda header, data: (header, data))
+    going = Run(graph_of(folder), "--set", f"stage.vae_decode.model={model}")
+
+    def at_work(program, what="", of="cmdline"):
+        """Processes of a stage that do not plan, and in whose /proc file `of` stands `what`."""
+        found = []
+        for pid, name in going.stages().items():
+            try:
+                planning = b"--" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+                there = what in pathlib.Path(f"/proc/{pid}/{of}").read_text()
+            except OSError:  # it has ended meanwhile
+                continue
+            if name == program and there and not planning:
+                found.append(pid)
+        return found
+
+    encoders = []
+    wait_until(lambda: encoders.extend(at_work("stage-vae_encode")) or encoders, 20, "the encoder runs")
+    os.kill(encoders[0], signal.SIGSTOP)
+    wait_until(lambda: at_work("stage-vae_decode", str(model / WEIGHTS), "maps"), 20, "the decoder has opened its weights")
+    os.truncate(model / WEIGHTS, 4096)
+    os.kill(encoders[0], signal.SIGCONT)
+    code, text = going.wait(60), going.text()
+    assert code == 1, f"exit code {code}:\n{text}"
+    assert f"{model / WEIGHTS}: cut short while it was in use" in text, text
 
 
 def no_model(folder):
@@ -369,5 +399,5 @@ def send_zmq(endpoint, rng):
 if __name__ == "__main__":
     need_model()
     main([missing_video, empty_video, not_a_video, truncated_video, truncated_stream, audio_only, resolution_changes, lying_header,
-          overlapping_offsets, missing_tensors, misshapen_tensor, nan_weights, no_model, a_cycle, unknown_keys_all_at_once, wrong_kinds,
+          overlapping_offsets, missing_tensors, misshapen_tensor, nan_weights, weights_cut_while_in_use, no_model, a_cycle, unknown_keys_all_at_once, wrong_kinds,
           two_writers, not_toml, full_disk, read_only_cache, a_second_run, garbage_on_sockets])

@@ -1,13 +1,17 @@
 /* test_safetensors.c - files that are right come back as they went in; files that lie are refused, with the tensor's name. */
 #include "kernels/safetensors.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -223,13 +227,81 @@ static void test_write_errors(void **state)
     assert_null(f);
 }
 
+/* ---- files that are cut short while they are mapped -------------------------------------------------------------- */
+
+enum { BIG = 1 << 18 };
+
+/* Reads the last value of a file that has been cut to its first page. kind 0: a program that does not watch; 1: one that does;
+ * 2: one that does, in memory that is no safetensors file. Never returns. */
+static void read_cut_file(const char *path, int kind)
+{
+    lt_safetensors *f;
+    signal(SIGBUS, SIG_DFL); /* a sanitizer's own */
+    if (kind) lt_mapping_watch("reader");
+    if (lt_safetensors_open(&f, path, NULL) != LT_OK) _exit(1);
+    int fd = open(path, O_RDONLY);
+    const volatile float *value = (const float *)lt_safetensors_at(f, 0, NULL).data + BIG - 1;
+    if (kind == 2) value = mmap(NULL, 2 * BIG, PROT_READ, MAP_SHARED, fd, 0);
+    if (truncate(path, 4096) != 0) _exit(1);
+    float seen = kind == 2 ? value[BIG / 4] : *value;
+    _exit(seen == 0 ? 2 : 3);
+}
+
+/* How a process that does so ends; what it writes to standard error in text. */
+static int end_of(const char *path, int kind, char *text, size_t text_bytes)
+{
+    lt_err err = {0};
+    int pipes[2], status;
+    lt_tensor t = {.dtype = LT_F32, .rank = 1, .shape = {BIG}, .data = calloc(BIG, sizeof(float))};
+    const lt_named_tensor named = {"w", t};
+    assert_int_equal(lt_safetensors_write(path, &named, 1, NULL, 0, &err), LT_OK);
+    free(t.data);
+    assert_int_equal(pipe(pipes), 0);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        dup2(pipes[1], STDERR_FILENO);
+        read_cut_file(path, kind);
+    }
+    close(pipes[1]);
+    ssize_t n = read(pipes[0], text, text_bytes - 1);
+    text[n > 0 ? n : 0] = '\0';
+    close(pipes[0]);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return status;
+}
+
+static void test_cut_while_mapped(void **state)
+{
+    char folder[] = "/tmp/longtake-cut-XXXXXX", path[64], text[512];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/w.safetensors", folder);
+    int status = end_of(path, 1, text, sizeof(text));
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == LT_EXIT_PERMANENT);
+    assert_non_null(strstr(text, "reader error: "));
+    assert_non_null(strstr(text, path));
+    assert_non_null(strstr(text, "cut short"));
+    for (int kind = 0; kind <= 2; kind += 2) {
+        status = end_of(path, kind, text, sizeof(text));
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+        assert_null(strstr(text, "cut short"));
+    }
+    unlink(path);
+    rmdir(folder);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepted),   cmocka_unit_test(test_lying_length),
-        cmocka_unit_test(test_offsets),    cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_json),       cmocka_unit_test(test_flipped_bytes),
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_write_errors),
+        cmocka_unit_test(test_accepted),
+        cmocka_unit_test(test_lying_length),
+        cmocka_unit_test(test_offsets),
+        cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_flipped_bytes),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_write_errors),
+        cmocka_unit_test(test_cut_while_mapped),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -191,6 +191,7 @@ int main(int argc, char **argv)
     const part *part = NULL;
     int code = read_arguments(&a, &part, argc, argv);
     if (code >= 0) return code;
+    lt_mapping_watch("modelrun");
     lt_err err = {0};
     results results = {0};
     lt_status status = execute(&a, part, &results, &err);
