@@ -48,7 +48,7 @@ static lt_status set_normal_texts(lt_tokenizer *t, lt_err *err)
         a->normal_text = a->text;
         a->normal_n = a->n;
         if (!a->normalized) continue;
-        lt_text normal = {0};
+        lt_buffer normal = {0};
         lt_status status = t->bpe ? bpe_normalise(a->text, a->n, &normal, err)
                                   : unigram_normalise(t->unigram, a->text, a->n, &normal, err);
         char *copy = status == LT_OK ? lt_arena_alloc(&t->arena, normal.n + 1) : NULL;
@@ -128,7 +128,7 @@ const lt_tokenizer_info *lt_tokenizer_get_info(const lt_tokenizer *tokenizer)
 /* Normalise a run of text without added tokens, and take it through the normalised ones and the model. */
 static lt_status encode_run(const lt_tokenizer *t, const char *text, size_t n, token_ids *ids, lt_err *err)
 {
-    lt_text normal = {0};
+    lt_buffer normal = {0};
     added_cursor cursor;
     size_t begin, end;
     int32_t id;

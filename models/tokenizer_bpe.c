@@ -84,7 +84,7 @@ static lt_status read_vocab(lt_tokenizer *t, const char *path, lt_err *err)
 
 /* One line "left right" of merges.txt, n bytes. */
 static lt_status read_merge(const lt_tokenizer *t, bpe_model *model, const char *path, int line, int rank,
-                            const char *text, size_t n, lt_text *joined, lt_err *err)
+                            const char *text, size_t n, lt_buffer *joined, lt_err *err)
 {
     const char *space = memchr(text, ' ', n);
     size_t left = space ? (size_t)(space - text) : 0;
@@ -94,7 +94,7 @@ static lt_status read_merge(const lt_tokenizer *t, bpe_model *model, const char 
                        line);
     int32_t a = vocab_get(&t->vocab, text, left), b = vocab_get(&t->vocab, space + 1, n - left - 1);
     joined->n = 0;
-    if (!lt_text_append(joined, text, left) || !lt_text_append(joined, space + 1, n - left - 1))
+    if (!lt_buffer_append(joined, text, left) || !lt_buffer_append(joined, space + 1, n - left - 1))
         return lt_fail(err, LT_E_NO_MEMORY, "no memory to read %s", path);
     int32_t made = vocab_get(&t->vocab, joined->at, joined->n);
     if (a < 0 || b < 0 || made < 0) {
@@ -124,7 +124,7 @@ static lt_status read_merges(lt_tokenizer *t, bpe_model *model, const char *path
         return lt_fail(err, LT_E_NO_MEMORY, "no memory for the %zu merges of %s", lines, path);
     for (size_t i = 0; i < model->n_slots; i++) model->merges[i].rank = -1;
 
-    lt_text joined = {0};
+    lt_buffer joined = {0};
     int line = 1, rank = 0;
     for (size_t i = 0; i < n && status == LT_OK; line++) {
         const char *end = memchr(text + i, '\n', n - i);
@@ -144,10 +144,10 @@ static void set_bytes(const lt_tokenizer *t, bpe_model *model)
     byte_alphabet(chars);
     for (int b = 0; b < 256; b++) {
         char buffer[16];
-        lt_text text = {.at = buffer, .capacity = sizeof buffer};
-        lt_text_append_char(&text, chars[b]);
+        lt_buffer text = {.at = buffer, .capacity = sizeof buffer};
+        lt_buffer_append_char(&text, chars[b]);
         model->inside[b] = vocab_get(&t->vocab, text.at, text.n);
-        lt_text_append(&text, WORD_END, strlen(WORD_END));
+        lt_buffer_append(&text, WORD_END, strlen(WORD_END));
         model->last[b] = vocab_get(&t->vocab, text.at, text.n);
     }
 }
@@ -179,21 +179,21 @@ void bpe_close(bpe_model *model)
 
 /* ---- text ----------------------------------------------------------------------------------------------------------- */
 
-lt_status bpe_normalise(const char *text, size_t n, lt_text *out, lt_err *err)
+lt_status bpe_normalise(const char *text, size_t n, lt_buffer *out, lt_err *err)
 {
-    lt_text composed = {0};
+    lt_buffer composed = {0};
     lt_status status = lt_unicode_nfc(text, n, &composed, err);
     bool good = true, space = false;
     for (size_t i = 0; good && status == LT_OK && i < composed.n;) {
         uint32_t c = lt_utf8_next(composed.at, &i), lower[2];
         if (lt_unicode_is(LT_UNICODE_SPACE, c)) {
-            if (!space) good = lt_text_append(out, " ", 1);
+            if (!space) good = lt_buffer_append(out, " ", 1);
             space = true;
             continue;
         }
         space = false;
         int m = lt_unicode_lower(c, lower);
-        for (int k = 0; good && k < m; k++) good = lt_text_append_char(out, lower[k]);
+        for (int k = 0; good && k < m; k++) good = lt_buffer_append_char(out, lower[k]);
     }
     free(composed.at);
     if (!good) status = lt_fail(err, LT_E_NO_MEMORY, "no memory to normalise a text of %zu bytes", n);

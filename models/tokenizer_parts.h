@@ -121,7 +121,7 @@ lt_status bpe_open(lt_tokenizer *tokenizer, const token_files *files, lt_err *er
 void bpe_set_unknown(bpe_model *model, int32_t unknown_id);
 void bpe_close(bpe_model *model); /* takes NULL */
 /* NFC, runs of white space to one space, lower case. */
-lt_status bpe_normalise(const char *text, size_t n, lt_text *out, lt_err *err);
+lt_status bpe_normalise(const char *text, size_t n, lt_buffer *out, lt_err *err);
 /* Ids of normalised text. */
 lt_status bpe_encode(const bpe_model *model, const char *text, size_t n, token_ids *ids, lt_err *err);
 
@@ -130,7 +130,7 @@ lt_status unigram_open(lt_tokenizer *tokenizer, const char *path, int extra_ids,
 /* What transformers adds by itself, where the files have not: control and user-defined pieces, and the extra ids. */
 lt_status unigram_add_tokens(lt_tokenizer *tokenizer, int extra_ids, lt_err *err);
 void unigram_close(unigram_model *model); /* takes NULL */
-lt_status unigram_normalise(const unigram_model *model, const char *text, size_t n, lt_text *out,
+lt_status unigram_normalise(const unigram_model *model, const char *text, size_t n, lt_buffer *out,
                             lt_err *err);
 lt_status unigram_encode(const unigram_model *model, const char *text, size_t n, token_ids *ids, lt_err *err);
 

@@ -176,16 +176,17 @@ static const char *replacement(const unigram_model *m, const char *text, size_t 
     return NULL;
 }
 
-static bool append_replacement(const unigram_model *m, const char *from, lt_text *out)
+static bool append_replacement(const unigram_model *m, const char *from, lt_buffer *out)
 {
-    return lt_text_append(out, from, strnlen(from, m->n_replacements - (size_t)(from - m->replacements)));
+    return lt_buffer_append(out, from, strnlen(from, m->n_replacements - (size_t)(from - m->replacements)));
 }
 
 /* Graphemes of less than six bytes are replaced as one, where the table has a text they begin with; all else character by
  * character. */
-lt_status unigram_normalise(const unigram_model *model, const char *text, size_t n, lt_text *out, lt_err *err)
+lt_status unigram_normalise(const unigram_model *model, const char *text, size_t n, lt_buffer *out,
+                            lt_err *err)
 {
-    bool good = model->trie || lt_text_append(out, text, n);
+    bool good = model->trie || lt_buffer_append(out, text, n);
     for (size_t i = 0; good && model->trie && i < n;) {
         size_t end = lt_unicode_grapheme_end(text, n, i);
         const char *whole = end - i < SHORT_GRAPHEME ? replacement(model, text + i, end - i) : NULL;
@@ -193,7 +194,7 @@ lt_status unigram_normalise(const unigram_model *model, const char *text, size_t
         for (size_t at = i; good && !whole && at < end; i = at) {
             lt_utf8_next(text, &at);
             const char *one = replacement(model, text + i, at - i);
-            good = one ? append_replacement(model, one, out) : lt_text_append(out, text + i, at - i);
+            good = one ? append_replacement(model, one, out) : lt_buffer_append(out, text + i, at - i);
         }
         i = end;
     }
@@ -210,7 +211,7 @@ typedef struct path_node {
 } path_node;
 
 typedef struct lattice {
-    lt_text word;
+    lt_buffer word;
     path_node *nodes;
     int32_t *ids; /* backwards */
     size_t capacity;
@@ -316,8 +317,8 @@ lt_status unigram_encode(const unigram_model *model, const char *text, size_t n,
         next = word_end(text, n, i);
         l.word.n = 0;
         bool marked = n - i >= MARK_BYTES && memcmp(text + i, WORD_MARK, MARK_BYTES) == 0;
-        good = (marked || lt_text_append(&l.word, WORD_MARK, MARK_BYTES)) &&
-               lt_text_append(&l.word, text + i, next - i) && encode_word(model, &l, ids);
+        good = (marked || lt_buffer_append(&l.word, WORD_MARK, MARK_BYTES)) &&
+               lt_buffer_append(&l.word, text + i, next - i) && encode_word(model, &l, ids);
     }
     free(l.word.at);
     free(l.nodes);

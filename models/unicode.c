@@ -8,7 +8,7 @@
 
 /* ---- bytes ----------------------------------------------------------------------------------------------------------- */
 
-bool lt_text_append(lt_text *text, const char *bytes, size_t n)
+bool lt_buffer_append(lt_buffer *text, const char *bytes, size_t n)
 {
     if (n > text->capacity - text->n) {
         size_t wanted;
@@ -24,14 +24,14 @@ bool lt_text_append(lt_text *text, const char *bytes, size_t n)
     return true;
 }
 
-bool lt_text_append_char(lt_text *text, uint32_t c)
+bool lt_buffer_append_char(lt_buffer *text, uint32_t c)
 {
     char b[4];
     size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     if (n == 1) b[0] = (char)c;
     for (size_t i = n; n > 1 && i-- > 1; c >>= 6) b[i] = (char)(0x80 | (c & 0x3F));
     if (n > 1) b[0] = (char)((0xF00 >> n) | c);
-    return lt_text_append(text, b, n);
+    return lt_buffer_append(text, b, n);
 }
 
 size_t lt_utf8_valid(const char *text, size_t n)
@@ -257,7 +257,7 @@ static size_t put_together(mark *at, size_t n)
     return kept;
 }
 
-lt_status lt_unicode_nfc(const char *text, size_t n, lt_text *out, lt_err *err)
+lt_status lt_unicode_nfc(const char *text, size_t n, lt_buffer *out, lt_err *err)
 {
     marks m = {0};
     mark *scratch = NULL;
@@ -268,7 +268,7 @@ lt_status lt_unicode_nfc(const char *text, size_t n, lt_text *out, lt_err *err)
         sort_marks(m.at, m.n, scratch);
         m.n = put_together(m.at, m.n);
     }
-    for (size_t i = 0; good && i < m.n; i++) good = lt_text_append_char(out, m.at[i].c);
+    for (size_t i = 0; good && i < m.n; i++) good = lt_buffer_append_char(out, m.at[i].c);
     free(m.at);
     free(scratch);
     return good ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory to normalise a text of %zu bytes", n);

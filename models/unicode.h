@@ -18,14 +18,14 @@ typedef enum {
 bool lt_unicode_is(lt_unicode_class class, uint32_t c);
 
 /* Bytes that grow. Zeroed is empty; free `at`. */
-typedef struct lt_text {
+typedef struct lt_buffer {
     char *at;
     size_t n, capacity;
-} lt_text;
+} lt_buffer;
 
 /* Both: false when memory is out. */
-bool lt_text_append(lt_text *text, const char *bytes, size_t n);
-bool lt_text_append_char(lt_text *text, uint32_t c); /* in UTF-8 */
+bool lt_buffer_append(lt_buffer *text, const char *bytes, size_t n);
+bool lt_buffer_append_char(lt_buffer *text, uint32_t c); /* in UTF-8 */
 
 /* How many bytes from the start are whole characters of UTF-8 (no surrogates, nothing overlong, at most U+10FFFF); n when all
  * are. */
@@ -40,7 +40,7 @@ uint32_t lt_utf8_previous(const char *text, size_t *at);
 int lt_unicode_lower(uint32_t c, uint32_t out[2]);
 
 /* Text in normal form C, appended to out. Time: n. E_NO_MEMORY. */
-lt_status lt_unicode_nfc(const char *text, size_t n, lt_text *out, lt_err *err);
+lt_status lt_unicode_nfc(const char *text, size_t n, lt_buffer *out, lt_err *err);
 
 /* End of the grapheme that starts at `at` < n. Hangul syllables and flags are not joined: no grapheme of theirs is shorter than
  * six bytes, and longer ones are of no interest to any caller. */
