@@ -168,7 +168,7 @@ static void read_config(pixart *net, config_reader *r)
     net->heads = heads;
 }
 
-static lt_status read_arch(pixart *net, const lt_denoiser *d, lt_err *err)
+static lt_status read_arch(pixart *net, const lt_denoiser *d, lt_numerics numerics, lt_err *err)
 {
     const char *path = lt_checkpoint_path(d->checkpoint), *config_path = path;
     const char *text = lt_checkpoint_config(d->checkpoint, &config_path);
@@ -179,7 +179,7 @@ static lt_status read_arch(pixart *net, const lt_denoiser *d, lt_err *err)
         config_close(&r);
         if (r.status != LT_OK) return r.status;
     }
-    if (net->fresh_patches || net->video) {
+    if (net->video || numerics == LT_NUMERICS_LITE_SORA) { /* lite-sora reads no configuration */
         net->base = BASE;
         net->interpolation = 1;
     }
@@ -366,7 +366,7 @@ static lt_status open_pixart(lt_denoiser *d, lt_numerics numerics, bool video, c
     net->names = dialect_of(d->checkpoint, d->prefix);
     net->video = video;
     net->fresh_patches = video && picture_patches(d->checkpoint, d->prefix, net->names);
-    lt_status status = read_arch(net, d, err);
+    lt_status status = read_arch(net, d, numerics, err);
     if (status != LT_OK) return status;
     net->blocks = lt_arena_alloc(&d->arena, sizeof(*net->blocks) * (size_t)net->n_blocks);
     if (!net->blocks)
