@@ -177,6 +177,20 @@ lt_tensor dit_add_gated(lt_context *c, lt_tensor x, lt_tensor y, lt_tensor gate)
 
 /* ---- architecture ------------------------------------------------------------------------------------------------------ */
 
+int dit_dim(const lt_checkpoint *checkpoint, int axis, const char *prefix, const char *module,
+            const char *leaf)
+{
+    int64_t size = denoiser_dim(checkpoint, axis, prefix, "%s%s", module, leaf);
+    return size > 65536 ? 0 : (int)size;
+}
+
+bool dit_patch_is_sane(const int patch[3])
+{
+    for (int i = 0; i < 3; i++)
+        if (patch[i] < 1 || patch[i] > 64) return false;
+    return true;
+}
+
 int dit_count(const lt_checkpoint *checkpoint, const char *prefix, const char *pattern)
 {
     int n = 0;

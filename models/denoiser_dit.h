@@ -60,6 +60,13 @@ lt_tensor dit_modulated_norm(lt_context *c, lt_tensor x, double eps, lt_tensor s
 /* x + gate y. Takes x and y over. */
 lt_tensor dit_add_gated(lt_context *c, lt_tensor x, lt_tensor y, lt_tensor gate);
 
+/* denoiser_dim of `module``leaf`, 0 also for a size that no network has, so that products of a few cannot overflow. */
+int dit_dim(const lt_checkpoint *checkpoint, int axis, const char *prefix, const char *module,
+            const char *leaf);
+
+/* 1 to 64 on each axis. */
+bool dit_patch_is_sane(const int patch[3]);
+
 /* How many consecutive names prefix + `pattern` (which holds one %d) there are, at most DIT_MAX_BLOCKS. */
 int dit_count(const lt_checkpoint *checkpoint, const char *prefix, const char *pattern);
 

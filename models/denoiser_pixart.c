@@ -119,15 +119,14 @@ static void read_shapes(pixart *net, const lt_denoiser *d)
     const dialect *names = net->names;
     char pattern[60];
     int axes = names == &diffusers ? 2 : 3;
-    net->width = (int)denoiser_dim(c, 0, p, "%s.weight", names->latent);
-    net->channels = (int)denoiser_dim(c, 1, p, "%s.weight", names->latent);
+    net->width = dit_dim(c, 0, p, names->latent, ".weight");
+    net->channels = dit_dim(c, 1, p, names->latent, ".weight");
     net->patch[0] = 1;
-    for (int i = 0; i < axes; i++)
-        net->patch[3 - axes + i] = (int)denoiser_dim(c, 2 + i, p, "%s.weight", names->latent);
-    int values = net->patch[0] * net->patch[1] * net->patch[2];
-    net->out_channels = values ? (int)denoiser_dim(c, 0, p, "%s.weight", names->out) / values : 0;
-    net->time_width = (int)denoiser_dim(c, 1, p, "%s.weight", names->time_first);
-    net->text_width = (int)denoiser_dim(c, 1, p, "%s.weight", names->caption_first);
+    for (int i = 0; i < axes; i++) net->patch[3 - axes + i] = dit_dim(c, 2 + i, p, names->latent, ".weight");
+    int64_t values = (int64_t)net->patch[0] * net->patch[1] * net->patch[2];
+    net->out_channels = values ? (int)(dit_dim(c, 0, p, names->out, ".weight") / values) : 0;
+    net->time_width = dit_dim(c, 1, p, names->time_first, ".weight");
+    net->text_width = dit_dim(c, 1, p, names->caption_first, ".weight");
     net->size_embedders = denoiser_holds(c, p, "adaln_single.emb.resolution_embedder.linear_1.weight");
     snprintf(pattern, sizeof(pattern), "%s.attn1.to_q.weight", names->block);
     net->n_blocks = dit_count(c, p, pattern);
@@ -184,8 +183,8 @@ static lt_status read_arch(pixart *net, const lt_denoiser *d, lt_numerics numeri
         net->interpolation = 1;
     }
     int axes = net->video ? 3 : 2;
-    if (net->width < 1 || net->channels < 1 || net->patch[0] < 1 || net->patch[1] < 1 || net->patch[2] < 1 ||
-        net->time_width < 2 || net->time_width % 2 || net->text_width < 1 || net->n_blocks < 1 ||
+    if (net->width < 1 || net->channels < 1 || !dit_patch_is_sane(net->patch) || net->time_width < 2 ||
+        net->time_width % 2 || net->text_width < 1 || net->n_blocks < 1 ||
         net->out_channels < net->channels || net->width % (2 * axes))
         return lt_fail(err, LT_E_UNSUPPORTED,
                        "%s: no architecture of a %s can be read from the tensors' shapes", path,

@@ -53,12 +53,12 @@ static void read_arch(video_dit *net, const lt_denoiser *d)
     const lt_checkpoint *c = d->checkpoint;
     const char *p = d->prefix, *latent = "patchify.proj_latent.weight",
                *adaln = net->v2 ? "blocks.0.blockA.adaln" : "blocks.0.adaln";
-    net->width = (int)denoiser_dim(c, 0, p, "%s", latent);
-    net->channels = (int)denoiser_dim(c, 1, p, "%s", latent);
-    for (int i = 0; i < 3; i++) net->patch[i] = (int)denoiser_dim(c, 2 + i, p, "%s", latent);
-    net->time_width = (int)denoiser_dim(c, 1, p, "time_emb.time_embedding.0.weight");
-    net->text_width = (int)denoiser_dim(c, 1, p, "%s.fusion.projs.1.weight", adaln);
-    net->cross_width = net->v2 ? (int)denoiser_dim(c, 1, p, "blocks.0.blockB.attn.to_k.weight") : 0;
+    net->width = dit_dim(c, 0, p, latent, "");
+    net->channels = dit_dim(c, 1, p, latent, "");
+    for (int i = 0; i < 3; i++) net->patch[i] = dit_dim(c, 2 + i, p, latent, "");
+    net->time_width = dit_dim(c, 1, p, "time_emb.time_embedding.0.weight", "");
+    net->text_width = dit_dim(c, 1, p, adaln, ".fusion.projs.1.weight");
+    net->cross_width = net->v2 ? dit_dim(c, 1, p, "blocks.0.blockB.attn.to_k.weight", "") : 0;
     net->heads = net->width / HEAD;
     net->n_blocks = dit_count(c, p, net->v2 ? PATTERN2 : PATTERN1);
 }
@@ -66,8 +66,8 @@ static void read_arch(video_dit *net, const lt_denoiser *d)
 static lt_status check_arch(const video_dit *net, const lt_denoiser *d, lt_err *err)
 {
     const char *path = lt_checkpoint_path(d->checkpoint);
-    if (net->width < 1 || net->channels < 1 || net->patch[0] < 1 || net->patch[1] < 1 || net->patch[2] < 1 ||
-        net->time_width < 2 || net->time_width % 2 || net->text_width < 1 || (net->v2 && !net->cross_width))
+    if (net->width < 1 || net->channels < 1 || !dit_patch_is_sane(net->patch) || net->time_width < 2 ||
+        net->time_width % 2 || net->text_width < 1 || (net->v2 && !net->cross_width))
         return lt_fail(err, LT_E_UNSUPPORTED,
                        "%s: no architecture of a %s can be read from the tensors' shapes", path,
                        d->info.name);
