@@ -47,6 +47,11 @@ bool hollow_there(void);
 /* Write a safetensors file of f16 zeros, a hole on disk: the tensors of manifests/`manifest` whose names begin with one of the
  * NULL-terminated prefixes (NULL: all). Returns how many. */
 int hollow_write(const char *manifest, const char *const *prefixes, const char *path);
+/* Give the tensors whose names begin with `prefix` values that are a hash of the name: element i of a tensor is hollow_value of
+ * its name and i. The others stay holes. */
+void hollow_fill(const char *path, const char *prefix);
+/* f16, never NaN nor infinity. */
+uint16_t hollow_value(const char *name, int64_t i);
 /* Copy configs/`config` to folder/config.json. */
 void hollow_config(const char *config, const char *folder);
 
