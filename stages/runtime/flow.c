@@ -274,7 +274,8 @@ static void opened(rt *rt, rt_clip *clip)
     }
     if (job->status == LT_END && rt_is_source(rt)) {
         rt->is_ended = true;
-        rt->n_clips = LT_MAX(clip->clip.index, rt->n_closed);
+        rt->n_clips =
+            LT_MAX(clip->since, rt->n_closed); /* what is passed over at the end is no clip of the run */
         lt_arena_finish(&clip->arena);
         clip->state = RT_CLIP_NONE;
         rt_output_announce_clips(rt);
