@@ -10,6 +10,7 @@
  *                                         frame 8, perhaps `logvar`, and strings in its metadata
  *     side/CLIP/DIGEST/000000             bytes of the clip's other streams (sound, subtitles), 4 MiB a value
  *     progress/CLIP/DIGEST                XXH3-64 and bytes: what the maker of an unfinished clip needs to go on
+ *     seen/CLIP/KEY                       a clip's description by its source: of a file that has not changed since, it is taken as known
  *     text/TEXT/MODEL                     a safetensors file: embeddings of the text with digest TEXT by an encoder
  *
  * DIGEST stands for everything that can change a latent's bytes and is the caller's to work out. A chunk is one
@@ -205,6 +206,28 @@ lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int
  * the metadata. Holds one chunk at a time. Written beside the path, fsynced, renamed. E_NOT_FOUND when it is not
  * complete. */
 lt_status lt_cache_export(lt_cache *cache, const char *clip, const char *digest, const char *path,
+                          lt_err *err);
+
+/* ---- changing ------------------------------------------------------------------------------------------ */
+
+/* Take a clip out, whatever its state. The first transaction makes it unknown; a kill after it leaves values that belong to no
+ * clip. E_NOT_FOUND, E_IO, E_NO_SPACE. */
+lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest, lt_err *err);
+
+/* Remove values that belong to no clip; *n_removed of them. Not while somebody writes: a clip's side streams come
+ * before it does. */
+lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *err);
+
+/* Copy a complete clip into another cache: what is there is not copied again, every chunk's checksum is checked. *n_added:
+ * chunks. E_NOT_FOUND when it is not complete; E_MISMATCH when the other cache has it with another geometry. */
+lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const char *digest, int64_t *n_added,
+                        lt_err *err);
+
+/* Put a safetensors file into the cache as a clip: its tensor `latent` (or its only one), [T,C,h,w] or [C,h,w], f32, f16 or
+ * bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is taken back (name, digest, caption,
+ * scaling_factor, ...); without it the clip is called after the file, at `fps` frames a second, scaling_factor
+ * 0.18215. E_FORMAT, E_NUMERIC, E_MISMATCH, and what lt_cache_put says. */
+lt_status lt_cache_import(lt_cache *cache, const char *path, double fps, lt_cache_summary *summary,
                           lt_err *err);
 
 #endif

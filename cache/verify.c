@@ -203,6 +203,7 @@ static void verify_key(verify *v, MDB_txn *txn, const MDB_val *key)
     int64_t number;
     if (key->mv_size > 9 && memcmp(key->mv_data, "longtake/", 9) == 0) return;
     if (lt_cache_key_parse(key, "progress", clip, digest, NULL) ||
+        lt_cache_key_parse(key, "seen", clip, digest, NULL) ||
         lt_cache_key_parse(key, "text", clip, digest, NULL))
         return;
     for (int i = 0; i < 4; i++) {

@@ -1,5 +1,5 @@
 /* latents.c - the command-line tool of the latent cache. */
-#include "cache/cache.h"
+#include "cache/tool/tool.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -12,24 +12,28 @@ static const char usage[] =
     "       latents verify CACHE [--json]\n"
     "       latents export CACHE CLIP OUT.safetensors [--json]\n"
     "       latents side CACHE CLIP OUT [--json]\n"
+    "       latents import CACHE PATH [--fps N] [--json]\n"
+    "       latents copy FROM TO [--json]\n"
+    "       latents rm CACHE CLIP [--json]\n"
+    "       latents gc CACHE [--json]\n"
     "\n"
-    "Looks into a cache of latents. CACHE is its folder; it may also be given as --cache CACHE.\n"
+    "Looks into a cache of latents, and changes it. CACHE is its folder; it may also be given as --cache "
+    "CACHE.\n"
     "\n"
     "  ls       a line a clip: name/digest, state, chunks, frames, latents' size, dtype, bytes\n"
     "  stat     totals and the environment, at once however large the cache\n"
     "  verify   read everything; names what is damaged or missing\n"
     "  export   a complete clip as one safetensors file: latent [T,C,h,w], unscaled\n"
     "  side     a clip's other streams (sound, subtitles), as the file they came in\n"
+    "  import   a safetensors file, or all of a folder: latent [T,C,h,w] or [C,h,w], unscaled, a clip each\n"
+    "  copy     all complete clips of FROM that TO does not have; run again, it goes on\n"
+    "  rm       takes a clip out\n"
+    "  gc       takes out what is of no use: unfinished and failed clips, values of no clip, clips made by "
+    "an\n"
+    "           earlier numeric epoch that are there in a later one; not while a run writes to the cache\n"
     "\n"
     "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
     "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";
-
-enum { FINE = 0, FAILED = 1, USAGE = 2 };
-
-typedef struct arguments {
-    const char *command, *folder, *clip, *out;
-    bool json;
-} arguments;
 
 static int wrong_usage(const char *what)
 {
@@ -37,14 +41,14 @@ static int wrong_usage(const char *what)
     return USAGE;
 }
 
-static int failed(const lt_err *err)
+int lt_tool_failed(const lt_err *err)
 {
     fprintf(stderr, "latents: %s\n", err->text);
     return err->status == LT_E_INVALID ? USAGE : FAILED;
 }
 
 /* Print one JSON object a line, and take it. */
-static int print_json(json_t *object, int code)
+int lt_tool_json(json_t *object, int code)
 {
     char *text = json_dumps(object, JSON_COMPACT);
     json_decref(object);
@@ -53,7 +57,7 @@ static int print_json(json_t *object, int code)
     return code;
 }
 
-static const char *human(int64_t bytes, char text[32])
+const char *lt_tool_bytes(int64_t bytes, char text[32])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     double value = (double)bytes;
@@ -68,18 +72,18 @@ static const char *human(int64_t bytes, char text[32])
 static int print_clip(const lt_cache_summary *s, bool json)
 {
     if (json)
-        return print_json(json_pack("{sssssssIsIsIsIsisisisisssb}", "clip", s->clip, "digest", s->digest,
-                                    "state", lt_cache_state_name(s->state), "chunks", (json_int_t)s->chunks,
-                                    "n_chunks", (json_int_t)s->n_chunks, "frames", (json_int_t)s->n_frames,
-                                    "bytes", (json_int_t)s->bytes, "chunk", s->chunk, "channels", s->channels,
-                                    "height", s->height, "width", s->width, "dtype", lt_dtype_name(s->dtype),
-                                    "logvar", s->logvar),
-                          FINE);
+        return lt_tool_json(json_pack("{sssssssIsIsIsIsisisisisssb}", "clip", s->clip, "digest", s->digest,
+                                      "state", lt_cache_state_name(s->state), "chunks", (json_int_t)s->chunks,
+                                      "n_chunks", (json_int_t)s->n_chunks, "frames", (json_int_t)s->n_frames,
+                                      "bytes", (json_int_t)s->bytes, "chunk", s->chunk, "channels",
+                                      s->channels, "height", s->height, "width", s->width, "dtype",
+                                      lt_dtype_name(s->dtype), "logvar", s->logvar),
+                            FINE);
     char bytes[32];
     printf("%s/%s  %-8s  %lld/%lld chunks  %lld frames  %dx%dx%d %s%s  %s\n", s->clip, s->digest,
            lt_cache_state_name(s->state), (long long)s->chunks, (long long)s->n_chunks,
            (long long)s->n_frames, s->channels, s->height, s->width, lt_dtype_name(s->dtype),
-           s->logvar ? "+logvar" : "", human(s->bytes, bytes));
+           s->logvar ? "+logvar" : "", lt_tool_bytes(s->bytes, bytes));
     return FINE;
 }
 
@@ -90,7 +94,7 @@ static int list(lt_cache *cache, const arguments *a)
     lt_cache_summary summary = {0};
     int code = FINE;
     while (code == FINE && (status = lt_cache_next_clip(cache, &summary, &err)) != LT_END) {
-        if (status) return failed(&err);
+        if (status) return lt_tool_failed(&err);
         code = print_clip(&summary, a->json);
     }
     return code;
@@ -107,7 +111,7 @@ static int stat_json(const char *folder, const lt_cache_stat *s)
         (json_int_t)s->side_bytes, "entries", (json_int_t)s->entries, "file_bytes", (json_int_t)s->file_bytes,
         "map_bytes", (json_int_t)s->map_bytes, "last_transaction", (json_int_t)s->last_transaction, "readers",
         s->readers, "max_readers", s->max_readers, "page_bytes", s->page_bytes, "depth", s->depth);
-    return print_json(object, FINE);
+    return lt_tool_json(object, FINE);
 }
 
 static int print_stat(lt_cache *cache, const arguments *a)
@@ -115,14 +119,14 @@ static int print_stat(lt_cache *cache, const arguments *a)
     lt_err err;
     lt_cache_stat s;
     char latents[32], side[32], file[32], map[32];
-    if (lt_cache_get_stat(cache, &s, &err)) return failed(&err);
+    if (lt_cache_get_stat(cache, &s, &err)) return lt_tool_failed(&err);
     if (a->json) return stat_json(a->folder, &s);
     printf("clips    %lld: %lld complete, %lld failed, %lld partial\n", (long long)s.clips,
            (long long)s.complete, (long long)s.failed, (long long)(s.clips - s.complete - s.failed));
     printf("chunks   %lld, of %lld frames\n", (long long)s.chunks, (long long)s.frames);
-    printf("latents  %s\n", human(s.latent_bytes, latents));
-    printf("side     %s\n", human(s.side_bytes, side));
-    printf("file     %s of at most %s\n", human(s.file_bytes, file), human(s.map_bytes, map));
+    printf("latents  %s\n", lt_tool_bytes(s.latent_bytes, latents));
+    printf("side     %s\n", lt_tool_bytes(s.side_bytes, side));
+    printf("file     %s of at most %s\n", lt_tool_bytes(s.file_bytes, file), lt_tool_bytes(s.map_bytes, map));
     printf("lmdb     %lld entries, depth %d, pages of %d bytes, transaction %lld\n", (long long)s.entries,
            s.depth, s.page_bytes, (long long)s.last_transaction);
     printf("readers  %d of %d\n", s.readers, s.max_readers);
@@ -150,13 +154,13 @@ static int verify(lt_cache *cache, const arguments *a)
     lt_cache_stat s;
     lt_status status = lt_cache_verify(cache, a->json ? collect : print_fault, faults, &n, &err);
     if (status == LT_OK) status = lt_cache_get_stat(cache, &s, &err);
-    int code = status ? failed(&err) : n ? FAILED : FINE;
+    int code = status ? lt_tool_failed(&err) : n ? FAILED : FINE;
     if (status) {
         json_decref(faults);
     } else if (a->json) {
-        print_json(json_pack("{sIsIsIso}", "n_faults", (json_int_t)n, "clips", (json_int_t)s.clips, "chunks",
-                             (json_int_t)s.chunks, "faults", faults),
-                   code);
+        lt_tool_json(json_pack("{sIsIsIso}", "n_faults", (json_int_t)n, "clips", (json_int_t)s.clips,
+                               "chunks", (json_int_t)s.chunks, "faults", faults),
+                     code);
     } else {
         json_decref(faults);
         printf("%lld clips, %lld chunks: ", (long long)s.clips, (long long)s.chunks);
@@ -180,7 +184,7 @@ static bool matches(const lt_cache_summary *s, const char *wanted)
 }
 
 /* The one clip that is meant. Among several of one name, the complete one. */
-static lt_status find_clip(lt_cache *cache, const char *wanted, lt_cache_summary *found, lt_err *err)
+lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, lt_cache_summary *found, lt_err *err)
 {
     lt_status status;
     lt_cache_summary s = {0};
@@ -208,15 +212,15 @@ static int export_clip(lt_cache *cache, const arguments *a)
 {
     lt_err err;
     lt_cache_summary s;
-    if (find_clip(cache, a->clip, &s, &err)) return failed(&err);
+    if (lt_tool_find_clip(cache, a->clip, &s, &err)) return lt_tool_failed(&err);
     bool side = strcmp(a->command, "side") == 0;
     lt_status status = side ? lt_cache_side(cache, s.clip, s.digest, a->out, &err)
                             : lt_cache_export(cache, s.clip, s.digest, a->out, &err);
-    if (status) return failed(&err);
+    if (status) return lt_tool_failed(&err);
     if (a->json)
-        return print_json(json_pack("{sssssssI}", "clip", s.clip, "digest", s.digest, "out", a->out, "frames",
-                                    (json_int_t)s.n_frames),
-                          FINE);
+        return lt_tool_json(json_pack("{sssssssI}", "clip", s.clip, "digest", s.digest, "out", a->out,
+                                      "frames", (json_int_t)s.n_frames),
+                            FINE);
     printf("%s/%s -> %s\n", s.clip, s.digest, a->out);
     return FINE;
 }
@@ -227,11 +231,12 @@ static const struct {
     const char *name;
     int (*run)(lt_cache *cache, const arguments *a);
     int n_more; /* positional arguments after the cache */
-} commands[] = {{"ls", list, 0},
-                {"stat", print_stat, 0},
-                {"verify", verify, 0},
-                {"export", export_clip, 2},
-                {"side", export_clip, 2}};
+    bool writes;
+} commands[] = {{"ls", list, 0, false},           {"stat", print_stat, 0, false},
+                {"verify", verify, 0, false},     {"export", export_clip, 2, false},
+                {"side", export_clip, 2, false},  {"import", lt_tool_import, 1, true},
+                {"copy", lt_tool_copy, 1, false}, {"rm", lt_tool_remove, 1, true},
+                {"gc", lt_tool_gc, 0, true}};
 
 static int find_command(const char *name)
 {
@@ -253,6 +258,8 @@ static int parse(int argc, char **argv, arguments *a, int *command)
             a->json = true;
         else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc)
             a->folder = argv[++i];
+        else if (strcmp(argv[i], "--fps") == 0 && i + 1 < argc)
+            a->fps = strtod(argv[++i], NULL);
         else if (argv[i][0] == '-' && argv[i][1])
             return wrong_usage("unknown option, or one without its value");
         else if (n == 4)
@@ -272,18 +279,19 @@ static int parse(int argc, char **argv, arguments *a, int *command)
     if (!a->folder) return wrong_usage("no cache was named");
     if (n - at != commands[*command].n_more) return wrong_usage("wrong number of arguments");
     a->command = commands[*command].name;
+    if (commands[*command].n_more == 1) a->clip = positional[at];
     if (commands[*command].n_more == 2) a->clip = positional[at], a->out = positional[at + 1];
     return -1;
 }
 
 int main(int argc, char **argv)
 {
-    arguments a = {0};
+    arguments a = {.fps = 24};
     int command, code = parse(argc, argv, &a, &command);
     if (code >= 0) return code;
     lt_cache *cache;
     lt_err err;
-    if (lt_cache_open(&cache, a.folder, false, 0, &err)) return failed(&err);
+    if (lt_cache_open(&cache, a.folder, commands[command].writes, 0, &err)) return lt_tool_failed(&err);
     code = commands[command].run(cache, &a);
     lt_cache_close(cache);
     if (fflush(stdout) != 0) code = FAILED;

@@ -79,16 +79,13 @@ static lt_status name_entry(lt_clip_list *list, names *names, int64_t i, const l
                             lt_arena *arena, lt_err *err)
 {
     lt_clip_entry other = *entry;
-    int64_t first = take_name(names, entry->name, i);
-    if (first < 0) return LT_OK;
-    list->places[i].has_suffix = 1;
+    list->places[i].has_suffix = take_name(names, entry->name, i) >= 0;
     lt_status status = lt_list_add_suffix(&other, arena, err);
     if (status) return status;
-    int64_t again = take_name(names, other.name, i);
-    if (again < 0) return LT_OK;
-    return lt_fail(err, LT_E_FORMAT, "%s:%d: this entry repeats one that stands before it (line %d or %d)",
-                   list->path, (int)list->places[i].line, (int)list->places[first].line,
-                   (int)list->places[again].line);
+    int64_t same = take_name(names, other.name, i);
+    if (same < 0) return LT_OK;
+    return lt_fail(err, LT_E_FORMAT, "%s:%d: this entry repeats the one of line %d", list->path,
+                   (int)list->places[i].line, (int)list->places[same].line);
 }
 
 static bool is_ours(const lt_clip_list *list, int64_t i)
@@ -103,7 +100,7 @@ static lt_status check_entries(lt_clip_list *list, const char *text, lt_err *err
     lt_status status = LT_OK;
     XXH3_state_t *hash = XXH3_createState();
     lt_arena arena = {0};
-    while (names.room < 3 * (size_t)list->n) names.room *= 2;
+    while (names.room < 4 * (size_t)list->n) names.room *= 2;
     names.hash = calloc(names.room, sizeof *names.hash);
     names.entry = calloc(names.room, sizeof *names.entry);
     if (!hash || !names.hash || !names.entry)

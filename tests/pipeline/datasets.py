@@ -100,6 +100,175 @@ def from_manifest_to_latents_to_videos(folder):
     assert probe(folder / "out" / "b.mp4", "stream=codec_name", "a:0")["streams"], "the sound is gone"
 
 
+def failing_clips_cost_themselves(folder):
+    """A missing file, a damaged one and one that is no video: the others are made, failed.json lists them, and is a manifest."""
+    make_clip(folder / "good.mp4", 0.5)
+    make_clip(folder / "late.mp4", 0.5, source="testsrc")
+    whole = (folder / "good.mp4").read_bytes()
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    (folder / "text.mp4").write_text("this is no video")
+    entries = [{"path": name, "text": f"it is {name}"} for name in ("gone.mp4", "good.mp4", "cut.mp4", "text.mp4", "late.mp4")]
+    (folder / "clips.json").write_text(json.dumps(entries))
+    cache, model = folder / "cache", narrow_model(folder / "model")
+    graph = precompute(folder / "p.toml", folder / "clips.json", cache, model)
+    text = run(graph, expect=3)
+    assert "3 failed" in text, text
+    states = {name: clip["state"] for name, clip in clips_of(cache).items() if clip["state"] == "complete"}
+    assert sorted(states) == ["good", "late"], states
+    failed = json.loads((folder / "cache.longtake" / "failed.json").read_text())
+    assert [pathlib.Path(entry["path"]).name for entry in failed] == ["gone.mp4", "cut.mp4", "text.mp4"], failed
+    assert all(entry["error"] for entry in failed) and failed[1]["text"] == "it is cut.mp4", failed
+    report = json.loads((folder / "cache.longtake" / "report.json").read_text())
+    assert (report["clips_done"], report["clips_failed"]) == (2, 3), report
+
+    # Two are repaired: the same command computes those, and the list of failures is a manifest for another run.
+    (folder / "cut.mp4").write_bytes(whole)
+    (folder / "gone.mp4").write_bytes(whole)
+    run(graph, expect=3)
+    assert json.loads((folder / "cache.longtake" / "report.json").read_text())["clips_done"] == 2
+    other = folder / "other"
+    run(precompute(folder / "q.toml", folder / "cache.longtake" / "failed.json", other, model), expect=1)
+    (folder / "text.mp4").write_bytes(whole)
+    run(graph)
+    assert not (folder / "cache.longtake" / "failed.json").exists()
+    run(precompute(folder / "r.toml", folder / "clips.json", other, model))
+    assert {name: clip["digest"] for name, clip in clips_of(cache).items()} == {name: clip["digest"] for name, clip in clips_of(other).items()}
+
+
+def only_what_is_new_is_computed(folder):
+    """Clips added to the manifest later, clips taken out of the cache, clips whose file has changed."""
+    for name in "abc":
+        make_clip(folder / f"{name}.mp4", 0.5, source="testsrc" if name == "b" else "testsrc2")
+    manifest, cache, model = folder / "clips.jsonl", folder / "cache", narrow_model(folder / "model")
+    manifest.write_text('{"path": "a.mp4"}\n{"path": "b.mp4"}\n')
+    graph = precompute(folder / "p.toml", manifest, cache, model)
+    assert "2 clips done" in run(graph)
+    assert "0 clips done" in run(graph)
+    manifest.write_text('{"path": "c.mp4", "text": "new"}\n' + manifest.read_text())
+    assert "1 clips done" in run(graph)
+    assert sorted(clips_of(cache)) == ["a", "b", "c"]
+    latents("rm", cache, "b")
+    assert sorted(clips_of(cache)) == ["a", "c"]
+    latents("verify", cache)
+    assert "1 clips done" in run(graph)
+    make_clip(folder / "a.mp4", 0.3)
+    assert "1 clips done" in run(graph)
+    assert len(latents("ls", cache).splitlines()) == 4, "the clip of the changed file should stand beside the old one"
+    # Another run on the same cache: its journal knows nothing, the cache everything, so no chunk is written.
+    before = json.loads(latents("stat", cache, "--json"))["chunks"]
+    run(graph, "--fresh")
+    assert json.loads(latents("stat", cache, "--json"))["chunks"] == before
+
+
+def manifests_say_what_is_taken(folder):
+    """CSV with quotes, parts of a file by their seconds, a base folder, shards, size buckets, rules for short clips."""
+    (folder / "videos").mkdir()
+    make_clip(folder / "videos" / "wide.mp4", 2, "96x48")
+    make_clip(folder / "videos" / "tall, thin.mp4", 0.25, "48x96")
+    manifest, model = folder / "clips.csv", narrow_model(folder / "model")
+    manifest.write_text('path,start,end,text,score\r\nwide.mp4,0.5,1,"a ""wide"" one, cut",3\r\n"tall, thin.mp4",,,thin,\r\nwide.mp4,1,,the rest,\r\n')
+    read = f'base = "{folder}/videos"\nbuckets = "64x32, 32x64"\nframes = 8\n'
+    cache = folder / "cache"
+    run(precompute(folder / "pad.toml", manifest, cache, model, read + 'short = "pad"'))
+    there = clips_of(cache)
+    names = sorted(there)
+    assert names[0] == "tall--thin" and names[1] == "wide" and names[2].startswith("wide-"), names
+    assert all(clip["frames"] == 8 for clip in there.values()), there
+    assert (there["tall--thin"]["width"], there["tall--thin"]["height"]) == (4, 8), there["tall--thin"]
+    assert (there["wide"]["width"], there["wide"]["height"]) == (8, 4), there["wide"]
+    latents("export", cache, "wide", folder / "wide.safetensors")
+    header = (folder / "wide.safetensors").read_bytes()[8:4096].decode(errors="replace")
+    assert 'a \\"wide\\" one, cut' in header, header
+    text = run(precompute(folder / "skip.toml", manifest, folder / "skip", model, read + 'short = "skip"'))
+    assert "2 clips done, 1 passed over" in text, text
+    run(precompute(folder / "keep.toml", manifest, folder / "keep", model, read.replace("frames = 8", "frames = 100")))
+    assert {name: clip["frames"] for name, clip in clips_of(folder / "keep").items() if name in ("wide", "tall--thin")} == {"wide": 12, "tall--thin": 6}
+    shards = []
+    for i in range(2):
+        shard = folder / f"shard{i}"
+        run(precompute(folder / f"s{i}.toml", manifest, shard, model, read + f'short = "pad"\nshard = "{i}/2"'))
+        shards.append(set(clips_of(shard)))
+        latents("copy", shard, folder / "merged")
+    assert len(shards[0]) == 2 and len(shards[1]) == 1 and not shards[0] & shards[1], shards
+    merged = clips_of(folder / "merged")
+    assert {name: clip["digest"] for name, clip in merged.items()} == {name: clip["digest"] for name, clip in there.items()}, "shards give what one run gives"
+    latents("verify", folder / "merged")
+    assert "0 clips, 0 chunks" in latents("copy", folder / "shard0", folder / "merged")
+
+
+def wrong_manifests_are_told_where(folder):
+    """Hostile and careless files: an error with file and line, before anything runs."""
+    model = narrow_model(folder / "model")
+    for name, text, wanted in (
+        ("a.json", '[{"path": "x.mp4"},\n {"text": "no path"}]', "a.json:2: this entry has no path"),
+        ("b.json", '[{"path": "x.mp4"}\n {"path": "y.mp4"}]', "b.json:2: a comma is missing"),
+        ("c.json", '[{"path": "x.mp4"}', "c.json:1: the list does not end"),
+        ("d.jsonl", '{"path": "x.mp4"}\n{"path": 3, }\n', "d.jsonl:2:"),
+        ("e.csv", "file,text\nx.mp4,y\n", "e.csv:1: no column is called path"),
+        ("f.csv", 'path,text\nx.mp4,"y\n', "f.csv:2: a field is malformed"),
+        ("g.jsonl", '{"path": "x.mp4", "start": 3, "end": 2}\n', "g.jsonl:1: its end is not behind its start"),
+        ("h.jsonl", '{"path": "x.mp4"}\n\n{"path": "x.mp4"}\n', "h.jsonl:3: this entry repeats"),
+        ("i.jsonl", '{"path": "x.mp4", "name": "../../etc"}\n', "i.jsonl:1: name must be"),
+        ("j.jsonl", "", "holds no clips"),
+        ("k.json", "[" * 100000, "k.json:1: here should stand an entry"),
+        ("l.jsonl", '{"path": "x.mp4", "start": "soon"}\n', "l.jsonl:1: start must be seconds"),
+    ):
+        (folder / name).write_text(text)
+        said = run(precompute(folder / "g.toml", folder / name, folder / "cache", model), expect=1)
+        assert wanted in said, f"{name}: {said}"
+    assert not (folder / "cache").exists()
+
+
+def latents_come_and_go(folder):
+    """Import of what was exported, and of files without metadata; copies; what gc takes."""
+    make_clip(folder / "a.mp4", 0.5)
+    (folder / "clips.json").write_text('[{"path": "a.mp4", "text": "a test"}]')
+    cache, model = folder / "cache", narrow_model(folder / "model")
+    run(precompute(folder / "p.toml", folder / "clips.json", cache, model, encode="logvar = true"))
+    assert clips_of(cache)["a"]["logvar"]
+    (folder / "files").mkdir()
+    latents("export", cache, "a", folder / "files" / "x.safetensors")
+    header = json.dumps({"z": {"dtype": "F32", "shape": [4, 2, 3], "data_offsets": [0, 96]}}).encode()
+    (folder / "files" / "picture.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(96))
+    (folder / "files" / "broken.safetensors").write_bytes(b"\xff" * 100)
+    other = folder / "other"
+    said = latents("import", other, folder / "files", check=False)
+    assert "broken.safetensors" in said, said
+    there = clips_of(other)
+    assert sorted(there) == ["a", "picture"] and there["picture"]["frames"] == 1, there
+    assert there["a"]["digest"] == clips_of(cache)["a"]["digest"] and there["a"]["logvar"]
+    latents("export", other, "a", folder / "again.safetensors")
+    assert (folder / "again.safetensors").read_bytes()[-1000:] == (folder / "files" / "x.safetensors").read_bytes()[-1000:]
+    run(decode(folder / "d.toml", other, folder / "{clip}-out.mp4", model, clips="a"))
+    assert len(timestamps(folder / "a-out.mp4")) == 12
+    latents("verify", other)
+    assert "0 clips" in latents("gc", other)
+
+
+def one_long_video_in_two_runs(folder):
+    """encode.toml and decode.toml: the file of one run through everything, sound and variable rate too."""
+    source = folder / "vfr.mkv"
+    ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64:rate=24:duration=2", "-f", "lavfi", "-i", "sine=duration=2",
+           "-vf", "select='not(eq(mod(n,5),3))'", "-fps_mode", "vfr", "-c:v", "libx264", "-c:a", "aac", source)
+    model = narrow_model(folder / "model")
+    sets = ["--set", f"graph.cache={folder}/cache"]
+    run(ROOT / "examples" / "encode.toml", *sets, "--set", f"stage.read.input={source}", "--set", "stage.read.size=64x64",
+        "--set", f"stage.vae_encode.model={model}")
+    run(ROOT / "examples" / "decode.toml", *sets, "--set", f"stage.vae_decode.model={model}", "--set", "stage.read.clips=vfr",
+        "--set", f"stage.write.output={folder}/later.mp4")
+    run(write_graph(folder / "g.toml", source, folder / "direct.mp4", model=model, read='size = "64x64"'))
+    assert sha256(folder / "later.mp4") == sha256(folder / "direct.mp4")
+    assert probe(folder / "later.mp4", "stream=codec_name", "a:0")["streams"], "the sound is gone"
+
+
+def very_many_clips(folder):
+    """A small run of the study: speed is printed, memory must not grow, a killed run goes on at once."""
+    sys.path.insert(0, str(ROOT / "tests" / "studies"))
+    import many_clips
+    many_clips.study(folder, 1000)
+
+
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos])
+    main([from_manifest_to_latents_to_videos, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
+          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, very_many_clips])

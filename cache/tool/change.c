@@ -1,0 +1,180 @@
+/* change.c - commands of `latents` that change a cache. */
+#include "cache/tool/tool.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* ---- import -------------------------------------------------------------------------------------------- */
+
+static int import_file(lt_cache *cache, const char *path, const arguments *a)
+{
+    lt_err err;
+    lt_cache_summary s;
+    if (lt_cache_import(cache, path, a->fps, &s, &err)) return lt_tool_failed(&err);
+    if (a->json)
+        return lt_tool_json(json_pack("{sssssssI}", "path", path, "clip", s.clip, "digest", s.digest,
+                                      "frames", (json_int_t)s.n_frames),
+                            FINE);
+    printf("%s -> %s/%s, %lld frames\n", path, s.clip, s.digest, (long long)s.n_frames);
+    return FINE;
+}
+
+static int is_safetensors(const struct dirent *entry)
+{
+    const char *dot = strrchr(entry->d_name, '.');
+    return dot && strcmp(dot, ".safetensors") == 0;
+}
+
+/* One that cannot be taken does not keep the others out. */
+int lt_tool_import(lt_cache *cache, const arguments *a)
+{
+    struct stat info;
+    struct dirent **entries;
+    if (stat(a->clip, &info) || !S_ISDIR(info.st_mode)) return import_file(cache, a->clip, a);
+    int n = scandir(a->clip, &entries, is_safetensors, alphasort), code = FINE;
+    if (n < 0) {
+        lt_err err;
+        lt_fail_errno(&err, errno, "%s", a->clip);
+        return lt_tool_failed(&err);
+    }
+    for (int i = 0; i < n; i++) {
+        char path[4600];
+        snprintf(path, sizeof path, "%s/%s", a->clip, entries[i]->d_name);
+        if (import_file(cache, path, a)) code = FAILED;
+        free(entries[i]);
+    }
+    free(entries);
+    return code;
+}
+
+/* ---- copy ---------------------------------------------------------------------------------------------- */
+
+int lt_tool_copy(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    lt_cache *to;
+    lt_status status;
+    lt_cache_summary s = {0};
+    int64_t n_clips = 0, n_chunks = 0, n_failed = 0;
+    if (lt_cache_open(&to, a->clip, true, 0, &err)) return lt_tool_failed(&err);
+    while ((status = lt_cache_next_clip(cache, &s, &err)) == LT_OK) {
+        int64_t n = 0;
+        if (s.state != LT_CACHE_COMPLETE) continue;
+        status = lt_cache_copy(cache, to, s.clip, s.digest, &n, &err);
+        if (status == LT_E_FORMAT || status == LT_E_MISMATCH || status == LT_E_NOT_FOUND) {
+            n_failed++;
+            lt_tool_failed(&err);
+        } else if (status) {
+            break;
+        }
+        n_clips += n > 0;
+        n_chunks += n;
+    }
+    lt_cache_close(to);
+    if (status != LT_END) return lt_tool_failed(&err);
+    int code = n_failed ? FAILED : FINE;
+    if (a->json)
+        return lt_tool_json(json_pack("{sIsIsI}", "clips", (json_int_t)n_clips, "chunks",
+                                      (json_int_t)n_chunks, "failed", (json_int_t)n_failed),
+                            code);
+    printf("%lld clips, %lld chunks copied\n", (long long)n_clips, (long long)n_chunks);
+    return code;
+}
+
+/* ---- rm ------------------------------------------------------------------------------------------------ */
+
+int lt_tool_remove(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    lt_cache_summary s;
+    if (lt_tool_find_clip(cache, a->clip, &s, &err)) return lt_tool_failed(&err);
+    if (lt_cache_remove(cache, s.clip, s.digest, &err)) return lt_tool_failed(&err);
+    if (a->json)
+        return lt_tool_json(
+            json_pack("{sssssI}", "clip", s.clip, "digest", s.digest, "bytes", (json_int_t)s.bytes), FINE);
+    printf("%s/%s removed\n", s.clip, s.digest);
+    return FINE;
+}
+
+/* ---- gc ------------------------------------------------------------------------------------------------ */
+
+/* The number in ".../epoch-N/...", -1: there is none. */
+static long epoch_of(lt_cache *cache, const lt_cache_summary *s)
+{
+    lt_arena arena = {0};
+    lt_cache_clip clip;
+    long epoch = -1;
+    if (lt_cache_get_clip(cache, s->clip, s->digest, &arena, &clip, NULL) == LT_OK) {
+        const char *at = strstr(clip.numeric_class, "epoch-");
+        if (at) epoch = strtol(at + 6, NULL, 10);
+    }
+    lt_arena_finish(&arena);
+    return epoch;
+}
+
+typedef struct sweep {
+    int64_t n_clips, n_values, bytes;
+} sweep;
+
+static lt_status drop(lt_cache *cache, const lt_cache_summary *s, sweep *swept, lt_err *err)
+{
+    swept->n_clips++;
+    swept->bytes += s->bytes;
+    return lt_cache_remove(cache, s->clip, s->digest, err);
+}
+
+/* Complete clips of one name stand next to each other: of those with an epoch, only the latest epoch's stay. */
+static lt_status drop_earlier(lt_cache *cache, const lt_cache_summary *group, int n, sweep *swept,
+                              lt_err *err)
+{
+    long latest = -1;
+    lt_status status = LT_OK;
+    for (int i = 0; i < n; i++) latest = LT_MAX(latest, epoch_of(cache, &group[i]));
+    for (int i = 0; i < n && n > 1 && !status; i++) {
+        long epoch = epoch_of(cache, &group[i]);
+        if (epoch >= 0 && epoch < latest) status = drop(cache, &group[i], swept, err);
+    }
+    return status;
+}
+
+static lt_status sweep_clips(lt_cache *cache, sweep *swept, lt_err *err)
+{
+    enum { GROUP = 64 };
+    lt_cache_summary s = {0}, *group = calloc(GROUP, sizeof *group);
+    lt_status status = group ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    int n = 0;
+    while (!status && (status = lt_cache_next_clip(cache, &s, err)) == LT_OK) {
+        if (n && (strcmp(group[0].clip, s.clip) || n == GROUP)) {
+            status = drop_earlier(cache, group, n, swept, err);
+            n = 0;
+        }
+        if (!status && s.state == LT_CACHE_COMPLETE)
+            group[n++] = s;
+        else if (!status)
+            status = drop(cache, &s, swept, err);
+    }
+    if (status == LT_END) status = drop_earlier(cache, group, n, swept, err);
+    free(group);
+    return status;
+}
+
+int lt_tool_gc(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    sweep swept = {0};
+    char bytes[32];
+    lt_status status = sweep_clips(cache, &swept, &err);
+    if (!status) status = lt_cache_remove_orphans(cache, &swept.n_values, &err);
+    if (status) return lt_tool_failed(&err);
+    if (a->json)
+        return lt_tool_json(json_pack("{sIsIsI}", "clips", (json_int_t)swept.n_clips, "bytes",
+                                      (json_int_t)swept.bytes, "values", (json_int_t)swept.n_values),
+                            FINE);
+    printf("%lld clips of %s removed, and %lld values of no clip\n", (long long)swept.n_clips,
+           lt_tool_bytes(swept.bytes, bytes), (long long)swept.n_values);
+    return FINE;
+}
