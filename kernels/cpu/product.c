@@ -146,7 +146,7 @@ static lt_status compute(lt_context *c, const product *p)
             float *mine = scratch + (size_t)cpu_thread() * piece_floats();
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < n_rows * n_columns; i++)
-                compute_piece(p, mine, i / n_columns * BLOCK_ROWS, i % n_columns * CHUNK);
+                compute_piece(p, mine, i % n_rows * BLOCK_ROWS, i / n_rows * CHUNK);
         }
     }
     lt_workspace_release(c->workspace, scratch);

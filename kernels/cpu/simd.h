@@ -21,10 +21,14 @@ typedef struct cpu_epilogue {
 } cpu_epilogue;
 
 typedef struct cpu_softmax {
-    float *scores; /* [rows][ROW_STRIDE]: q k^T in, exp(s - max) out; zero from `n` up to a multiple of 32 */
+    /* [rows][ROW_STRIDE]: q k^T in, 2^(score - max) out, zero from `n` up to half a tile's columns; when `pairs`, as two
+     * bf16 each (n at most BLOCK_K / 2), rows ROW_STRIDE bf16 values apart from the same start. */
+    float *scores;
+    bool pairs;
     int64_t rows, n;
-    float scale;
-    const float *mask; /* of the first row and key, or NULL; added after scaling */
+    float scale; /* with the factor log2 e */
+    const float
+        *mask; /* of the first row and key, or NULL; added to scores that are scaled without that factor */
     int64_t mask_stride;
     bool causal;
     int64_t first_row,
@@ -75,7 +79,7 @@ typedef struct cpu_simd {
     void (*combine)(float *out, const float *x, double a, const float *y, double b, int64_t n);
 
     /* c [rows][c_stride] (+)= a [rows][ROW_STRIDE] b. b lies in panels of tile_columns columns, [k][tile_columns],
-     * panel_stride elements apart, f32 or bf16. rows, columns are multiples of the tile, k <= BLOCK_K. */
+     * panel_stride elements apart, f32 or bf16. rows are a multiple of tile_rows, columns of half a tile's, k <= BLOCK_K. */
     void (*gemm)(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t panel_stride,
                  int64_t rows, int64_t columns, int64_t k, bool accumulate);
     /* The same with both operands bf16 in pairs of k (even): a [rows][ROW_STRIDE] holds them one after the other, b

@@ -16,28 +16,25 @@ enum { TILE_ROWS = 6 }; /* 12 of 16 */
 enum { TILE_COLUMNS = 2 * LANES };
 
 INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t k,
-                 bool accumulate)
+                 bool accumulate, int vectors)
 {
     vf sum[TILE_ROWS][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++) {
-        sum[r][0] = accumulate ? load_f32(c + r * c_stride) : (vf){0};
-        sum[r][1] = accumulate ? load_f32(c + r * c_stride + LANES) : (vf){0};
-    }
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = accumulate ? load_f32(c + r * c_stride + v * LANES) : (vf){0};
     for (int64_t i = 0; i < k; i++) {
-        vf b0 = load_t(b, b_bf16, i * TILE_COLUMNS), b1 = load_t(b, b_bf16, i * TILE_COLUMNS + LANES);
+        vf bv[2];
+        for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
             vf av = splat(a[r * ROW_STRIDE + i]);
-            sum[r][0] = madd(av, b0, sum[r][0]);
-            sum[r][1] = madd(av, b1, sum[r][1]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
         }
     }
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++) {
-        store_f32(c + r * c_stride, sum[r][0]);
-        store_f32(c + r * c_stride + LANES, sum[r][1]);
-    }
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int v = 0; v < vectors; v++) store_f32(c + r * c_stride + v * LANES, sum[r][v]);
 }
 
 INLINE void gemm_body(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16,
@@ -46,8 +43,14 @@ INLINE void gemm_body(float *c, int64_t c_stride, const float *a, const void *b,
     size_t size = b_bf16 ? 2 : 4;
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
         const void *panel = (const char *)b + (size_t)(j / TILE_COLUMNS * panel_stride) * size;
-        for (int64_t i = 0; i < rows; i += TILE_ROWS)
-            tile(c + i * c_stride + j, c_stride, a + i * ROW_STRIDE, panel, b_bf16, k, accumulate);
+        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+            float *to = c + i * c_stride + j;
+            if (columns - j > LANES) {
+                tile(to, c_stride, a + i * ROW_STRIDE, panel, b_bf16, k, accumulate, 2);
+            } else {
+                tile(to, c_stride, a + i * ROW_STRIDE, panel, b_bf16, k, accumulate, 1);
+            }
+        }
     }
 }
 
@@ -64,40 +67,43 @@ static void gemm(float *c, int64_t c_stride, const float *a, const void *b, bool
 #if defined(__AVX512BF16__)
 /* As tile, with two inner elements a step. The processor multiplies bf16 exactly and adds in f32. */
 INLINE void tile_pairs(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t k,
-                       bool accumulate)
+                       bool accumulate, int vectors)
 {
     __m512 sum[TILE_ROWS][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++) {
-        sum[r][0] = accumulate ? _mm512_loadu_ps(c + r * c_stride) : _mm512_setzero_ps();
-        sum[r][1] = accumulate ? _mm512_loadu_ps(c + r * c_stride + LANES) : _mm512_setzero_ps();
-    }
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int v = 0; v < vectors; v++)
+            sum[r][v] = accumulate ? _mm512_loadu_ps(c + r * c_stride + v * LANES) : _mm512_setzero_ps();
     for (int64_t i = 0; i < k; i += 2) {
-        __m512bh b0 = (__m512bh)_mm512_loadu_si512(b + i * TILE_COLUMNS);
-        __m512bh b1 = (__m512bh)_mm512_loadu_si512(b + i * TILE_COLUMNS + 2 * LANES);
+        __m512bh bv[2];
+        for (int v = 0; v < vectors; v++)
+            bv[v] = (__m512bh)_mm512_loadu_si512(b + i * TILE_COLUMNS + 2 * v * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
             int pair;
             memcpy(&pair, a + r * ROW_STRIDE + i, sizeof(pair));
             __m512bh av = (__m512bh)_mm512_set1_epi32(pair);
-            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], av, b0);
-            sum[r][1] = _mm512_dpbf16_ps(sum[r][1], av, b1);
+            for (int v = 0; v < vectors; v++) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], av, bv[v]);
         }
     }
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++) {
-        _mm512_storeu_ps(c + r * c_stride, sum[r][0]);
-        _mm512_storeu_ps(c + r * c_stride + LANES, sum[r][1]);
-    }
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int v = 0; v < vectors; v++) _mm512_storeu_ps(c + r * c_stride + v * LANES, sum[r][v]);
 }
 
 static void gemm_pairs(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
                        int64_t rows, int64_t columns, int64_t k, bool accumulate)
 {
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
-        for (int64_t i = 0; i < rows; i += TILE_ROWS)
-            tile_pairs(c + i * c_stride + j, c_stride, a + i * ROW_STRIDE,
-                       b + j / TILE_COLUMNS * panel_stride, k, accumulate);
+        const uint16_t *panel = b + j / TILE_COLUMNS * panel_stride;
+        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+            float *to = c + i * c_stride + j;
+            if (columns - j > LANES) {
+                tile_pairs(to, c_stride, a + i * ROW_STRIDE, panel, k, accumulate, 2);
+            } else {
+                tile_pairs(to, c_stride, a + i * ROW_STRIDE, panel, k, accumulate, 1);
+            }
+        }
     }
 }
 #endif
@@ -129,47 +135,86 @@ static void epilogue(const cpu_epilogue *e, bool bf16, const float *c, int64_t c
     }
 }
 
-/* Scores of one row, scaled and masked, in place; what cannot be seen becomes -infinity. Returns their maximum. */
-INLINE float mask_row(const cpu_softmax *s, int64_t row)
+/* ---- softmax: in powers of two, scores times scale (which has the factor log2 e in it) ------------------------ */
+
+/* Vector i of a row's scores, scaled; `seen` < LANES: lanes from there on are -infinity. */
+INLINE vf scaled_scores(const float *scores, const float *mask, float scale, int64_t i, int64_t seen)
 {
-    float *scores = s->scores + row * ROW_STRIDE;
-    const float *mask = s->mask ? s->mask + row * s->mask_stride : NULL;
-    int64_t n = s->n;
-    if (s->causal) n = LT_MAX(0, LT_MIN(n, s->first_row + row + 1 - s->first_key));
+    vf v = load_f32(scores + i) * splat(scale);
+    if (mask) {
+        vf m = seen < LANES ? load_tail(mask, false, i, seen) : load_f32(mask + i);
+        v = madd(m, splat(1.44269504f), v);
+    }
+    return seen < LANES ? blend(lanes_below(seen), v, splat(-INFINITY)) : v;
+}
+
+/* The largest of the first `seen` scores; they are left scaled and masked where there is a mask. */
+INLINE float largest_score(float *scores, const float *mask, float scale, int64_t seen)
+{
     vf best = splat(-INFINITY);
-    for (int64_t i = 0; i < s->n; i += LANES) {
-        int64_t count = LT_MIN(LANES, s->n - i);
-        vf v = load_f32(scores + i) * splat(s->scale);
-        if (mask) v += count == LANES ? load_f32(mask + i) : load_tail(mask, false, i, count);
-        for (int64_t lane = LT_MAX(0, n - i); lane < LANES; lane++) v[lane] = -INFINITY;
-        store_f32(scores + i, v);
-        best = blend((best > v) | (best != best), best, v); /* keeps a NaN */
+    for (int64_t i = 0; i < seen; i += LANES) {
+        vf v = scaled_scores(scores, mask, scale, i, LT_MIN(seen - i, LANES));
+        if (mask) store_f32(scores + i, v);
+        best = vmax(best, v); /* a NaN may get lost here, but not in the sum */
     }
     float max = -INFINITY;
-    for (int lane = 0; lane < LANES; lane++) max = max > best[lane] || isnan(max) ? max : best[lane];
+    for (int lane = 0; lane < LANES; lane++) max = max > best[lane] ? max : best[lane];
     return max;
+}
+
+/* As f32, or as two bf16 that add up to the first 16 bits. */
+INLINE void store_weights(float *scores, bool pairs, int64_t i, vf p)
+{
+    if (pairs) {
+        vu high = (vu)p & 0xffff0000, low = (vu)(p - (vf)high) + 0x8000;
+        p = (vf)((low & 0xffff0000) | high >> 16);
+    }
+    store_f32(scores + i, p);
+}
+
+/* Scores -> 2^(score * scale - base), 0 where not seen, and their sum. `out` does not lie behind the scores. */
+INLINE float exponentials(const float *scores, float *out, bool pairs, float scale, float base, int64_t seen,
+                          int64_t n)
+{
+    vf total = splat(0.0f);
+    int64_t i = 0;
+    for (; i < seen; i += LANES) {
+        vf p = vexp2(madd(load_f32(scores + i), splat(scale), splat(-base)));
+        if (seen - i < LANES) p = blend(lanes_below(seen - i), p, splat(0.0f));
+        store_weights(out, pairs, i, p);
+        total += p;
+    }
+    for (; i < n; i += LANES) store_weights(out, pairs, i, splat(0.0f));
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += total[lane];
+    return sum;
+}
+
+INLINE void softmax_body(const cpu_softmax *s, bool pairs)
+{
+    for (int64_t row = 0; row < s->rows; row++) {
+        float *scores = s->scores + row * ROW_STRIDE;
+        float *out = pairs ? s->scores + row * ROW_STRIDE / 2 : scores;
+        const float *mask = s->mask ? s->mask + row * s->mask_stride : NULL;
+        int64_t seen = s->causal ? LT_MAX(0, LT_MIN(s->n, s->first_row + row + 1 - s->first_key)) : s->n;
+        float before = s->max[row], max = largest_score(scores, mask, s->scale, seen);
+        if (before > max) max = before;
+        /* While nothing was seen the maximum is -infinity, and -inf - -inf would be NaN. */
+        float base = max == -INFINITY ? 0 : max;
+        float sum = exponentials(scores, out, pairs, mask ? 1 : s->scale, base, seen, s->n);
+        float rescale = vexp2(splat(before - base))[0];
+        s->sum[row] = s->sum[row] * rescale + sum;
+        s->rescale[row] = rescale;
+        s->max[row] = max;
+    }
 }
 
 static void softmax(const cpu_softmax *s)
 {
-    for (int64_t row = 0; row < s->rows; row++) {
-        float *scores = s->scores + row * ROW_STRIDE;
-        float before = s->max[row], max = mask_row(s, row);
-        if (before > max) max = before;
-        /* While nothing was seen the maximum is -infinity, and -inf - -inf would be NaN. */
-        float base = max == -INFINITY ? 0 : max;
-        vf total = splat(0.0f);
-        for (int64_t i = 0; i < s->n; i += LANES) {
-            vf p = vexp(load_f32(scores + i) - splat(base));
-            store_f32(scores + i, p);
-            total += p;
-        }
-        float sum = 0;
-        for (int lane = 0; lane < LANES; lane++) sum += total[lane];
-        float rescale = vexp(splat(before - base))[0];
-        s->sum[row] = s->sum[row] * rescale + sum;
-        s->rescale[row] = rescale;
-        s->max[row] = max;
+    if (s->pairs) {
+        softmax_body(s, true);
+    } else {
+        softmax_body(s, false);
     }
 }
 

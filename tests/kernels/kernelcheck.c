@@ -241,7 +241,8 @@ static void compare(checker *k, const op_case *c, const lt_tensor *y, const lt_t
         fail(k, "the result's shape is not the reference's");
         return;
     }
-    double f32_error = c->units * eps_of(LT_F32), magnitude = LT_MAX(c->magnitude, largest(ref));
+    double units = c->units + (k->dtype == LT_BF16 ? c->bf16_units : 0);
+    double f32_error = units * eps_of(LT_F32), magnitude = LT_MAX(c->magnitude, largest(ref));
     /* A result that may be exact must be: only what is computed is rounded. */
     double rounding = c->units > 0 ? 0.505 * eps_of(y->dtype) : 0;
     for (int64_t i = 0; i < lt_n_elements(y); i++) {
