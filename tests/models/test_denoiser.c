@@ -514,6 +514,10 @@ static void wrong_files(void **state)
     expect_refused(in_folder("video"), LT_DENOISER_PIXART, LT_E_UNSUPPORTED, "looks like PixartVideoDiT");
     expect_refused(in_folder("nowhere"), LT_DENOISER_N_KINDS, LT_E_NOT_FOUND, "no model");
 
+    synthetic_write("text/clip_quick", in_folder("clip"), &(synthetic){.stem = "model"});
+    expect_refused(in_folder("clip"), LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "a CLIP text encoder");
+    synthetic_write("text/t5", in_folder("t5"), &(synthetic){.stem = "model"});
+    expect_refused(in_folder("t5"), LT_DENOISER_PIXART_VIDEO, LT_E_UNSUPPORTED, "a T5 text encoder");
     expect_refused("last.ckpt", LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "tools/to_safetensors");
 
     synthetic_write("denoiser/video_dit_v2", in_folder("less"),
