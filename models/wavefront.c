@@ -130,8 +130,8 @@ int64_t lt_wavefront_live(const lt_wavefront_params *p)
     int64_t width = width_of(p);
     if (width == p->n_frames) return width;
     int64_t overlapping = (width - 1) / p->stride;
-    /* The last window lies off the grid: it may overlap one more. */
-    int64_t live = (p->steps - 1) * overlapping * p->stride + width + 2 * p->stride;
+    /* A stride comes in before the one at the front is finished. */
+    int64_t live = (p->steps - 1) * overlapping * p->stride + width + p->stride;
     return LT_MIN(live + LT_MAX(p->unreleased, 0), p->n_frames);
 }
 

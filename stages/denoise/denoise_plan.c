@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets. */
-enum { BASE_BYTES = 4 << 20, VAE_FACTOR = 8 };
+enum { BASE_BYTES = 2200 << 10, VAE_FACTOR = 8 };
 
 /* ---- sizes --------------------------------------------------------------------------------------------- */
 
@@ -92,7 +92,7 @@ static lt_status set_windows(const lt_denoise_config *config, lt_denoise_geometr
     g->waves.n_frames = g->n_frames;
     g->waves.window = window;
     g->waves.stride = stride;
-    g->waves.unreleased = g->chunk + stride;
+    g->waves.unreleased = g->chunk;
     g->waves.frame_elements = (size_t)g->height * (size_t)g->width * (size_t)g->channels;
     return lt_wavefront_check(&g->waves, err);
 }

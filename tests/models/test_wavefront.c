@@ -192,7 +192,7 @@ static void check_case(int64_t T, int64_t W, int64_t S, int steps, int64_t chunk
 static void the_bytes_of_a_plain_loop(void **state)
 {
     uint32_t seed = 7;
-    for (int i = 0; i < 250; i++) {
+    for (int i = 0; i < 1000; i++) {
         int64_t number[5];
         for (int j = 0; j < 5; j++) {
             seed = seed * 1664525 + 1013904223;
