@@ -35,7 +35,7 @@ typedef struct lt_denoiser_info {
     int pooled_width;      /* of the pooled text vector; 0: it takes none */
     bool seconds;          /* takes start and end seconds */
     bool size_ids;         /* takes sizes in pixels: SDXL six ids, PixArt for 1024 pixels the first two */
-    double scaling_factor; /* that lite-sora multiplies the VAE's latents with for it */
+    double scaling_factor; /* of its latents; SDXL's own, 0.13025, under diffusers' numerics */
     double beta_start, beta_end; /* of the schedule that its pipeline samples with */
     bool beta_linear;            /* linear, otherwise scaled_linear */
     lt_numerics numerics;        /* never AUTO */
