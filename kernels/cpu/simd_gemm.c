@@ -15,26 +15,38 @@ enum { TILE_ROWS = 6 }; /* 12 of 16 */
 #endif
 enum { TILE_COLUMNS = 2 * LANES };
 
+/* A sum of RUN products is rounded as a whole when it is added to what stands in c: the error of a long sum grows with the root
+ * of RUN and not of its length. */
+enum { RUN = 256 };
+
 INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t k,
                  bool accumulate, int vectors)
 {
-    vf sum[TILE_ROWS][2];
+    int64_t i = 0;
+    do {
+        int64_t end = i + RUN < k ? i + RUN : k;
+        vf sum[TILE_ROWS][2];
 #pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++)
-        for (int v = 0; v < vectors; v++)
-            sum[r][v] = accumulate ? load_f32(c + r * c_stride + v * LANES) : (vf){0};
-    for (int64_t i = 0; i < k; i++) {
-        vf bv[2];
-        for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
+        for (int r = 0; r < TILE_ROWS; r++)
+            for (int v = 0; v < vectors; v++) sum[r][v] = (vf){0};
+        for (; i < end; i++) {
+            vf bv[2];
+            for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
+#pragma GCC unroll 12
+            for (int r = 0; r < TILE_ROWS; r++) {
+                vf av = splat(a[r * ROW_STRIDE + i]);
+                for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
+            }
+        }
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
-            vf av = splat(a[r * ROW_STRIDE + i]);
-            for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
+            for (int v = 0; v < vectors; v++) {
+                float *to = c + r * c_stride + v * LANES;
+                store_f32(to, accumulate ? load_f32(to) + sum[r][v] : sum[r][v]);
+            }
         }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < TILE_ROWS; r++)
-        for (int v = 0; v < vectors; v++) store_f32(c + r * c_stride + v * LANES, sum[r][v]);
+        accumulate = true;
+    } while (i < k);
 }
 
 INLINE void gemm_body(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16,
