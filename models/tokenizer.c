@@ -33,11 +33,13 @@ static lt_status find_files(lt_tokenizer *t, const char *path, token_files *file
     files->special_map = file_in(t, path, "special_tokens_map.json");
     files->added = file_in(t, path, "added_tokens.json");
     if (files->spiece || (files->vocab && files->merges)) return LT_OK;
+    const char *what = files->vocab                         ? "merges.txt is missing"
+                       : files->merges                      ? "vocab.json is missing"
+                       : file_in(t, path, "tokenizer.json") ? "tokenizer.json alone is not enough"
+                                                            : "none of the three";
     return lt_fail(err, LT_E_NOT_FOUND,
                    "%s holds no tokenizer: neither spiece.model, nor vocab.json and merges.txt (%s)", path,
-                   files->vocab    ? "merges.txt is missing"
-                   : files->merges ? "vocab.json is missing"
-                                   : "none of the three");
+                   what);
 }
 
 /* What each added token looks like in the text it is looked for in. */

@@ -24,7 +24,7 @@ typedef struct lt_tokenizer_info {
 } lt_tokenizer_info;
 
 /* Open the tokenizer at `path`: a folder that holds vocab.json and merges.txt (CLIP) or spiece.model (T5), with
- * tokenizer_config.json, special_tokens_map.json and added_tokens.json where they are; or a spiece.model itself. All of it is
+ * tokenizer_config.json, special_tokens_map.json and added_tokens.json where they are; or a spiece.model itself; tokenizer.json is not read. All of it is
  * checked. E_NOT_FOUND saying what was looked for, E_FORMAT with file and line (a merge whose result is no token, a token that
  * is there twice), E_UNSUPPORTED (an added token that the vocabulary lacks; a SentencePiece model that is not T5's kind), E_IO,
  * E_NO_MEMORY; *tokenizer is NULL then. Never more than 64 MiB of a file is read. */

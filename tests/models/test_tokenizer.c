@@ -280,6 +280,8 @@ static void wrong_byte_pairs(void **state)
     refuse(in_folder("nowhere"), LT_E_NOT_FOUND, "no tokenizer at");
     refuse(bpe_folder("b0", NULL, NULL, NULL), LT_E_NOT_FOUND, "none of the three");
     refuse(bpe_folder("b1", "{}", NULL, NULL), LT_E_NOT_FOUND, "merges.txt is missing");
+    write_file(in_folder("b0/tokenizer.json"), "{}");
+    refuse(in_folder("b0"), LT_E_NOT_FOUND, "tokenizer.json alone");
     refuse(bpe_folder("b2", "{" TWO "}", "#version: 0.2\na b</w>\n", NULL), LT_E_FORMAT,
            "merges.txt:2: the merge needs token \"ab</w>\"");
     refuse(bpe_folder("b3", "{" TWO "}", "a c\n", NULL), LT_E_FORMAT,
@@ -369,12 +371,52 @@ static void broken_models(void **state)
     free(good);
 }
 
+/* The same of byte pairs and configurations. */
+static void broken_byte_pairs(void **state)
+{
+    static const char *const names[] = {"vocab.json", "merges.txt", "tokenizer_config.json"};
+    char *good[3], path[2048];
+    size_t n[3], opened = 0;
+    uint64_t seed = 2;
+    for (int f = 0; f < 3; f++) {
+        snprintf(path, sizeof path, "%s/%s", small("clip"), names[f]);
+        good[f] = read_file(path, &n[f]);
+    }
+    bpe_folder("broken", NULL, NULL, NULL);
+    for (int i = 0; i < 300; i++) {
+        lt_tokenizer *t;
+        lt_err err = {0};
+        for (int f = 0; f < 3; f++) {
+            char *bad = malloc(n[f]);
+            memcpy(bad, good[f], n[f]);
+            size_t length = i % 3 == f && i % 2 ? random_bits(&seed) % n[f] : n[f];
+            for (int k = 0; i % 3 == f && k < 1 + i % 5; k++)
+                bad[random_bits(&seed) % n[f]] = (char)random_bits(&seed);
+            write_bytes(in_folder("broken/%s", names[f]), bad, length);
+            free(bad);
+        }
+        if (lt_tokenizer_open(&t, in_folder("broken"), &err) == LT_OK) {
+            int32_t ids[64];
+            int m;
+            must(lt_tokenizer_encode(t, "A cockatoo<|endoftext|>, it's calm!", 35, ids, 64, &m, &err), &err);
+            for (int k = 0; k < m; k++) assert_in_range(ids[k], 0, lt_tokenizer_get_info(t)->n_tokens - 1);
+            lt_tokenizer_close(t);
+            opened++;
+        } else {
+            assert_null(t);
+            assert_true(err.text[0]);
+        }
+    }
+    printf("  %zu of 300 could be opened\n", opened);
+    for (int f = 0; f < 3; f++) free(good[f]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_ones),    cmocka_unit_test(real_ones),     cmocka_unit_test(bare_model),
         cmocka_unit_test(long_texts),    cmocka_unit_test(wrong_texts),   cmocka_unit_test(wrong_byte_pairs),
-        cmocka_unit_test(unknown_bytes), cmocka_unit_test(broken_models),
+        cmocka_unit_test(unknown_bytes), cmocka_unit_test(broken_models), cmocka_unit_test(broken_byte_pairs),
     };
     support_start();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
