@@ -9,7 +9,7 @@
 
 #include "proto/wire.h"
 
-enum { PATH_BYTES = 4000 };
+enum { PATH_BYTES = 4000, SUFFIX_BYTES = 13 };
 
 static lt_status fail_entry(const lt_clip_list *list, const lt_list_place *place, lt_err *err,
                             const char *what)
@@ -111,7 +111,7 @@ lt_status lt_list_add_suffix(lt_clip_entry *entry, lt_arena *arena, lt_err *err)
     XXH3_64bits_update(state, entry->path, strlen(entry->path) + 1);
     XXH3_64bits_update(state, times, strlen(times) + 1);
     XXH3_64bits_update(state, entry->text, strlen(entry->text));
-    entry->name = lt_arena_printf(arena, "%s-%012llx", entry->name,
+    entry->name = lt_arena_printf(arena, "%.*s-%012llx", LT_CLIP_NAME_BYTES - SUFFIX_BYTES - 1, entry->name,
                                   (unsigned long long)(XXH3_64bits_digest(state) >> 16));
     XXH3_freeState(state);
     return entry->name ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
