@@ -10,6 +10,16 @@
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
+/* Every clip's draws are its own, whatever its place in the manifest. */
+static uint64_t seed_of(const lt_decode_config *config, const lt_wanted *wanted)
+{
+    char text[300], hex[33];
+    snprintf(text, sizeof text, "%" PRId64 " %.250s", config->seed, wanted->name);
+    lt_video_hash(text, strlen(text), hex);
+    hex[16] = 0;
+    return strtoull(hex, NULL, 16);
+}
+
 lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
                                lt_video **video, lt_err *err)
 {
@@ -27,6 +37,11 @@ lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted,
                                 .interval = config->interval,
                                 .buckets = source->n_buckets ? source->buckets : NULL,
                                 .n_buckets = source->n_buckets,
+                                .exact = config->scaler == 1,
+                                .random_interval = config->random_interval,
+                                .random_start = config->random_start,
+                                .random_crop = config->random_crop,
+                                .seed = seed_of(config, wanted),
                                 .fps = config->fps};
     lt_status status = lt_video_open(video, &request, err);
     if (status || config->short_clips != LT_SHORT_SKIP) return status;

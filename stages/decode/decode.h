@@ -17,9 +17,10 @@ typedef enum { LT_SHORT_KEEP, LT_SHORT_SKIP, LT_SHORT_PAD } lt_decode_short;
 typedef struct lt_decode_config {
     const char *input, *manifest, *base, *shard, *buckets, *name, *caption;
     lt_size size;
-    int fit, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
+    int fit, scaler, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
     double start, fps;
-    int64_t frames, interval, chunk, ring;
+    int64_t frames, interval, chunk, ring, seed;
+    bool random_interval, random_start, random_crop;
 } lt_decode_config;
 
 /* ---- what is read (source.c) --------------------------------------------------------------------------- */

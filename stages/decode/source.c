@@ -47,6 +47,10 @@ static lt_status check(const lt_decode_config *config, lt_err *err)
                        *config->name ? "name" : "caption");
     if (config->size.width && *config->buckets)
         return lt_fail(err, LT_E_INVALID, "both size and buckets are given");
+    if (config->random_crop && (config->scaler != 1 || config->fit != LT_FIT_CROP))
+        return lt_fail(err, LT_E_INVALID, "random_crop needs scaler = \"pillow\" and fit = \"crop\"");
+    if ((config->random_start || config->random_interval) && (!config->frames || config->fps > 0))
+        return lt_fail(err, LT_E_INVALID, "random_start and random_interval need frames, and no fps");
     if (config->short_clips != LT_SHORT_KEEP && !config->frames)
         return lt_fail(err, LT_E_INVALID,
                        "short says what happens to clips of fewer than `frames`: give frames");
@@ -108,10 +112,11 @@ static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *
     add_file(wanted->input, file, sizeof file);
     const char *text = lt_arena_printf(
         arena,
-        "clip 1 %s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64 " %" PRId64,
+        "clip 1 %s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64 " %" PRId64
+        "|%d %d%d%d %" PRId64,
         wanted->input, wanted->name, wanted->caption, wanted->start, wanted->end, file, c->size.width,
         c->size.height, c->buckets, c->fit, c->bits, c->short_clips, c->audio, c->start, c->fps, c->frames,
-        c->interval, c->chunk);
+        c->interval, c->chunk, c->scaler, c->random_crop, c->random_start, c->random_interval, c->seed);
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_video_hash(text, strlen(text), hex);
     wanted->key = lt_arena_strdup(arena, hex);

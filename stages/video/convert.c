@@ -72,6 +72,44 @@ static lt_size choose_size(const lt_video_request *request, double shape)
     return best;
 }
 
+/* A box of whole pixels that is scaled to the wanted size, or, for bars, the whole picture to what fits. */
+static void place_exact(lt_convert *convert, const lt_video_request *request, lt_size size, int width,
+                        int height, double aspect)
+{
+    double at = request->random_crop ? lt_video_draw(request->seed, "crop") : 0.5;
+    double wanted = (double)size.width / size.height / aspect; /* in pixels of the source */
+    convert->box_width = width;
+    convert->box_height = height;
+    convert->inner_width = size.width;
+    convert->inner_height = size.height;
+    if (request->fit == LT_FIT_CROP && width > height * wanted) {
+        convert->box_x = (int)(at * (width - height * wanted));
+        convert->box_width = LT_MAX((int)(height * wanted), 1);
+    } else if (request->fit == LT_FIT_CROP) {
+        convert->box_y = (int)(at * (height - width / wanted));
+        convert->box_height = LT_MAX((int)(width / wanted), 1);
+    } else if (request->fit == LT_FIT_PAD && width > height * wanted) {
+        convert->inner_height = LT_MIN(rounded(size.width / (width * aspect) * height), size.height);
+    } else if (request->fit == LT_FIT_PAD) {
+        convert->inner_width = LT_MIN(rounded((double)size.height / height * width * aspect), size.width);
+    }
+    convert->upright_width = width;
+    convert->upright_height = height;
+    convert->offset_x = (convert->visible_width - convert->inner_width) / 2;
+    convert->offset_y = (convert->visible_height - convert->inner_height) / 2;
+}
+
+static lt_status make_exact(lt_convert *convert, lt_err *err)
+{
+    size_t pixel = 3 * (size_t)(convert->bits / 8);
+    if (!convert->inner_width) return LT_OK;
+    convert->box = malloc(pixel * (size_t)convert->box_width * (size_t)convert->box_height);
+    convert->inner = malloc(pixel * (size_t)convert->inner_width * (size_t)convert->inner_height);
+    if (!convert->box || !convert->inner) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a picture");
+    return lt_resample_create(&convert->exact, convert->box_width, convert->box_height, convert->inner_width,
+                              convert->inner_height, convert->bits, err);
+}
+
 /* Sizes of the upright picture, scaled, and where it lies in the visible one. */
 static void place(lt_convert *convert, AVRational aspect, const lt_video_request *request,
                   lt_video_info *info)
@@ -100,6 +138,10 @@ static void place(lt_convert *convert, AVRational aspect, const lt_video_request
     if (request->fit == LT_FIT_PAD) x = y = LT_MIN(x, y);
     convert->upright_width = rounded(width * av_q2d(aspect) * x);
     convert->upright_height = rounded(height * y);
+    if (request->exact) {
+        place_exact(convert, request, size, width, height, av_q2d(aspect));
+        return;
+    }
     /* Floor division, so that what is cut is at most one pixel more on the right and bottom. */
     convert->offset_x = (convert->visible_width - convert->upright_width) / 2;
     convert->offset_y = (convert->visible_height - convert->upright_height) / 2;
@@ -174,13 +216,16 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
     convert->scaled_stride = (int)stride;
     convert->scaled = aligned_alloc(STRIDE_ALIGN, bytes);
     if (!convert->scaled) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a picture");
-    return LT_OK;
+    return make_exact(convert, err);
 }
 
 void lt_convert_finish(lt_convert *convert)
 {
     sws_freeContext(convert->sws);
     free(convert->scaled);
+    lt_resample_destroy(convert->exact);
+    free(convert->box);
+    free(convert->inner);
     *convert = (lt_convert){0};
 }
 
@@ -260,12 +305,17 @@ static void fill_row(const lt_convert *convert, int y, uint8_t *out)
     size_t pixel = 3 * (size_t)(convert->bits / 8);
     int inside = y - convert->offset_y;
     int left = LT_MAX(convert->offset_x, 0);
-    int count = LT_MIN(convert->upright_width, convert->visible_width);
-    if (inside < 0 || inside >= convert->upright_height) {
+    int count =
+        LT_MIN(convert->exact ? convert->inner_width : convert->upright_width, convert->visible_width);
+    if (inside < 0 || inside >= (convert->exact ? convert->inner_height : convert->upright_height)) {
         memset(out, 0, (size_t)convert->visible_width * pixel);
     } else {
         memset(out, 0, (size_t)left * pixel);
-        copy_row(convert, inside, LT_MAX(-convert->offset_x, 0), count, out + (size_t)left * pixel);
+        if (convert->exact)
+            memcpy(out + (size_t)left * pixel, convert->inner + (size_t)inside * (size_t)count * pixel,
+                   (size_t)count * pixel);
+        else
+            copy_row(convert, inside, LT_MAX(-convert->offset_x, 0), count, out + (size_t)left * pixel);
         memset(out + (size_t)(left + count) * pixel, 0,
                (size_t)(convert->visible_width - left - count) * pixel);
     }
@@ -291,6 +341,14 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
     int rc = sws_scale(convert->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height,
                        planes, strides);
     if (rc < 0) return lt_fail_av(err, rc, "conversion to RGB");
+    if (convert->exact) {
+        size_t pixel = 3 * (size_t)(convert->bits / 8), stride = pixel * (size_t)convert->box_width;
+        for (int y = 0; y < convert->box_height; y++)
+            copy_row(convert, convert->box_y + y, convert->box_x, convert->box_width,
+                     convert->box + (size_t)y * stride);
+        lt_resample_run(convert->exact, convert->box, stride, convert->inner,
+                        pixel * (size_t)convert->inner_width);
+    }
     size_t row_bytes = (size_t)convert->width * 3 * (size_t)(convert->bits / 8);
     for (int y = 0; y < convert->visible_height; y++) fill_row(convert, y, rgb + (size_t)y * row_bytes);
     for (int y = convert->visible_height; y < convert->height; y++)

@@ -3,6 +3,7 @@
 #define LT_VIDEO_INTERNAL_H
 
 #include "stages/video/ffmpeg.h"
+#include "stages/video/resample.h"
 #include "stages/video/video.h"
 
 /* Every frame of a source in display order. */
@@ -89,6 +90,10 @@ typedef struct lt_convert {
     int chroma_location;
     uint8_t *scaled; /* one picture */
     int scaled_stride;
+    /* Scaling as Pillow does: a box of the upright picture, which has the source's size then, to inner_*. */
+    lt_resample *exact; /* NULL: FFmpeg scales */
+    int box_x, box_y, box_width, box_height, inner_width, inner_height;
+    uint8_t *box, *inner; /* the upright box; the scaled one */
 } lt_convert;
 
 /* Geometry from a first frame; `turn` is its display matrix (9 numbers) or NULL. Fills the info's picture. */
@@ -96,6 +101,9 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
                           const lt_video_request *request, lt_video_info *info, lt_err *err);
 void lt_convert_finish(lt_convert *convert);
 lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *rgb, lt_err *err);
+
+/* A number in [0, 1) that is always the same for a seed and a word. */
+double lt_video_draw(uint64_t seed, const char *word);
 
 /* XXH3-128 of a file's size and blocks, in hex. */
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);

@@ -40,6 +40,21 @@ static int64_t first_from(const lt_video_table *table, double start)
     return i;
 }
 
+/* lite-sora's choice of interval and start, where it is asked for and there are frames enough. */
+static void draw(const lt_video_request *request, int64_t *from, int64_t to, int64_t *interval)
+{
+    int64_t count = to - *from, n = request->frames;
+    if (n <= 0 || count < n) return;
+    if (request->random_interval) {
+        bool longer = lt_video_draw(request->seed, "whether") < 0.5;
+        *interval =
+            longer ? 1 + (int64_t)(lt_video_draw(request->seed, "interval") * (double)(count / n)) : 1;
+    }
+    int64_t last = count - *interval * (n - 1) - 1;
+    if (request->random_start && last > 0)
+        *from += (int64_t)(lt_video_draw(request->seed, "start") * (double)(last + 1));
+}
+
 /* Take every interval-th frame from `from` on. */
 static lt_status select_by_count(lt_video *video, const lt_video_request *request, int64_t from, lt_err *err)
 {
@@ -48,6 +63,7 @@ static lt_status select_by_count(lt_video *video, const lt_video_request *reques
     int64_t interval = LT_MAX(request->interval, 1);
     int64_t to = request->end > 0 ? first_from(table, request->end) : table->n;
     if (to <= from) return LT_OK;
+    draw(request, &from, to, &interval);
     int64_t n = (to - from + interval - 1) / interval;
     if (request->frames > 0) n = LT_MIN(n, request->frames);
     video->selected = malloc((size_t)n * sizeof *video->selected);
@@ -215,12 +231,17 @@ static void make_digest(lt_video *video, const lt_video_request *request)
 {
     char text[512], versions[64], frames[33];
     lt_video_info *info = &video->info;
+    char exact[64] = "";
+    const lt_convert *c = &video->convert;
+    if (c->exact)
+        snprintf(exact, sizeof exact, " exact 1 %d %d %d %d", c->box_x, c->box_y, c->box_width,
+                 c->box_height);
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
-    int n =
-        snprintf(text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s",
-                 info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
-                 request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
-                 lt_ffmpeg_versions(versions));
+    int n = snprintf(text, sizeof text,
+                     "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s",
+                     info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
+                     request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
+                     lt_ffmpeg_versions(versions), exact);
     lt_video_hash(text, (size_t)n, info->digest);
 }
 
@@ -323,6 +344,9 @@ size_t lt_video_peak_bytes(const lt_video *video)
     size_t tables = (size_t)video->table.capacity * 8 + (size_t)video->info.n_frames * 16 +
                     (size_t)video->table.keys_capacity * sizeof(lt_video_key);
     size_t scaled = (size_t)convert->scaled_stride * (size_t)convert->scaled_height;
+    if (convert->exact) /* the box, and its rows after the first pass */
+        scaled += 3 * (size_t)(convert->bits / 8) * (size_t)convert->box_height *
+                  (size_t)(convert->box_width + 2 * convert->inner_width);
     size_t pictures = (size_t)(LT_MAX(one, 0) * decoder_pictures(video));
     return (video->is_graph ? GRAPH_BASE : FILE_BASE) + pictures + tables + scaled;
 }

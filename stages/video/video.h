@@ -33,6 +33,12 @@ typedef struct lt_video_request {
     const lt_size
         *buckets; /* the size is the one of these whose shape is nearest to the picture's; NULL: `size` */
     int n_buckets;
+    bool
+        exact; /* scale as Pillow does, from a box of whole source pixels (resample.h), instead of by FFmpeg */
+    /* lite-sora's draws (uniform, of seed): with probability 1/2 an interval of 1 .. count / frames, a start anywhere it fits, a
+     * place of the box that is cut out. Without them 1, `start`, the middle. Intervals and starts need `frames`. */
+    bool random_interval, random_start, random_crop;
+    uint64_t seed;
     double fps; /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
 } lt_video_request;
 
