@@ -13,7 +13,10 @@
 #define AT(field) offsetof(lt_decode_config, field)
 static const lt_option options[] = {
     {"input", LT_OPT_PATH, AT(input), "", 0, 0, NULL, NULL,
-     "video file or URL, or lavfi:GRAPH for a synthetic source of FFmpeg", false},
+     "video file, picture or URL; numbered pictures as \"shots/%04d.png\", 25 a second; or lavfi:GRAPH for a "
+     "synthetic "
+     "source of FFmpeg",
+     false},
     {"manifest", LT_OPT_PATH, AT(manifest), "", 0, 0, NULL, NULL,
      "instead of input: file with a list of clips, as JSON, JSON lines or CSV: path, and perhaps text, "
      "start, end, "
@@ -54,6 +57,10 @@ static const lt_option options[] = {
     {"fps", LT_OPT_FLOAT, AT(fps), "0", 0, 1000, NULL, "1/s",
      "resample: the frame shown at each tick of this rate; 0: the source's own timestamps", false},
     {"chunk", LT_OPT_INT, AT(chunk), "8", 1, 1024, NULL, "frames", "frames in a unit of flow", false},
+    {"deinterlace", LT_OPT_BOOL, AT(deinterlace), "false", 0, 0, NULL, NULL,
+     "of interlaced pictures take the first field alone, stretched to the full height; otherwise both stay "
+     "in one picture",
+     false},
     {"bits", LT_OPT_ENUM, AT(bits), "auto", 0, 0, "auto|8|16", NULL,
      "bits a sample; auto: 16 for sources of more than 8", false},
     {"audio", LT_OPT_ENUM, AT(audio), "copy", 0, 0, "copy|none", NULL,
@@ -75,7 +82,7 @@ typedef struct decode_state {
 
 /* ---- planning ------------------------------------------------------------------------------------------- */
 
-static void add_notes(const lt_video_info *info, lt_plan *plan)
+static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan)
 {
     lt_plan_note(plan, "%s, %dx%d, %" PRId64 " frames, %.3f s; %" PRId64 " selected, %dx%d visible, %d bits",
                  info->codec, info->source_width, info->source_height, info->source_frames,
@@ -87,6 +94,14 @@ static void add_notes(const lt_video_info *info, lt_plan *plan)
     if (info->skipped_leading)
         lt_plan_note(plan, "%" PRId64 " frames before the first key frame cannot be decoded and are left out",
                      info->skipped_leading);
+    if (info->interlaced)
+        lt_plan_note(plan, "interlaced: %s",
+                     deinterlace ? "the first field of each picture is taken"
+                                 : "both fields stay in one picture (deinterlace = true takes one)");
+    if (info->colour.transfer == 16 || info->colour.transfer == 18)
+        lt_plan_note(plan,
+                     "HDR (%s): values are taken as they are, no tone mapping; the tags go to the output",
+                     info->colour.transfer == 16 ? "PQ" : "HLG");
     if (info->rotation)
         lt_plan_note(plan, "turned by %d degrees: left to the player, since it is no multiple of 90",
                      info->rotation);
@@ -109,7 +124,7 @@ static lt_status plan_one(lt_source *source, int threads, lt_plan *plan, lt_err 
     if (status) return status;
     status = lt_source_describe(source, &wanted, lt_video_get_info(video), plan->output, plan->arena, err);
     plan->peak_bytes = clip_bytes(source->config, video);
-    add_notes(lt_video_get_info(video), plan);
+    add_notes(lt_video_get_info(video), source->config->deinterlace, plan);
     lt_video_close(video);
     return status;
 }
@@ -237,7 +252,8 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     LT_TRY(lt_source_open_video(source, &wanted, state->setup->threads, &video, err));
     const lt_video_info *info = lt_video_get_info(video);
     LT_TRY(lt_source_describe(source, &wanted, info, clip->output, clip->arena, err));
-    if (run_folder && *run_folder && !lt_video_is_graph(wanted.input) && !source->config->audio)
+    bool has_side = !lt_video_is_graph(wanted.input) && !lt_video_is_sequence(wanted.input);
+    if (run_folder && *run_folder && has_side && !source->config->audio)
         LT_TRY(lt_side_copy(wanted.input, info, run_folder, clip->index + clip->passed, clip->arena, &side,
                             err));
     if (side) clip->output->side_path = (char *)side;

@@ -20,7 +20,7 @@ typedef struct lt_decode_config {
     int fit, scaler, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
     double start, fps;
     int64_t frames, interval, chunk, ring, seed;
-    bool random_interval, random_start, random_crop;
+    bool random_interval, random_start, random_crop, deinterlace;
 } lt_decode_config;
 
 /* ---- what is read (source.c) --------------------------------------------------------------------------- */

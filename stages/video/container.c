@@ -29,7 +29,10 @@ static lt_status open_format(lt_container *container, lt_err *err)
 {
     AVDictionary *options = NULL;
     if (!lt_video_is_url(container->name)) av_dict_set(&options, "protocol_whitelist", "file", 0);
-    int rc = avformat_open_input(&container->format, container->url, NULL, &options);
+    /* Numbered pictures are no file that could be looked into for its format. */
+    const AVInputFormat *format =
+        lt_video_is_sequence(container->name) ? av_find_input_format("image2") : NULL;
+    int rc = avformat_open_input(&container->format, container->url, format, &options);
     av_dict_free(&options);
     if (rc == AVERROR_INVALIDDATA)
         return lt_fail(err, LT_E_FORMAT,
@@ -79,7 +82,7 @@ lt_status lt_container_open(lt_container *container, const char *input, int thre
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
         goto fail;
     }
-    if (!url) LT_TRY(check_path(input, err));
+    if (!url && !lt_video_is_sequence(input)) LT_TRY(check_path(input, err));
     LT_TRY(reopen(container, err));
     if (url && !(container->format->pb && container->format->pb->seekable & AVIO_SEEKABLE_NORMAL)) {
         status =

@@ -4,12 +4,22 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MULTIPLE = 8, STRIDE_ALIGN = 64, MAX_SIDE = 65536 };
 
 bool lt_video_is_graph(const char *input)
 {
     return !strncmp(input, "lavfi:", 6);
+}
+
+bool lt_video_is_sequence(const char *input)
+{
+    const char *at = strrchr(input, '%');
+    if (!at || lt_video_is_graph(input) || lt_video_is_url(input) || access(input, F_OK) == 0) return false;
+    at++;
+    while (*at >= '0' && *at <= '9') at++;
+    return *at == 'd' && av_filename_number_test(input);
 }
 
 bool lt_video_is_url(const char *input)
@@ -198,6 +208,9 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
                             .chroma_location = frame->chroma_location};
     lt_status status = check_colour(convert, frame, err);
     if (status) return status;
+    info->interlaced = frame->interlaced_frame;
+    convert->one_field = request->one_field && frame->interlaced_frame && frame->height >= 4;
+    convert->bottom_first = !frame->top_field_first;
     int depth = av_pix_fmt_desc_get(frame->format)->comp[0].depth;
     convert->bits = request->bits ? request->bits : depth > 8 ? 16 : 8;
     read_matrix(convert, turn, info);
@@ -253,7 +266,7 @@ static lt_status make_sws(lt_convert *convert, enum AVPixelFormat format, lt_err
     struct SwsContext *sws = convert->sws = sws_alloc_context();
     if (!sws) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a scaler");
     av_opt_set_int(sws, "srcw", convert->source_width, 0);
-    av_opt_set_int(sws, "srch", convert->source_height, 0);
+    av_opt_set_int(sws, "srch", convert->one_field ? convert->source_height / 2 : convert->source_height, 0);
     av_opt_set_int(sws, "src_format", format, 0);
     av_opt_set_int(sws, "dstw", convert->scaled_width, 0);
     av_opt_set_int(sws, "dsth", convert->scaled_height, 0);
@@ -338,8 +351,14 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
     }
     uint8_t *planes[4] = {convert->scaled};
     int strides[4] = {convert->scaled_stride};
-    int rc = sws_scale(convert->sws, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height,
-                       planes, strides);
+    const uint8_t *data[4] = {frame->data[0], frame->data[1], frame->data[2], frame->data[3]};
+    int linesize[4] = {frame->linesize[0], frame->linesize[1], frame->linesize[2], frame->linesize[3]};
+    int height = convert->one_field ? frame->height / 2 : frame->height;
+    for (int i = 0; i < 4 && convert->one_field; i++) {
+        if (data[i] && convert->bottom_first) data[i] += linesize[i];
+        linesize[i] *= 2;
+    }
+    int rc = sws_scale(convert->sws, data, linesize, 0, height, planes, strides);
     if (rc < 0) return lt_fail_av(err, rc, "conversion to RGB");
     if (convert->exact) {
         size_t pixel = 3 * (size_t)(convert->bits / 8), stride = pixel * (size_t)convert->box_width;

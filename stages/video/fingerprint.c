@@ -60,8 +60,35 @@ static int64_t hash_file(XXH3_state_t *state, AVIOContext *file, uint8_t *block)
     return rc;
 }
 
+/* Of numbered pictures: each one's, one after the other. */
+static lt_status fingerprint_sequence(const char *pattern, char hex[33], lt_err *err)
+{
+    enum { FIRST_NUMBERS = 5 }; /* where FFmpeg looks for the first picture */
+    char path[4200], one[33];
+    lt_status status = LT_OK;
+    int64_t n = 0;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", pattern);
+    XXH3_128bits_reset(state);
+    for (int i = 0; !status && (n || i < FIRST_NUMBERS); i++) {
+        if (av_get_frame_filename(path, sizeof path, pattern, i) < 0) break;
+        if (avio_check(path, AVIO_FLAG_READ) < 0) {
+            if (n) break;
+            continue;
+        }
+        status = lt_fingerprint_file(path, one, err);
+        XXH3_128bits_update(state, one, sizeof one);
+        n++;
+    }
+    if (!status) to_hex(XXH3_128bits_digest(state), hex);
+    XXH3_freeState(state);
+    return status;
+}
+
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err)
 {
+    const char *name = strncmp(path, "file:", 5) ? path : path + 5;
+    if (lt_video_is_sequence(name)) return fingerprint_sequence(path, hex, err);
     AVIOContext *file = NULL;
     XXH3_state_t *state = XXH3_createState();
     uint8_t *block = malloc(BLOCK);

@@ -81,6 +81,7 @@ typedef struct lt_convert {
     struct SwsContext *sws;
     enum AVPixelFormat format; /* of the source; a change makes a new sws */
     int source_width, source_height, bits;
+    bool one_field, bottom_first;    /* only every second row is looked at */
     int scaled_width, scaled_height; /* as decoded, not turned yet */
     bool transpose, flip_x, flip_y;
     int upright_width, upright_height;
@@ -105,7 +106,7 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
 /* A number in [0, 1) that is always the same for a seed and a word. */
 double lt_video_draw(uint64_t seed, const char *word);
 
-/* XXH3-128 of a file's size and blocks, in hex. */
+/* XXH3-128 of a file's size and blocks, in hex; of numbered pictures, of all of them. */
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);
 
 #endif

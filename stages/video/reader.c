@@ -231,11 +231,12 @@ static void make_digest(lt_video *video, const lt_video_request *request)
 {
     char text[512], versions[64], frames[33];
     lt_video_info *info = &video->info;
-    char exact[64] = "";
+    char exact[96] = "";
     const lt_convert *c = &video->convert;
     if (c->exact)
         snprintf(exact, sizeof exact, " exact 1 %d %d %d %d", c->box_x, c->box_y, c->box_width,
                  c->box_height);
+    if (c->one_field) strcat(exact, " field 1");
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
     int n = snprintf(text, sizeof text,
                      "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s",

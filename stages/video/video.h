@@ -33,8 +33,8 @@ typedef struct lt_video_request {
     const lt_size
         *buckets; /* the size is the one of these whose shape is nearest to the picture's; NULL: `size` */
     int n_buckets;
-    bool
-        exact; /* scale as Pillow does, from a box of whole source pixels (resample.h), instead of by FFmpeg */
+    bool one_field; /* of interlaced pictures take the field that was first, stretched to the height */
+    bool exact;     /* scale a box of whole pixels as Pillow does (resample.h), instead of by FFmpeg */
     /* lite-sora's draws (uniform, of seed): with probability 1/2 an interval of 1 .. count / frames, a start anywhere it fits, a
      * place of the box that is cut out. Without them 1, `start`, the middle. Intervals and starts need `frames`. */
     bool random_interval, random_start, random_crop;
@@ -65,6 +65,7 @@ typedef struct lt_video_info {
     int source_width, source_height; /* as coded */
     char fingerprint[33];            /* XXH3-128 of size, ends and 64 spread blocks (of a graph: its text) */
     char digest[33];                 /* of the fingerprint and of all that decides frames and pixels */
+    bool interlaced;                 /* the first picture was; one_field did something about it */
     int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
 } lt_video_info;
 
@@ -91,6 +92,8 @@ size_t lt_video_peak_bytes(const lt_video *video);
 /* True: input is a filter graph ("lavfi:") or a URL ("scheme://"), not a path. */
 bool lt_video_is_graph(const char *input);
 bool lt_video_is_url(const char *input);
+/* True: input names numbered pictures ("%04d.png"), 25 of them a second, and there is no file of just that name. */
+bool lt_video_is_sequence(const char *input);
 
 /* XXH3-128 of bytes, in hex: what digests here are made of. */
 void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33]);

@@ -261,6 +261,47 @@ def one_long_video_in_two_runs(folder):
     assert probe(folder / "later.mp4", "stream=codec_name", "a:0")["streams"], "the sound is gone"
 
 
+def inputs_of_all_kinds(folder):
+    """Transport streams, open groups of pictures, interlaced, variable rate, 10 bits with HDR tags, pictures alone and numbered."""
+    test = ["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24:duration=1"]
+    ffmpeg(*test, "-c:v", "libx264", "-g", "6", folder / "stream.ts")
+    ffmpeg(*test, "-c:v", "libx264", "-x264-params", "open-gop=1:keyint=8:bframes=3", folder / "open.mkv")
+    ffmpeg(*test, "-vf", "interlace", "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2", folder / "fields.mpg")
+    ffmpeg(*test, "-vf", "select='not(eq(mod(n,5),3))'", "-fps_mode", "vfr", "-c:v", "libx264", folder / "vfr.mkv")
+    ffmpeg(*test, "-pix_fmt", "yuv420p10le", "-c:v", "libx264", "-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace",
+           "bt2020nc", folder / "hdr.mkv")
+    ffmpeg(*test, "-frames:v", 1, folder / "picture.png")
+    ffmpeg(*test, "-frames:v", 1, folder / "photo.jpg")
+    (folder / "shots").mkdir()
+    ffmpeg(*test, "-frames:v", 10, folder / "shots" / "%03d.png")
+    frames = {"stream.ts": 24, "open.mkv": 24, "fields.mpg": 12, "vfr.mkv": 19, "hdr.mkv": 24, "picture.png": 1, "photo.jpg": 1, "shots/%03d.png": 10}
+    names = {"shots/%03d.png": "shots"}
+    manifest, cache, model = folder / "clips.json", folder / "cache", narrow_model(folder / "model")
+    manifest.write_text(json.dumps([{"path": path, "name": names.get(path, pathlib.Path(path).stem)} for path in frames]))
+    run(precompute(folder / "p.toml", manifest, cache, model, "deinterlace = true"))
+    there = clips_of(cache)
+    assert {clip["clip"]: clip["frames"] for clip in there.values()} == {names.get(path, pathlib.Path(path).stem): n for path, n in frames.items()}, there
+    for name, words in (("hdr.mkv", "HDR (PQ)"), ("fields.mpg", "interlaced: both fields")):
+        graph = write_graph(folder / "plan.toml", folder / name, folder / "o.mp4", model=model)
+        said = subprocess.run([BIN / "orchestrator", "plan", graph], stdout=subprocess.PIPE, check=True, text=True).stdout
+        assert words in said, said
+    # One field has no comb: odd rows of moving pictures are no further from their neighbours than even ones.
+    combs = {}
+    for one in ("false", "true"):
+        remux = folder / f"{one}.toml"
+        remux.write_text(f'[stage.read]\nkind = "decode"\ninput = "{folder}/fields.mpg"\ndeinterlace = {one}\n'
+                         f'[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "{folder}/{one}.mkv"\ncodec = "ffv1"\n')
+        run(remux)
+        raw = subprocess.run(["ffmpeg", "-v", "error", "-i", folder / f"{one}.mkv", "-f", "rawvideo", "-pix_fmt", "gray", "-"],
+                             stdout=subprocess.PIPE, check=True).stdout
+        rows = [raw[at : at + 64] for at in range(0, len(raw), 64)]
+        def off(a, b):
+            return sum(abs(x - y) for x, y in zip(a, b))
+        inside = [i for i in range(len(rows)) if 2 <= i % 64 < 62]
+        combs[one] = sum(off(rows[i], rows[i + 1]) for i in inside) / sum(off(rows[i], rows[i + 2]) for i in inside)
+    assert combs["true"] < 0.9 * combs["false"], combs
+
+
 def very_many_clips(folder):
     """A small run of the study: speed is printed, memory must not grow, a killed run goes on at once."""
     sys.path.insert(0, str(ROOT / "tests" / "studies"))
@@ -271,4 +312,4 @@ def very_many_clips(folder):
 if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, very_many_clips])
+          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, inputs_of_all_kinds, very_many_clips])
