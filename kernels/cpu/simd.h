@@ -51,6 +51,8 @@ typedef struct cpu_simd {
     /* dst (f32) <- src (T), n elements, and back with rounding to nearest even. */
     void (*load)(float *dst, const void *src, bool bf16, int64_t n);
     void (*store)(void *dst, const float *src, bool bf16, int64_t n);
+    /* dst (f32) <- src (f16), n elements. */
+    void (*load_half)(float *dst, const void *src, int64_t n);
 
     /* out = act(a * x + b) over n elements; out = x + a * y. */
     void (*affine)(void *out, const void *x, bool bf16, float a, float b, lt_activation act, int64_t n);

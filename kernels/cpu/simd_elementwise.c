@@ -1,5 +1,6 @@
 /* simd_elementwise.c - kernels whose elements do not meet: conversion, activations, sums, pixels; and group norm's two
  * passes. Each body is instantiated for f32 and bf16 by its wrapper. */
+#include "kernels/convert.h"
 #include "kernels/cpu/simd_math.h"
 #include "kernels/cpu/simd_tables.h"
 
@@ -25,6 +26,32 @@ void SIMD_NAME(store)(void *dst, const float *src, bool bf16, int64_t n)
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) store_bf16((uint16_t *)dst + i, load_f32(src + i));
     if (i < n) store_tail(dst, true, i, load_tail(src, false, i, n - i), n - i);
+}
+
+/* Processors with AVX2 convert f16; others as convert.h does. */
+INLINE vf half_vector(const void *p)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256(p));
+#elif defined(__AVX2__)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128(p));
+#else
+    uint16_t part[LANES];
+    memcpy(part, p, sizeof(part));
+    vf v;
+    for (int i = 0; i < LANES; i++) v[i] = lt_f16_to_f32(part[i]);
+    return v;
+#endif
+}
+
+void SIMD_NAME(load_half)(float *dst, const void *src, int64_t n)
+{
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store_f32(dst + i, half_vector((const char *)src + 2 * i));
+    if (i == n) return;
+    uint16_t part[LANES] = {0};
+    memcpy(part, (const char *)src + 2 * i, (size_t)(n - i) * 2);
+    store_tail(dst, false, i, half_vector(part), n - i);
 }
 
 INLINE void affine_body(void *out, const void *x, bool bf16, float a, float b, lt_activation act, int64_t n)

@@ -247,6 +247,7 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
     .tile_columns = TILE_COLUMNS,
     .load = SIMD_NAME(load),
     .store = SIMD_NAME(store),
+    .load_half = SIMD_NAME(load_half),
     .affine = SIMD_NAME(affine),
     .add_scaled = SIMD_NAME(add_scaled),
     .from_pixels = SIMD_NAME(from_pixels),

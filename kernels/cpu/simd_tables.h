@@ -6,6 +6,7 @@
 
 void SIMD_NAME(load)(float *dst, const void *src, bool bf16, int64_t n);
 void SIMD_NAME(store)(void *dst, const float *src, bool bf16, int64_t n);
+void SIMD_NAME(load_half)(float *dst, const void *src, int64_t n);
 void SIMD_NAME(affine)(void *out, const void *x, bool bf16, float a, float b, lt_activation act, int64_t n);
 void SIMD_NAME(add_scaled)(void *out, const void *x, const void *y, bool bf16, float a, int64_t n);
 void SIMD_NAME(from_pixels)(void *out, bool bf16, const void *pixels, bool wide, float half, int64_t n);

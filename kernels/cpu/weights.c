@@ -3,12 +3,25 @@
 #include "kernels/convert.h"
 
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static const cpu_packed *find(const lt_weight *weight, int form, lt_dtype dtype)
 {
     const cpu_packed *p = weight->packed;
     while (p && (p->form != form || p->dtype != dtype)) p = p->next;
     return p;
+}
+
+/* 64-byte aligned. Large ones in huge pages as far as they go whole: their pages are had 512 at a time, and the matrix
+ * kernels miss fewer of them. */
+static void *allocate(size_t bytes)
+{
+    const size_t huge = (size_t)2 << 20;
+    if (bytes < 2 * huge) return aligned_alloc(64, bytes);
+    void *data = NULL;
+    if (posix_memalign(&data, huge, bytes) != 0) return NULL;
+    madvise(data, bytes / huge * huge, MADV_HUGEPAGE); /* advice only: it need not be taken */
+    return data;
 }
 
 cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
@@ -26,7 +39,7 @@ cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype 
     }
     if (!weight->packed) weight->packed_bytes = 0; /* what a plan counted */
     cpu_packed *p = malloc(sizeof(*p) + layout_bytes);
-    void *data = aligned_alloc(64, bytes);
+    void *data = allocate(bytes);
     if (!p || !data) {
         free(p);
         free(data);
@@ -127,18 +140,93 @@ static void put(void *panels, bool bf16, int64_t to, float value)
     }
 }
 
-static void pack_panel(void *panels, const lt_tensor *t, bool bf16, bool pairs, int64_t width, int64_t inner,
-                       int64_t panel)
+/* A matrix, or a convolution's weight, on its way into panels. */
+typedef struct packing {
+    const cpu_simd *simd;
+    const lt_tensor *from;
+    char *to;
+    bool bf16, pairs;
+    int64_t outputs, inputs, taps;
+    int64_t width, inner; /* columns of a panel, its padded inner dimension */
+} packing;
+
+/* Any shape and dtype, element by element. */
+static void pack_panel_slowly(const packing *p, int64_t panel)
 {
-    int64_t outputs = t->shape[0], inputs = t->shape[1], taps = 1;
-    for (int i = 2; i < t->rank; i++) taps *= t->shape[i];
-    for (int64_t k = 0; k < inner; k++) {
-        for (int64_t j = 0; j < width; j++) {
-            int64_t o = panel * width + j, to = (panel * inner + k) * width + j;
-            if (pairs) to = (panel * inner + k - k % 2) * width + 2 * j + k % 2;
-            bool there = o < outputs && k < inputs * taps;
-            put(panels, bf16, to, there ? value_at(t, (o * inputs + k % inputs) * taps + k / inputs) : 0);
+    for (int64_t k = 0; k < p->inner; k++) {
+        for (int64_t j = 0; j < p->width; j++) {
+            int64_t o = panel * p->width + j, to = (panel * p->inner + k) * p->width + j;
+            if (p->pairs) to = (panel * p->inner + k - k % 2) * p->width + 2 * j + k % 2;
+            bool there = o < p->outputs && k < p->inputs * p->taps;
+            int64_t from = (o * p->inputs + k % p->inputs) * p->taps + k / p->inputs;
+            put(p->to, p->bf16, to, there ? value_at(p->from, from) : 0);
         }
+    }
+}
+
+enum { LINE = 512 }; /* elements of a row that are converted at a time */
+
+/* n elements of a row in f32, or in bf16 where panels are. */
+static void load_line(const packing *p, char *line, int64_t from, int64_t n)
+{
+    const char *at = (const char *)p->from->data + (size_t)from * lt_dtype_bytes(p->from->dtype);
+    if (p->bf16 && p->from->dtype == LT_BF16) {
+        memcpy(line, at, (size_t)n * sizeof(uint16_t));
+        return;
+    }
+    float values[LINE], *to = p->bf16 ? values : (float *)(void *)line;
+    if (p->from->dtype == LT_F16) {
+        p->simd->load_half(to, at, n);
+    } else {
+        p->simd->load(to, at, p->from->dtype == LT_BF16, n);
+    }
+    if (p->bf16) p->simd->store(line, values, true, n);
+}
+
+/* Inputs first .. first + n - 1 of all columns, which stand in lines, to their places; a unit is an f32 or a pair. */
+static void transpose(const packing *p, const char *lines, size_t line_bytes, int64_t panel, int64_t first,
+                      int64_t n)
+{
+    for (int64_t tap = 0; tap < p->taps; tap++) {
+        for (int64_t i = 0; i < n; i += p->pairs ? 2 : 1) {
+            int64_t k = tap * p->inputs + first + i;
+            char *to = p->to + (size_t)((panel * p->inner + k) * p->width) * (p->bf16 ? 2 : 4);
+            const char *from = lines + (size_t)(i * p->taps + tap) * (p->pairs ? 2 : 4);
+            if (p->pairs && p->taps > 1) {
+                for (int64_t j = 0; j < p->width; j++) {
+                    memcpy(to + 4 * j, from + (size_t)j * line_bytes, 2);
+                    memcpy(to + 4 * j + 2, from + (size_t)j * line_bytes + 2 * p->taps, 2);
+                }
+            } else {
+                for (int64_t j = 0; j < p->width; j++) memcpy(to + 4 * j, from + (size_t)j * line_bytes, 4);
+            }
+        }
+    }
+}
+
+static void pack_panel(const packing *p, int64_t panel)
+{
+    enum { MOST_COLUMNS = 32 };
+    _Alignas(64) char lines[MOST_COLUMNS * LINE * sizeof(float)];
+    /* Odd numbers of bytes between lines' starts, in cache lines: they do not fall on one set. */
+    size_t line_bytes = (LINE - 16) * sizeof(float);
+    int64_t at_once = (LINE - 16) / p->taps / 2 * 2;
+    bool whole = p->inner == p->inputs * p->taps && (!p->pairs || p->inputs % 2 == 0);
+    if (!whole || at_once < 2 || p->bf16 != p->pairs || p->from->dtype == LT_F64 || p->width > MOST_COLUMNS) {
+        pack_panel_slowly(p, panel);
+        return;
+    }
+    for (int64_t first = 0; first < p->inputs; first += at_once) {
+        int64_t n = LT_MIN(at_once, p->inputs - first);
+        for (int64_t j = 0; j < p->width; j++) {
+            int64_t o = panel * p->width + j;
+            if (o < p->outputs) {
+                load_line(p, lines + (size_t)j * line_bytes, (o * p->inputs + first) * p->taps, n * p->taps);
+            } else {
+                memset(lines + (size_t)j * line_bytes, 0, line_bytes);
+            }
+        }
+        transpose(p, lines, line_bytes, panel, first, n);
     }
 }
 
@@ -146,14 +234,23 @@ const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_i
 {
     const cpu_packed *found = find(weight, CPU_FORM_PANELS, c->dtype);
     if (found) return found->data;
-    const cpu_simd *simd = cpu_of(c)->simd;
-    bool bf16 = c->dtype == LT_BF16;
-    int64_t width = simd->tile_columns, n_panels = (weight->tensor.shape[0] + width - 1) / width;
-    size_t bytes = (size_t)(n_panels * padded_inner * width) * lt_dtype_bytes(c->dtype);
+    const lt_tensor *t = &weight->tensor;
+    packing pack = {.simd = cpu_of(c)->simd,
+                    .from = t,
+                    .bf16 = c->dtype == LT_BF16,
+                    .outputs = t->shape[0],
+                    .inputs = t->shape[1],
+                    .taps = 1,
+                    .inner = padded_inner};
+    pack.pairs = pack.bf16 && pack.simd->bf16_pairs;
+    pack.width = pack.simd->tile_columns;
+    for (int i = 2; i < t->rank; i++) pack.taps *= t->shape[i];
+    int64_t n_panels = (pack.outputs + pack.width - 1) / pack.width;
+    size_t bytes = (size_t)(n_panels * padded_inner * pack.width) * lt_dtype_bytes(c->dtype);
     cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_PANELS, c->dtype, bytes, NULL, 0);
     if (!p) return NULL;
-#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static)
-    for (int64_t panel = 0; panel < n_panels; panel++)
-        pack_panel(p->data, &weight->tensor, bf16, bf16 && simd->bf16_pairs, width, padded_inner, panel);
+    pack.to = p->data;
+#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(dynamic)
+    for (int64_t panel = 0; panel < n_panels; panel++) pack_panel(&pack, panel);
     return p->data;
 }

@@ -5,6 +5,7 @@
  *
  * First line out: JSON with the FLOPs of a pass. Then wall and processor seconds of each pass. The first pass, which packs
  * the weights, is made before anything is printed. */
+#include "kernels/convert.h"
 #include "kernels/ops.h"
 
 #include <math.h>
@@ -35,6 +36,7 @@ static void *numbers(lt_dtype dtype, int64_t n, float scale)
         memcpy(&bits, &f, 4);
         if (dtype == LT_F32) ((float *)data)[i] = f;
         if (dtype == LT_BF16) ((uint16_t *)data)[i] = (uint16_t)(bits >> 16);
+        if (dtype == LT_F16) ((uint16_t *)data)[i] = lt_f32_to_f16(f);
     }
     return data;
 }
@@ -224,6 +226,31 @@ static lt_tensor conv8to8(bench *b)
     return conv(b, (int64_t[]){1, 1, 256, 512, 8}, 8, 1, 3, 1);
 }
 
+/* A weight of T5-xxl as it streams by: packed for one row, and freed. */
+static lt_tensor pack(bench *b, lt_dtype dtype)
+{
+    lt_weight *w = &b->weights[b->n_weights++];
+    if (!w->tensor.data) w->tensor = tensor_of(dtype, 1, 2, (int64_t[]){10240, 4096});
+    lt_tensor y = lt_linear(b->c, INPUT(b, b->c->dtype, 1, 4096), w, NULL, LT_ACT_NONE, LT_NONE);
+    lt_weight_finish(b->c, w);
+    return y;
+}
+
+static lt_tensor pack_f16(bench *b)
+{
+    return pack(b, LT_F16);
+}
+
+static lt_tensor pack_bf16(bench *b)
+{
+    return pack(b, LT_BF16);
+}
+
+static lt_tensor pack_f32(bench *b)
+{
+    return pack(b, LT_F32);
+}
+
 static const struct {
     const char *name;
     lt_tensor (*run)(bench *b);
@@ -243,6 +270,9 @@ static const struct {
     {"conv128to3", conv128to3},
     {"conv4to8", conv4to8},
     {"conv8to8", conv8to8},
+    {"pack_f16", pack_f16},
+    {"pack_bf16", pack_bf16},
+    {"pack_f32", pack_f32},
 };
 
 static double cpu_seconds(void)
