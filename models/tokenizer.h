@@ -27,7 +27,9 @@ typedef struct lt_tokenizer_info {
  * tokenizer_config.json, special_tokens_map.json and added_tokens.json where they are; or a spiece.model itself; tokenizer.json is not read. All of it is
  * checked. E_NOT_FOUND saying what was looked for, E_FORMAT with file and line (a merge whose result is no token, a token that
  * is there twice), E_UNSUPPORTED (an added token that the vocabulary lacks; a SentencePiece model that is not T5's kind), E_IO,
- * E_NO_MEMORY; *tokenizer is NULL then. Never more than 64 MiB of a file is read. */
+ * E_NO_MEMORY; *tokenizer is NULL then. Never more than 64 MiB of a file is read.
+ * lite-sora's repository has SDXL's tokenizer_2/merges.txt cut short in a line: refused, as transformers refuses it; CLIP-L's file is
+ * the same one, whole. */
 lt_status lt_tokenizer_open(lt_tokenizer **tokenizer, const char *path, lt_err *err);
 void lt_tokenizer_close(lt_tokenizer *tokenizer); /* takes NULL */
 const lt_tokenizer_info *lt_tokenizer_get_info(const lt_tokenizer *tokenizer);

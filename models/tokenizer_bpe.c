@@ -89,9 +89,11 @@ static lt_status read_merge(const lt_tokenizer *t, bpe_model *model, const char 
     const char *space = memchr(text, ' ', n);
     size_t left = space ? (size_t)(space - text) : 0;
     if (!space || memchr(space + 1, ' ', n - left - 1))
-        return lt_fail(err, LT_E_FORMAT,
-                       "%s:%d: a merge is two tokens with one space between; the file may be cut short", path,
-                       line);
+        return lt_fail(
+            err, LT_E_FORMAT,
+            "%s:%d: a merge is two tokens with one space between; the file may be cut short, as "
+            "lite-sora's tokenizer_2/merges.txt is; that of CLIP-L's tokenizer is the same, and whole",
+            path, line);
     int32_t a = vocab_get(&t->vocab, text, left), b = vocab_get(&t->vocab, space + 1, n - left - 1);
     joined->n = 0;
     if (!lt_buffer_append(joined, text, left) || !lt_buffer_append(joined, space + 1, n - left - 1))
