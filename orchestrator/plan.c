@@ -206,15 +206,32 @@ static int count_cores(const lt_graph *graph)
     return sched_getaffinity(0, sizeof set, &set) ? 1 : LT_MAX(CPU_COUNT(&set), 1);
 }
 
-/* How many units the consumer of an edge wants at once. */
+static uint32_t replicas(const planner *p, int stage)
+{
+    return (uint32_t)p->graph->stages[stage].replicas;
+}
+
+/* How many units one consumer of an edge wants at once: what it said, and enough that every replica of the producer has one to
+ * make while others are waited for or consumed. */
 static uint32_t in_flight(const planner *p, const lt_edge *edge)
 {
     const Lt__Wire__PlanReply *reply = p->plan->stages[edge->consumer].reply;
     const char *port = p->graph->stages[edge->consumer].described->inputs[edge->input].name;
+    uint32_t makers = replicas(p, edge->producer), takers = replicas(p, edge->consumer);
+    uint32_t units = DEFAULT_IN_FLIGHT;
     for (size_t i = 0; i < reply->n_in_flight; i++)
         if (!strcmp(reply->in_flight[i]->port, port) && reply->in_flight[i]->units)
-            return LT_MIN(reply->in_flight[i]->units, 4096);
-    return DEFAULT_IN_FLIGHT;
+            units = reply->in_flight[i]->units;
+    if (makers > 1) units += (makers + takers - 1) / takers;
+    return LT_MIN(units, 4096);
+}
+
+/* Slots of an edge in each replica of its producer: wants are spread evenly over replicas. Should one of them hold more after all,
+ * because others were killed, it sends copies. */
+static uint32_t slots(const planner *p, const lt_edge *edge, uint32_t in_flight)
+{
+    uint32_t makers = replicas(p, edge->producer), all = in_flight * replicas(p, edge->consumer);
+    return LT_MIN(all, (all + makers - 1) / makers + 1);
 }
 
 /* Slots and shared memory, once all stages have answered. */
@@ -229,7 +246,9 @@ static void size_slabs(planner *p)
         output->slot_bytes = lt_round_up(output->stream->unit_bytes + SLOT_PADDING, LT_SLAB_ALIGNMENT);
         /* A second consumer finds what was made for the first. */
         if (output->n_slots) output->memo_units = LT_MAX(output->memo_units, plan->edges[e].in_flight);
-        output->n_slots += plan->edges[e].in_flight * (uint32_t)graph->stages[edge->consumer].replicas;
+        uint32_t n_slots = slots(p, edge, plan->edges[e].in_flight);
+        plan->edges[e].n_slots = n_slots * replicas(p, edge->producer);
+        output->n_slots += n_slots;
     }
     for (int i = 0; i < graph->n_stages; i++) {
         uint64_t own = 0;

@@ -29,6 +29,7 @@ typedef struct lt_planned_stage {
 typedef struct lt_planned_edge {
     Lt__Wire__Stream *stream; /* borrowed */
     uint32_t in_flight;       /* of one replica of the consumer */
+    uint32_t n_slots;         /* of this edge, in all replicas of the producer */
 } lt_planned_edge;
 
 typedef struct lt_run_plan {

@@ -23,7 +23,6 @@ static const char *host_name(void)
 
 static traffic traffic_of(const lt_run_plan *plan, int index)
 {
-    const lt_edge *edge = &plan->graph->edges[index];
     const Lt__Wire__Stream *stream = plan->edges[index].stream;
     double bytes = (double)stream->unit_bytes * (double)stream->n_units, seconds = lt_stream_seconds(stream);
     traffic t = {
@@ -31,7 +30,7 @@ static traffic traffic_of(const lt_run_plan *plan, int index)
         .transport = plan->graph->is_tcp ? "tcp, encrypted" : "shared memory",
         .frame_bytes = stream->n_frames ? bytes / (double)stream->n_frames : 0,
         .second_bytes = seconds > 0 ? bytes / seconds : 0,
-        .n_slots = plan->edges[index].in_flight * (uint32_t)plan->graph->stages[edge->consumer].replicas,
+        .n_slots = plan->edges[index].n_slots,
     };
     return t;
 }

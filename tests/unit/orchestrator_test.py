@@ -285,8 +285,8 @@ def plans(place):
     work = next(stage for stage in plan["stages"] if stage["name"] == "work")
     unit = 8 * 64 * 48 * 3 + 4096  # bytes of a slot, padded
     same((work["replicas"], work["threads"], work["units"], work["peak_bytes"], work["tflop"]), (2, 4, 10, 50 << 20, 5.0))
-    same(work["slab_bytes"], 3 * unit + 6 * unit + 2 * 4096)  # its own slots, those of its producer, two headers
-    same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (3, 9216, 221184)])
+    same(work["slab_bytes"], 4 * unit + 6 * unit + 2 * 4096)  # its own slots, those of its producer, two headers
+    same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (8, 9216, 221184)])
     has(place.call("plan", graph, "--set", "stage.work.refuse=no such model: nowhere", code=1), "graph.toml:6:8: stage \"work\": no such model: nowhere")
     has(place.call("run", graph, "--set", "stage.write.disk=109951162777600", code=1), "not enough disk space at", "100 TiB needed", "missing")
     assert not place.folder().exists(), "a run that never began leaves a folder"
@@ -387,9 +387,9 @@ def three_crashes_on_one_unit_end_the_run(place):
 
 @test
 def permanent_failures_end_the_run_at_once(place):
-    text = place.call("run", place.graph(filter='fault = "failed"'), code=1)
+    text = place.call("run", place.graph(filter='fault = "failed"', sink="unit_ms = 500"), code=1)
     has(text, "stage work: the disk is full of sand")
-    text = place.call("run", place.graph(filter='fault = "exit100"', output="b.txt"), code=1)
+    text = place.call("run", place.graph(filter='fault = "exit100"', sink="unit_ms = 500", output="b.txt"), code=1)
     has(text, "stage work: about to leave with exit100 (see ")
 
 

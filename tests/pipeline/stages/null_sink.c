@@ -13,6 +13,7 @@ enum { LINE_BYTES = 41 }; /* "%8u %14llu %016llx\n" */
 typedef struct config {
     const char *output;
     int64_t sleep_ms, crash_unit, fail_unit;
+    bool sync;
 } config;
 
 typedef struct sink {
@@ -44,6 +45,11 @@ static const lt_option options[] = {
      .min = -1,
      .max = 1e9,
      .help = "unit that cannot be written"},
+    {.name = "sync",
+     .type = LT_OPT_BOOL,
+     .offset = offsetof(config, sync),
+     .fallback = "true",
+     .help = "a unit is on the disk before the next one is taken"},
 };
 
 static const lt_port inputs[] = {{.name = "in",
@@ -104,7 +110,7 @@ static lt_status process(void *state, lt_clip *clip, uint64_t unit, const lt_pay
     snprintf(line, sizeof line, "%8u %14llu %016llx\n", clip->index, (unsigned long long)unit,
              (unsigned long long)hash_payload(0, &inputs[0][0]));
     lseek(sink->fd, 0, SEEK_END);
-    if (write(sink->fd, line, LINE_BYTES) != LINE_BYTES || fsync(sink->fd))
+    if (write(sink->fd, line, LINE_BYTES) != LINE_BYTES || (config->sync && fsync(sink->fd)))
         return lt_fail_errno(err, errno, "%s", config->output);
     lt_stage_safe(clip, unit + 1);
     return LT_OK;
