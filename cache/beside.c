@@ -76,6 +76,31 @@ lt_status lt_cache_get_progress(lt_cache *cache, const char *clip, const char *d
     return get_beside(cache, "progress", clip, digest, bytes, n_bytes, err);
 }
 
+/* ---- what a source has seen ------------------------------------------------------------------------------ */
+
+lt_status lt_cache_put_seen(lt_cache *cache, const lt_cache_seen *seen, int n, lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    MDB_txn *txn;
+    lt_status status = lt_cache_begin(cache, true, &txn, err);
+    if (status) return status;
+    for (int i = 0; i < n && !status; i++) {
+        status = lt_cache_check_name(seen[i].clip, seen[i].key, err);
+        if (!status)
+            status = lt_cache_write_beside(cache, txn, lt_cache_key(text, "seen", seen[i].clip, seen[i].key),
+                                           seen[i].bytes, seen[i].n_bytes, err);
+    }
+    if (!status) return lt_cache_commit(cache, txn, err);
+    lt_cache_abort(cache, txn);
+    return status;
+}
+
+lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, void **bytes, size_t *n_bytes,
+                            lt_err *err)
+{
+    return get_beside(cache, "seen", clip, key, bytes, n_bytes, err);
+}
+
 /* ---- embeddings ---------------------------------------------------------------------------------------- */
 
 /* A text's value is the safetensors file alone: Python reads it. Its checksum is in its metadata, the writer's matter. */

@@ -208,6 +208,22 @@ lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int
 lt_status lt_cache_export(lt_cache *cache, const char *clip, const char *digest, const char *path,
                           lt_err *err);
 
+/* ---- what a source has seen ------------------------------------------------------------------------------ */
+
+/* A clip's description by its source, of the source's making, under a key (of [0-9a-z], 1 .. 64) that changes with the file
+ * and with how it is read. */
+typedef struct lt_cache_seen {
+    const char *clip, *key;
+    const void *bytes;
+    size_t n_bytes;
+} lt_cache_seen;
+
+/* Keep n of them, in one transaction. E_NO_SPACE, E_IO, E_INVALID. */
+lt_status lt_cache_put_seen(lt_cache *cache, const lt_cache_seen *seen, int n, lt_err *err);
+/* *bytes is freed by free(). E_NOT_FOUND; E_FORMAT when it is damaged. */
+lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, void **bytes, size_t *n_bytes,
+                            lt_err *err);
+
 /* ---- changing ------------------------------------------------------------------------------------------ */
 
 /* Take a clip out, whatever its state. The first transaction makes it unknown; a kill after it leaves values that belong to no

@@ -238,55 +238,105 @@ static lt_status decode_create(void **out, const lt_setup *setup, const char **n
     return LT_OK;
 }
 
+/* A clip that is open. Its video is opened when the first frame is wanted, where what it holds is known before. */
+typedef struct open_clip {
+    lt_wanted wanted; /* in the clip's arena */
+    lt_chunks *chunks;
+    bool is_known;
+} open_clip;
+
+static lt_status open_chunks(decode_state *state, open_clip *open, lt_video **video, lt_err *err)
+{
+    lt_status status = lt_source_open_video(&state->source, &open->wanted, state->setup->threads, video, err);
+    return status == LT_AGAIN ? LT_E_MISMATCH : status;
+}
+
+/* The file of a clip that was known before: is it still what it was? */
+static lt_status open_known(decode_state *state, lt_clip *clip, lt_err *err)
+{
+    open_clip *open = clip->state;
+    lt_video *video = NULL;
+    lt_stream now;
+    lt_arena arena = {0};
+    lt_status status = open_chunks(state, open, &video, err);
+    lt__wire__stream__init(&now);
+    if (!status)
+        status =
+            lt_source_describe(&state->source, &open->wanted, lt_video_get_info(video), &now, &arena, err);
+    if (!status && strcmp(now.digest, clip->output->digest))
+        status = lt_fail(err, LT_E_MISMATCH, "%s: has changed, though its size and time are the same",
+                         open->wanted.input);
+    lt_arena_finish(&arena);
+    if (!status) status = lt_chunks_create(&open->chunks, &video, state->source.config, err);
+    lt_video_close(video);
+    return status;
+}
+
+/* Everything of a clip, from its file. */
+static lt_status open_new(decode_state *state, lt_clip *clip, lt_err *err)
+{
+    lt_source *source = &state->source;
+    open_clip *open = clip->state;
+    const char *run_folder = state->setup->run_folder, *input = open->wanted.input, *side = NULL;
+    lt_video *video = NULL;
+    lt_status status;
+    LT_TRY(lt_source_open_video(source, &open->wanted, state->setup->threads, &video, err));
+    const lt_video_info *info = lt_video_get_info(video);
+    LT_TRY(lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err));
+    bool has_side = !lt_video_is_graph(input) && !lt_video_is_sequence(input) && !source->config->audio;
+    if (run_folder && *run_folder && has_side)
+        LT_TRY(lt_side_copy(input, info, run_folder, clip->index + clip->passed, clip->arena, &side, err));
+    if (side) clip->output->side_path = (char *)side;
+    LT_TRY(lt_chunks_create(&open->chunks, &video, source->config, err));
+fail:
+    lt_video_close(video);
+    return status;
+}
+
 static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     decode_state *state = opaque;
     lt_source *source = &state->source;
-    const char *run_folder = state->setup->run_folder, *side = NULL;
-    lt_wanted wanted;
-    lt_video *video = NULL;
-    lt_chunks *chunks = NULL;
-    lt_status status;
-    LT_TRY(lt_source_next(source, clip->index, &clip->passed, clip->arena, &wanted, err));
-    LT_TRY(lt_source_announce(source, &wanted, clip->output, clip->arena, err));
-    LT_TRY(lt_source_open_video(source, &wanted, state->setup->threads, &video, err));
-    const lt_video_info *info = lt_video_get_info(video);
-    LT_TRY(lt_source_describe(source, &wanted, info, clip->output, clip->arena, err));
-    bool has_side = !lt_video_is_graph(wanted.input) && !lt_video_is_sequence(wanted.input);
-    if (run_folder && *run_folder && has_side && !source->config->audio)
-        LT_TRY(lt_side_copy(wanted.input, info, run_folder, clip->index + clip->passed, clip->arena, &side,
-                            err));
-    if (side) clip->output->side_path = (char *)side;
-    LT_TRY(lt_chunks_create(&chunks, &video, source->config, err));
+    open_clip *open = lt_arena_alloc(clip->arena, sizeof *open);
+    if (!open) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    lt_status status = lt_source_next(source, clip->index, &clip->passed, clip->arena, &open->wanted, err);
+    if (!status) status = lt_source_announce(source, &open->wanted, clip->output, clip->arena, err);
+    if (status) return status;
+    clip->state = open;
+    open->is_known = lt_source_recall(source, &open->wanted, clip->output, clip->arena);
+    if (!open->is_known) {
+        status = lt_source_announce(source, &open->wanted, clip->output, clip->arena, err);
+        if (!status) status = open_new(state, clip, err);
+    }
     clip->n_units = clip->output->n_units;
-    clip->state = chunks;
-    return LT_OK;
-fail:
-    lt_video_close(video);
     return status;
 }
 
 static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                                 lt_payload *output, lt_err *err)
 {
-    const decode_state *state = opaque;
-    lt_chunks *chunks = clip->state;
-    const lt_video_info *info = lt_chunks_info(chunks);
+    decode_state *state = opaque;
+    open_clip *open = clip->state;
+    lt_span *span;
+    lt_status status = open->chunks ? LT_OK : open_known(state, clip, err);
+    if (status) return status;
+    const lt_video_info *info = lt_chunks_info(open->chunks);
     uint64_t chunk = (uint64_t)state->source.config->chunk, first = unit * chunk;
     if (first >= (uint64_t)info->n_frames)
         return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " lies behind the end", unit);
     uint64_t count = LT_MIN(chunk, (uint64_t)info->n_frames - first);
     size_t bytes = lt_video_frame_bytes(info) * count;
-    lt_span *span;
-    lt_status status = lt_payload_add(output, first, count, clip->output->dtype, bytes, &span, err);
-    return status ? status : lt_chunks_read(chunks, unit, span->data, bytes, err);
+    status = lt_payload_add(output, first, count, clip->output->dtype, bytes, &span, err);
+    return status ? status : lt_chunks_read(open->chunks, unit, span->data, bytes, err);
 }
 
 static lt_status decode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
                                     lt_err *err)
 {
-    const decode_state *state = opaque;
-    lt_chunks_destroy(clip->state);
+    decode_state *state = opaque;
+    open_clip *open = clip->state;
+    if (open) lt_chunks_destroy(open->chunks);
+    if (open && complete && !open->is_known) lt_source_note(&state->source, clip->output);
     clip->state = NULL;
     /* Of many clips what was put aside has gone where it belongs. */
     bool is_over = complete || clip->given_up;

@@ -10,7 +10,11 @@
 
 extern const lt_stage lt_decode_stage;
 
-enum { LT_DECODE_BUCKETS = 64, LT_DECODE_OPEN = 3 /* clips of a manifest that are open at once */ };
+enum {
+    LT_DECODE_BUCKETS = 64,
+    LT_DECODE_OPEN = 3 /* clips of a manifest that are open at once */,
+    LT_DECODE_NOTES = 32
+};
 
 typedef enum { LT_SHORT_KEEP, LT_SHORT_SKIP, LT_SHORT_PAD } lt_decode_short;
 
@@ -32,6 +36,13 @@ typedef struct lt_wanted {
     double start, end;       /* of the entry, seconds */
 } lt_wanted;
 
+/* A description that is still to be kept. */
+typedef struct lt_note {
+    char *name, *key;
+    void *bytes;
+    size_t n_bytes;
+} lt_note;
+
 typedef struct lt_source {
     const lt_decode_config *config;
     lt_clip_list *list; /* NULL: the option `input` alone */
@@ -39,6 +50,9 @@ typedef struct lt_source {
     lt_cache *cache; /* NULL: none, or not needed */
     lt_size buckets[LT_DECODE_BUCKETS];
     int n_buckets;
+    bool keeps; /* the cache may be written to */
+    lt_note notes[LT_DECODE_NOTES];
+    int n_notes;
 } lt_source;
 
 /* Check the options that depend on each other and read the manifest. E_INVALID, E_FORMAT, E_NOT_FOUND, E_IO. On
@@ -55,6 +69,14 @@ lt_status lt_source_get(lt_source *source, uint32_t index, lt_arena *arena, lt_w
 /* The first clip from `index` on that still needs something; *passed: how many do not. LT_END after the last. */
 lt_status lt_source_next(lt_source *source, uint32_t index, uint32_t *passed, lt_arena *arena,
                          lt_wanted *wanted, lt_err *err);
+
+/* ---- clips read before (seen.c) -------------------------------------------------------------------------- */
+
+/* Describe a clip from what the cache keeps of it. False: nothing, or it has sound, which must be put aside again. */
+bool lt_source_recall(const lt_source *source, const lt_wanted *wanted, lt_stream *stream, lt_arena *arena);
+/* Keep a clip's description, some at a time; lt_source_flush: those that wait. */
+void lt_source_note(lt_source *source, const lt_stream *stream);
+void lt_source_flush(lt_source *source);
 
 /* ---- one clip (clip.c) ----------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* source.c - which clips there are, and which of them still need something. */
 #include "stages/decode/decode.h"
+#include "stages/video/ffmpeg.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -73,14 +74,15 @@ lt_status lt_source_remember(lt_source *source, const char *run_folder, const ch
     if (!source->list || !run_folder || !*run_folder) return LT_OK;
     lt_status status = lt_journal_open(&source->journal, run_folder, err);
     lt_err none;
-    /* No cache, no latents in it: every clip needs something. */
-    if (!status && cache && *cache && lt_cache_open(&source->cache, cache, false, 0, &none) != LT_OK)
-        source->cache = NULL;
+    /* Without a cache every clip needs something, and is opened to be known. */
+    source->keeps =
+        !status && cache && *cache && lt_cache_open(&source->cache, cache, true, 0, &none) == LT_OK;
     return status;
 }
 
 void lt_source_close(lt_source *source)
 {
+    if (source->cache) lt_source_flush(source);
     lt_clip_list_close(source->list);
     lt_journal_close(source->journal);
     lt_cache_close(source->cache);
@@ -108,16 +110,16 @@ static void add_file(const char *input, char *text, size_t room)
 static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *arena, lt_err *err)
 {
     const lt_decode_config *c = source->config;
-    char file[96], hex[33];
+    char file[96], hex[33], versions[64];
     add_file(wanted->input, file, sizeof file);
-    const char *text =
-        lt_arena_printf(arena,
-                        "clip 1 %s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64
-                        " %" PRId64 "|%d %d%d%d%d %" PRId64,
-                        wanted->input, wanted->name, wanted->caption, wanted->start, wanted->end, file,
-                        c->size.width, c->size.height, c->buckets, c->fit, c->bits, c->short_clips, c->audio,
-                        c->start, c->fps, c->frames, c->interval, c->chunk, c->scaler, c->random_crop,
-                        c->random_start, c->random_interval, c->deinterlace, c->seed);
+    const char *text = lt_arena_printf(
+        arena,
+        "clip 1 %s|%s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64 " %" PRId64
+        "|%d %d%d%d%d %" PRId64,
+        lt_ffmpeg_versions(versions), wanted->input, wanted->name, wanted->caption, wanted->start,
+        wanted->end, file, c->size.width, c->size.height, c->buckets, c->fit, c->bits, c->short_clips,
+        c->audio, c->start, c->fps, c->frames, c->interval, c->chunk, c->scaler, c->random_crop,
+        c->random_start, c->random_interval, c->deinterlace, c->seed);
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_video_hash(text, strlen(text), hex);
     wanted->key = lt_arena_strdup(arena, hex);

@@ -158,6 +158,13 @@ def only_what_is_new_is_computed(folder):
     before = json.loads(latents("stat", cache, "--json"))["chunks"]
     run(graph, "--fresh")
     assert json.loads(latents("stat", cache, "--json"))["chunks"] == before
+    # What is all in the cache is not even opened: a file that is damaged without a trace does not matter, until it is needed.
+    about = os.stat(folder / "c.mp4")
+    (folder / "c.mp4").write_bytes(bytes(about.st_size))
+    os.utime(folder / "c.mp4", ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert "3 clips done" in run(graph, "--fresh")
+    latents("rm", cache, "c")
+    assert "1 failed" in run(graph, expect=3)
 
 
 def manifests_say_what_is_taken(folder):
