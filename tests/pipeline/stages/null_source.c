@@ -1,9 +1,13 @@
 /* null_source.c - frames of bytes that follow from the seed and their number. */
 #include "tests/pipeline/stages/hash.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 typedef struct config {
     int64_t frames, chunk, clips, seed, sleep_ms, crash_unit, fail_unit;
     lt_size size;
+    bool copy;
 } config;
 
 static const lt_option options[] = {
@@ -61,6 +65,11 @@ static const lt_option options[] = {
      .min = -1,
      .max = 1e9,
      .help = "unit that cannot be made"},
+    {.name = "copy",
+     .type = LT_OPT_BOOL,
+     .offset = offsetof(config, copy),
+     .fallback = "false",
+     .help = "every unit is a copy of the same bytes: what a hand-off costs"},
 };
 
 static const lt_port outputs[] = {
@@ -106,6 +115,19 @@ static lt_status open_clip(void *state, lt_clip *clip, lt_err *err)
     return describe(config, clip->index, clip->output, clip->arena, err);
 }
 
+/* Memory that is not in a cache: 32 units of it in turn. */
+static const char *copied(size_t bytes)
+{
+    static char *memory;
+    static size_t turn;
+    if (!memory) {
+        memory = malloc(32 * bytes);
+        if (!memory) abort();
+        memset(memory, 1, 32 * bytes);
+    }
+    return memory + turn++ % 32 * bytes;
+}
+
 static lt_status process(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                          lt_payload *output, lt_err *err)
 {
@@ -117,7 +139,10 @@ static lt_status process(void *state, lt_clip *clip, uint64_t unit, const lt_pay
     LT_TRY(misbehave(config->sleep_ms, config->crash_unit, config->fail_unit, unit, err));
     size_t bytes = count * stream->width * stream->height * 3;
     LT_TRY(lt_payload_add(output, first, count, stream->dtype, bytes, &span, err));
-    fill_bytes((uint64_t)config->seed << 32 ^ (uint64_t)clip->index << 24 ^ unit, span->data, bytes);
+    if (config->copy)
+        memcpy(span->data, copied(bytes), bytes);
+    else
+        fill_bytes((uint64_t)config->seed << 32 ^ (uint64_t)clip->index << 24 ^ unit, span->data, bytes);
     return LT_OK;
 fail:
     return status;
