@@ -1,5 +1,6 @@
 /* segments.c - segments.json: written beside, synced, renamed; read with suspicion. */
 #include "stages/mux/segments.h"
+#include "proto/wire.h"
 #include "stages/video/ffmpeg.h"
 
 #include <dirent.h>
@@ -53,7 +54,8 @@ static bool is_sound(const lt_segment_list *list, const lt_segment_entry *entry)
     char path[PATH_BYTES];
     struct stat info;
     lt_segment_path(list, list->n, false, path, sizeof path);
-    return entry->first == lt_segment_list_frames(list) && entry->frames > 0 && entry->reorder >= 0 &&
+    return entry->first == lt_segment_list_frames(list) && entry->frames > 0 &&
+           entry->frames <= LT_STREAM_FRAMES_MAX - entry->first && entry->reorder >= 0 &&
            !stat(path, &info) && S_ISREG(info.st_mode) && info.st_size == entry->bytes;
 }
 

@@ -5,19 +5,23 @@
 
 enum { MAX_PATHS = 8 };
 
-static char folder[64];
-static char paths[MAX_PATHS][128];
+static char folder[128];
+static char paths[MAX_PATHS][192];
 
 static void clean(void)
 {
-    for (int i = 0; i < MAX_PATHS && *paths[i]; i++) unlink(paths[i]);
+    /* The last first: a folder was named before what is in it. */
+    for (int i = MAX_PATHS - 1; i >= 0; i--)
+        if (*paths[i]) remove(paths[i]);
     rmdir(folder);
 }
 
 const char *fuzz_folder(void)
 {
     if (*folder) return folder;
-    strcpy(folder, access("/dev/shm", W_OK) ? "/tmp/lt-fuzz-XXXXXX" : "/dev/shm/lt-fuzz-XXXXXX");
+    const char *base = getenv("TMPDIR");
+    if (!base || strlen(base) > 80) base = access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm";
+    snprintf(folder, sizeof folder, "%s/lt-fuzz-XXXXXX", base);
     FUZZ_MUST(mkdtemp(folder));
     atexit(clean);
     return folder;
@@ -25,7 +29,7 @@ const char *fuzz_folder(void)
 
 const char *fuzz_path(const char *name)
 {
-    char path[128];
+    char path[192];
     snprintf(path, sizeof path, "%s/%s", fuzz_folder(), name);
     for (int i = 0; i < MAX_PATHS; i++) {
         if (!*paths[i]) strcpy(paths[i], path);

@@ -38,7 +38,7 @@ static inline void fuzz_write(const char *path, const uint8_t *data, size_t n_by
     FUZZ_MUST(file && fwrite(data, 1, n_bytes, file) == n_bytes && !fclose(file));
 }
 
-/* A folder of this process, in memory where there is /dev/shm; made at the first call, removed at exit. */
+/* A folder of this process, in $TMPDIR, else in memory where there is /dev/shm; made at the first call, removed at exit. */
 const char *fuzz_folder(void);
 
 /* "fuzz_folder()/name", in a static place; the file is removed at exit. At most eight names. */
