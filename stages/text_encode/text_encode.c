@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets, the tokenizers' tables. */
-enum { BASE_BYTES = 16 << 20 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and a tokenizer's tables. */
+enum { BASE_BYTES = 2200 << 10, TOKEN_BYTES = 220 };
 
 #define AT(field) offsetof(lt_text_encode_config, field)
 static const lt_option options[] = {
@@ -134,8 +134,9 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
         }
     LT_TRY(lt_text_model_cost(&model, (int)config->batch, &cost, err));
     LT_TRY(describe(&model, &prompts, plan->output, plan->arena, err));
-    size_t unit = plan->output->unit_bytes;
-    plan->peak_bytes = BASE_BYTES + cost.workspace_bytes + cost.packed_bytes +
+    size_t unit = plan->output->unit_bytes, tokens = 0;
+    for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
+    plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + cost.workspace_bytes + cost.packed_bytes +
                        unit * (size_t)prompts.n_texts * 2 + model.length * sizeof(int32_t);
     plan->disk_bytes = *setup->cache ? (uint64_t)prompts.n_texts * (unit + 4096) : 0;
     plan->flops = cost.flops / (double)config->batch * prompts.n_texts;
