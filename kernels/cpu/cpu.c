@@ -69,7 +69,7 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
 
 const lt_backend lt_backend_cpu = {
     .name = "cpu",
-    .numeric_epoch = 3,
+    .numeric_epoch = 4,
     .any_float = false,
     .open = open_cpu,
     .close = close_cpu,

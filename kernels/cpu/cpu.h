@@ -30,7 +30,7 @@ static inline const cpu_device *cpu_of(const lt_context *c)
 
 /* ---- weights.c --------------------------------------------------------------------------------------- */
 
-enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN };
+enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN, CPU_FORM_NARROW };
 
 /* One form of a weight; a weight has a list of them, since a layout may depend on the dtype and on the shape it meets. */
 typedef struct cpu_packed {
@@ -46,6 +46,9 @@ typedef struct cpu_packed {
  * is out, or when dry: then it is only counted. */
 cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
                            const void *layout, size_t layout_bytes);
+
+/* The form that is there already, or NULL. */
+const cpu_packed *cpu_packed_find(const lt_weight *weight, int form, lt_dtype dtype);
 
 /* The weight's values in f32, PyTorch's layout. *owned is to be freed (NULL when the mapped file could be used as it is).
  * NULL with the context's error set when memory is out. */
@@ -78,6 +81,12 @@ lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, 
 
 lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                            const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+
+/* ---- narrow.c ---------------------------------------------------------------------------------------- */
+
+bool cpu_conv_is_narrow(const lt_conv_dims *d);
+lt_status conv_narrow_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                          const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 
 /* ---- operators --------------------------------------------------------------------------------------- */
 

@@ -112,7 +112,7 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
     size_t size = p->bf16 ? 2 : 4;
     int64_t rows = LT_MIN(BLOCK_ROWS, p->rows - row), columns = LT_MIN(CHUNK, p->outputs - column);
     int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)simd->tile_rows);
-    int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns);
+    int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns / 2);
     int64_t panel_stride = p->padded_inner * simd->tile_columns;
     for (int64_t k = 0; k < p->padded_inner; k += BLOCK_K) {
         int64_t n = LT_MIN(BLOCK_K, p->padded_inner - k);

@@ -12,6 +12,9 @@
  * the result are ROW_STRIDE floats apart where they lie in a block (33 cache lines: rows do not fall on one set). */
 enum { BLOCK_ROWS = 96, BLOCK_K = 512, ROW_STRIDE = BLOCK_K + 16 };
 
+/* Of the convolution to few outputs. */
+enum { NARROW_PIXELS = 4, NARROW_OUTPUTS = 4 };
+
 typedef struct cpu_epilogue {
     const float *bias; /* [n] or NULL */
     lt_activation act;
@@ -91,6 +94,11 @@ typedef struct cpu_simd {
     /* y = act(c + bias) + residual, rounded to T. */
     void (*epilogue)(const cpu_epilogue *e, bool bf16, const float *c, int64_t c_stride, int64_t rows,
                      int64_t columns);
+
+    /* sums [NARROW_PIXELS][outputs] of `taps` x `inputs` products; from [taps][NARROW_PIXELS]: inputs (T) of a pixel under a
+     * tap; weight [taps][inputs / lanes][outputs][lanes], a vector being half of tile_columns; inputs a multiple of that. */
+    void (*narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
+                   int64_t inputs, int64_t outputs);
 
     void (*softmax)(const cpu_softmax *s);
     /* Rows of c times factor[row]; the reciprocals when `invert` (0 stays 0: a row that saw no key). */

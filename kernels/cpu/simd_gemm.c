@@ -265,6 +265,7 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
     .gemm_pairs = gemm_pairs,
 #endif
     .epilogue = epilogue,
+    .narrow = SIMD_NAME(narrow),
     .softmax = softmax,
     .scale_rows = scale_rows,
 };

@@ -170,3 +170,60 @@ void SIMD_NAME(combine)(float *out, const float *x, double a, const float *y, do
         put(out, false, i, n, __builtin_convertvector(sum, vf));
     }
 }
+
+/* ---- convolution to few outputs ---------------------------------------------------------------------- */
+
+INLINE float lanes_sum(vf v)
+{
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float sum = 0;
+    for (int lane = 0; lane < LANES; lane++) sum += v[lane];
+    return sum;
+#endif
+}
+
+INLINE void narrow_body(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
+                        int64_t inputs, int outputs)
+{
+    vf sum[NARROW_PIXELS][NARROW_OUTPUTS];
+#pragma GCC unroll 4
+    for (int p = 0; p < NARROW_PIXELS; p++)
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++) sum[p][o] = (vf){0};
+    for (int64_t tap = 0; tap < taps; tap++, from += NARROW_PIXELS)
+        for (int64_t i = 0; i < inputs; i += LANES, weight += outputs * LANES)
+#pragma GCC unroll 4
+            for (int p = 0; p < NARROW_PIXELS; p++) {
+                vf x = load_t(from[p], bf16, i);
+#pragma GCC unroll 4
+                for (int o = 0; o < outputs; o++)
+                    sum[p][o] = madd(x, load_f32(weight + o * LANES), sum[p][o]);
+            }
+#pragma GCC unroll 4
+    for (int p = 0; p < NARROW_PIXELS; p++)
+#pragma GCC unroll 4
+        for (int o = 0; o < outputs; o++) sums[p * outputs + o] = lanes_sum(sum[p][o]);
+}
+
+INLINE void narrow_outputs(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
+                           int64_t inputs, int64_t outputs)
+{
+    switch (outputs) {
+    case 1: narrow_body(sums, from, weight, bf16, taps, inputs, 1); break;
+    case 2: narrow_body(sums, from, weight, bf16, taps, inputs, 2); break;
+    case 3: narrow_body(sums, from, weight, bf16, taps, inputs, 3); break;
+    default: narrow_body(sums, from, weight, bf16, taps, inputs, 4);
+    }
+}
+
+void SIMD_NAME(narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
+                       int64_t inputs, int64_t outputs)
+{
+    if (bf16) {
+        narrow_outputs(sums, from, weight, true, taps, inputs, outputs);
+    } else {
+        narrow_outputs(sums, from, weight, false, taps, inputs, outputs);
+    }
+}

@@ -18,6 +18,8 @@ void SIMD_NAME(norm_apply)(void *y, const void *x, bool bf16, int64_t rows, int6
                            const float *mean, const float *factor, const float *offset, lt_activation act);
 void SIMD_NAME(norm_rows)(void *y, const void *x, bool bf16, int64_t rows, int64_t channels,
                           const cpu_norm_rows *p);
+void SIMD_NAME(narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
+                       int64_t inputs, int64_t outputs);
 void SIMD_NAME(gate)(void *out, const void *x, const void *y, const void *gate, bool bf16, int64_t n);
 void SIMD_NAME(multiply)(void *out, const void *x, const void *y, bool bf16, int64_t n);
 void SIMD_NAME(glu)(void *out, const void *x, bool bf16, lt_activation act, int64_t rows, int64_t channels);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static const cpu_packed *find(const lt_weight *weight, int form, lt_dtype dtype)
+const cpu_packed *cpu_packed_find(const lt_weight *weight, int form, lt_dtype dtype)
 {
     const cpu_packed *p = weight->packed;
     while (p && (p->form != form || p->dtype != dtype)) p = p->next;
@@ -119,7 +119,7 @@ const float *cpu_weight_f32(lt_context *c, const lt_weight *weight, float **owne
 const float *cpu_weight_vector(lt_context *c, lt_weight *weight)
 {
     if (!weight || !weight->tensor.data) return NULL;
-    const cpu_packed *found = find(weight, CPU_FORM_VECTOR, LT_F32);
+    const cpu_packed *found = cpu_packed_find(weight, CPU_FORM_VECTOR, LT_F32);
     if (found) return found->data;
     int64_t n = lt_n_elements(&weight->tensor);
     size_t padded = lt_round_up((size_t)n, 64) * sizeof(float);
@@ -232,7 +232,7 @@ static void pack_panel(const packing *p, int64_t panel)
 
 const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_inner)
 {
-    const cpu_packed *found = find(weight, CPU_FORM_PANELS, c->dtype);
+    const cpu_packed *found = cpu_packed_find(weight, CPU_FORM_PANELS, c->dtype);
     if (found) return found->data;
     const lt_tensor *t = &weight->tensor;
     packing pack = {.simd = cpu_of(c)->simd,
