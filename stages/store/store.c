@@ -32,8 +32,15 @@ typedef struct store_clip {
     bool side_missed;
 } store_clip;
 
+/* Embeddings of texts: text_encode keeps them itself, before it gives them. */
+static bool is_text(const lt_stream *in)
+{
+    return in->kind == LT__WIRE__PORT_KIND__PORT_TEXT;
+}
+
 static lt_status check_input(const lt_stream *in, lt_err *err)
 {
+    if (is_text(in)) return LT_OK;
     bool dtype = in->dtype == LT__WIRE__DTYPE__DTYPE_F32 || in->dtype == LT__WIRE__DTYPE__DTYPE_F16 ||
                  in->dtype == LT__WIRE__DTYPE__DTYPE_BF16;
     if (in->kind != LT__WIRE__PORT_KIND__PORT_LATENTS || !dtype || !in->n_frames || !in->chunk)
@@ -44,6 +51,7 @@ static lt_status check_input(const lt_stream *in, lt_err *err)
 
 static size_t chunk_bytes(const lt_stream *in)
 {
+    if (is_text(in)) return in->unit_bytes;
     uint64_t frames = LT_MIN((uint64_t)in->chunk, in->n_frames);
     return frames * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
 }
@@ -61,6 +69,7 @@ static lt_status store_plan(const lt_setup *setup, const lt_stream *const *input
     plan->in_flight[0] = 4;
     plan->peak_bytes = BASE_BYTES + 3 * OPEN * chunk_bytes(in);
     plan->work_factor = 1;
+    if (is_text(in)) return LT_OK;
     uint64_t frames = in->run_frames ? in->run_frames : in->n_frames;
     double bytes =
         (double)chunk_bytes(in) / (double)LT_MIN((uint64_t)in->chunk, in->n_frames) * (double)frames;
@@ -171,6 +180,7 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     c->record = record_of(in);
     clip->n_units = in->n_units;
     clip->state = c;
+    if (is_text(in)) return LT_OK;
     status = count_present(state, &c->record, clip->n_units, &clip->first_unit, err);
     if (!status) return LT_OK;
     free(c->values);
@@ -217,6 +227,10 @@ static lt_status store_process(void *opaque, lt_clip *clip, uint64_t unit, const
     size_t bytes = (size_t)n * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
     bool there = false;
     if (lt_stage_stopping()) return LT_END;
+    if (is_text(in)) {
+        lt_stage_safe(clip, unit + 1);
+        return LT_OK;
+    }
     if (inputs[0]->n_spans != 1 || span->first != (uint64_t)first || span->count != (uint64_t)n ||
         span->dtype != in->dtype || span->bytes != bytes)
         return lt_fail(err, LT_E_FORMAT,
@@ -240,13 +254,13 @@ static lt_status store_finish_clip(void *opaque, lt_clip *clip, bool complete, c
     lt_status status = LT_OK;
     lt_cache_summary summary;
     *result = NULL;
-    if (c && complete) {
+    if (c && complete && !is_text(clip->inputs[0])) {
         status = lt_cache_look(state->cache, c->record.clip, c->record.digest, &summary, err);
         if (!status && summary.state != LT_CACHE_COMPLETE)
             status = lt_fail(err, LT_E_INTERNAL,
                              "clip %s is not complete in the cache, though all of it came", c->record.clip);
     }
-    if (c && clip->given_up) {
+    if (c && clip->given_up && !is_text(clip->inputs[0])) {
         lt_err ignored;
         if (lt_cache_fail(state->cache, &c->record, clip->given_up, &ignored))
             lt_log(LT_LOG_WARN, "%s", ignored.text);
@@ -257,11 +271,14 @@ static lt_status store_finish_clip(void *opaque, lt_clip *clip, bool complete, c
     return status;
 }
 
-static const lt_port inputs[] = {{"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS, "what is to be kept"}};
+static const lt_port inputs[] = {
+    {"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS | 1u << LT__WIRE__PORT_KIND__PORT_TEXT,
+     "what is to be kept; of texts text_encode has kept it"}};
 
 const lt_stage lt_store_stage = {
     .kind = "store",
-    .help = "Takes latents until they are durable in the graph's cache: the end of a graph that makes no "
+    .help = "Takes latents, or embeddings of texts, until they are durable in the graph's cache: the end of "
+            "a graph that makes no "
             "video. What "
             "another stage has put there is not written twice.",
     .inputs = inputs,

@@ -33,6 +33,8 @@ static const lt_option options[] = {
      "what shall not be seen; an empty one is encoded too", false},
     {"prompts", LT_OPT_JSON, AT(prompts), "", 0, 0, NULL, NULL,
      "instead of prompt, prompts along the timeline: [{ at = 0.0, text = \"...\" }, ...]", false},
+    {"manifest", LT_OPT_PATH, AT(manifest), "", 0, 0, NULL, NULL,
+     "instead of prompts, the captions of a manifest's clips, for the cache", false},
     {"name", LT_OPT_STRING, AT(name), "", 0, 0, NULL, NULL, "name of the clip; default: from the prompt",
      false},
     {"clip_skip", LT_OPT_INT, AT(clip_skip), "1", 1, 12, NULL, "layers",
@@ -86,8 +88,8 @@ static lt_status digest_of(const lt_text_model *m, const lt_prompts *prompts, ch
     return LT_OK;
 }
 
-static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, lt_stream *out, lt_arena *arena,
-                          lt_err *err)
+static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uint32_t clip, lt_stream *out,
+                          lt_arena *arena, lt_err *err)
 {
     char digest[33];
     lt_status status = digest_of(m, prompts, digest, err);
@@ -107,7 +109,10 @@ static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, lt_
     out->n_frames = out->n_units = (uint64_t)prompts->n_texts;
     out->unit_bytes = parts_of(m).total;
     out->time_base_num = out->time_base_den = 1;
-    out->name = (char *)(*m->config->name ? m->config->name : lt_prompts_name(prompts->texts[1], arena));
+    out->name = lt_arena_strdup(arena, *m->config->name       ? m->config->name
+                                       : *m->config->manifest ? "captions"
+                                                              : lt_prompts_name(prompts->texts[1], arena));
+    if (*m->config->manifest) out->name = lt_arena_printf(arena, "%s-%06u", out->name, clip);
     out->source = "";
     out->caption = lt_prompts_caption(prompts->texts[1], arena);
     out->digest = out->fingerprint = lt_arena_strdup(arena, digest);
@@ -117,6 +122,27 @@ static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, lt_
                : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 
+/* How much there is in all. */
+static void set_run(lt_stream *out, const lt_clip_list *captions)
+{
+    int64_t n = lt_clip_list_count(captions);
+    out->run_clips = (uint64_t)((n - 1) / LT_PROMPTS_SLICE + 1);
+    out->run_frames = (uint64_t)n + out->run_clips;
+}
+
+/* The manifest that is asked for, or NULL. */
+static lt_status open_captions(const lt_setup *setup, lt_clip_list **captions, lt_err *err)
+{
+    const lt_text_encode_config *config = setup->config;
+    if (!*config->manifest) return LT_OK;
+    if (*config->prompts || *config->prompt)
+        return lt_fail(err, LT_E_INVALID, "manifest and prompts are both given: give one");
+    if (!setup->cache || !*setup->cache)
+        return lt_fail(err, LT_E_INVALID,
+                       "embeddings of a manifest go to the graph's cache, and [graph] names none");
+    return lt_clip_list_open(captions, config->manifest, "", (lt_shard){0, 0}, err);
+}
+
 static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
     static const char *const forms[] = {"CLIP", "SDXL's pair of CLIPs", "T5"};
@@ -124,26 +150,39 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     lt_text_model model;
     lt_prompts prompts;
     lt_text_cost cost;
+    lt_clip_list *captions = NULL;
     lt_status status = lt_text_model_open(&model, config, setup->threads, err);
     if (status) return status;
-    LT_TRY(lt_prompts_read(config, plan->arena, &prompts, err));
+    LT_TRY(open_captions(setup, &captions, err));
+    status = lt_prompts_read(config, captions, 0, plan->arena, &prompts, err);
+    if (status == LT_END) status = lt_fail(err, LT_E_INVALID, "%s lists no clips", config->manifest);
+    if (status) goto fail;
     for (int i = 0; i < prompts.n_texts; i++)
         if ((status = lt_text_model_check(&model, prompts.texts[i], err))) {
             lt_err_prefix(err, "%s %d", i ? "prompt" : "negative prompt", LT_MAX(i, 1));
             goto fail;
         }
     LT_TRY(lt_text_model_cost(&model, (int)config->batch, &cost, err));
-    LT_TRY(describe(&model, &prompts, plan->output, plan->arena, err));
+    LT_TRY(describe(&model, &prompts, 0, plan->output, plan->arena, err));
     size_t unit = plan->output->unit_bytes, tokens = 0;
     for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
     plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + cost.workspace_bytes + cost.packed_bytes +
                        unit * (size_t)prompts.n_texts * 2 + model.length * sizeof(int32_t);
     plan->disk_bytes = *setup->cache ? (uint64_t)prompts.n_texts * (unit + 4096) : 0;
     plan->flops = cost.flops / (double)config->batch * prompts.n_texts;
+    if (captions) {
+        int64_t n = lt_clip_list_count(captions);
+        plan->peak_bytes += unit * (size_t)prompts.n_texts; /* of the clip that is opened ahead */
+        plan->disk_bytes = (uint64_t)(n + 1) * (unit + 4096);
+        set_run(plan->output, captions);
+        plan->flops = cost.flops / (double)config->batch * (double)(n + 1);
+        lt_plan_note(plan, "%" PRId64 " captions", n);
+    }
     lt_plan_note(plan, "%s: sequence %d x %d, pooled %d, %s; a negative prompt and %d more",
                  forms[model.form], model.length, model.width, model.pooled_width, lt_dtype_name(model.dtype),
                  prompts.n_texts - 1);
 fail:
+    lt_clip_list_close(captions);
     lt_text_model_close(&model);
     return status;
 }
@@ -154,7 +193,8 @@ typedef struct text_state {
     const lt_setup *setup;
     const lt_text_encode_config *config;
     lt_text_model model;
-    lt_cache *cache; /* NULL: none */
+    lt_clip_list *captions; /* NULL: none */
+    lt_cache *cache;        /* NULL: none */
     char numeric_class[128];
 } text_state;
 
@@ -174,6 +214,7 @@ static void destroy(void *opaque)
     text_state *state = opaque;
     if (!state) return;
     lt_cache_close(state->cache);
+    lt_clip_list_close(state->captions);
     lt_text_model_close(&state->model);
     free(state);
 }
@@ -186,6 +227,7 @@ static lt_status create(void **out, const lt_setup *setup, const char **numeric_
     state->setup = setup;
     state->config = setup->config;
     LT_TRY(lt_text_model_open(&state->model, state->config, setup->threads, err));
+    LT_TRY(open_captions(setup, &state->captions, err));
     if (setup->cache && *setup->cache)
         LT_TRY(lt_cache_open(&state->cache, setup->cache, true, state->config->cache_size, err));
     snprintf(state->numeric_class, sizeof state->numeric_class, "%s", state->model.dry->numeric_class);
@@ -227,12 +269,12 @@ static lt_status open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     text_state *state = opaque;
     lt_status status = LT_OK;
-    if (clip->index > 0) return LT_END;
     text_clip *c = calloc(1, sizeof *c);
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     c->parts = parts_of(&state->model);
-    LT_TRY(lt_prompts_read(state->config, clip->arena, &c->prompts, err));
-    LT_TRY(describe(&state->model, &c->prompts, clip->output, clip->arena, err));
+    LT_TRY(lt_prompts_read(state->config, state->captions, clip->index, clip->arena, &c->prompts, err));
+    LT_TRY(describe(&state->model, &c->prompts, clip->index, clip->output, clip->arena, err));
+    if (state->captions) set_run(clip->output, state->captions);
     LT_TRY(make_buffers(c, err));
     for (int i = 0; i < c->prompts.n_texts; i++) {
         lt_text_hash(c->prompts.texts[i], strlen(c->prompts.texts[i]), c->digests[i]);

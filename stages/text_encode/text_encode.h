@@ -5,13 +5,14 @@
 #include "cache/cache.h"
 #include "models/text_encoder.h"
 #include "models/tokenizer.h"
+#include "stages/manifest/clip_list.h"
 #include "stages/runtime/stage.h"
 
 extern const lt_stage lt_text_encode_stage;
 
 typedef struct lt_text_encode_config {
     const char *model, *model_2, *tokenizer, *tokenizer_2;
-    const char *prompt, *negative, *prompts, *name;
+    const char *prompt, *negative, *prompts, *name, *manifest;
     int64_t clip_skip, clip_skip_2, length, batch, cache_size;
     const char *device;
     int dtype; /* index of f32|bf16 */
@@ -19,7 +20,7 @@ typedef struct lt_text_encode_config {
 
 /* ---- prompts (text_prompts.c) --------------------------------------------------------------------------- */
 
-enum { LT_PROMPTS_MAX = 4096 };
+enum { LT_PROMPTS_MAX = 4096, LT_PROMPTS_SLICE = 32 /* captions of a manifest that make a clip */ };
 
 /* What is to be encoded: text 0 is the negative prompt, text i + 1 the prompt from at[i] on. All in the arena. */
 typedef struct lt_prompts {
@@ -28,9 +29,10 @@ typedef struct lt_prompts {
     double *at; /* [n_texts - 1] */
 } lt_prompts;
 
-/* From the options prompt, negative and prompts. E_INVALID naming the entry that is none, or not UTF-8. */
-lt_status lt_prompts_read(const lt_text_encode_config *config, lt_arena *arena, lt_prompts *prompts,
-                          lt_err *err);
+/* Of clip `clip`, from the options prompt, negative and prompts; or, captions not NULL, a slice of those. E_INVALID naming
+ * the entry that is none, or not UTF-8; LT_END: there is no such clip. */
+lt_status lt_prompts_read(const lt_text_encode_config *config, lt_clip_list *captions, uint32_t clip,
+                          lt_arena *arena, lt_prompts *prompts, lt_err *err);
 
 /* A clip's name made of a prompt's letters and digits: "woman-flowers-plants". In the arena; NULL: out of memory. */
 const char *lt_prompts_name(const char *prompt, lt_arena *arena);

@@ -68,11 +68,32 @@ static lt_status read_timeline(const lt_text_encode_config *config, lt_arena *ar
     return status;
 }
 
-lt_status lt_prompts_read(const lt_text_encode_config *config, lt_arena *arena, lt_prompts *p, lt_err *err)
+/* Captions of a manifest, a slice of them a clip; their places stand for seconds. */
+static lt_status read_slice(lt_clip_list *captions, uint32_t clip, lt_arena *arena, lt_prompts *p,
+                            lt_err *err)
+{
+    int64_t first = (int64_t)clip * LT_PROMPTS_SLICE, n = lt_clip_list_count(captions) - first;
+    if (n <= 0) return LT_END;
+    lt_status status = make_room(p, (int)LT_MIN(n, (int64_t)LT_PROMPTS_SLICE), arena, err);
+    for (int i = 0; i + 1 < p->n_texts && status == LT_OK; i++) {
+        lt_clip_entry entry;
+        status = lt_clip_list_get(captions, first + i, arena, &entry, err);
+        if (status == LT_OK) p->texts[i + 1] = entry.text;
+        p->at[i] = i;
+    }
+    return status;
+}
+
+lt_status lt_prompts_read(const lt_text_encode_config *config, lt_clip_list *captions, uint32_t clip,
+                          lt_arena *arena, lt_prompts *p, lt_err *err)
 {
     lt_status status;
     *p = (lt_prompts){0};
-    if (*config->prompts) {
+    if (captions) {
+        status = read_slice(captions, clip, arena, p, err);
+    } else if (clip > 0) {
+        return LT_END;
+    } else if (*config->prompts) {
         status = read_timeline(config, arena, p, err);
     } else {
         status = make_room(p, 1, arena, err);

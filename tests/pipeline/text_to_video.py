@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -206,6 +207,22 @@ def equal_texts_are_encoded_once(folder):
     assert sha256(output) == sha256(folder / "b.mp4")
 
 
+def captions_of_a_manifest(folder):
+    """40 clips with 35 different captions, and the empty negative prompt: 36 embeddings, written once."""
+    entries = [{"path": f"{i}.mp4", "text": f"red bird {i % 35}"} for i in range(40)]
+    (folder / "clips.json").write_text(json.dumps(entries))
+    family, transactions = tiny("latent-dit"), []
+    for _ in range(2):
+        text = run(ROOT / "examples" / "precompute-text.toml", "--fresh", *sets({"graph.cache": folder / "cache", **stage(
+            text=dict(manifest=folder / "clips.json", model=family / "text_encoder", tokenizer=family / "text_encoder", dtype="f32"))}))
+        stat = json.loads(subprocess.run([BIN / "latents", "stat", folder / "cache", "--json"], stdout=subprocess.PIPE, check=True).stdout)
+        transactions.append(stat["last_transaction"])
+        assert "42 frames" in text, text
+    assert transactions[0] == transactions[1], transactions
+    keys = set(re.findall(rb"text/[0-9a-f]{32}/", (folder / "cache" / "data.mdb").read_bytes()))
+    assert len(keys) == 36, len(keys)
+
+
 def prompts_along_the_timeline_are_heard(folder):
     """A video with a second prompt differs from one without where the second has come in, not where it is far away."""
     hashes = {}
@@ -287,7 +304,7 @@ def compare_lengths(folder, short, long, steps, timeout):
     mib = 1 << 20
     for name in ("prompt", "denoise"):
         print(f"  {name}: {few[name][0] / mib:.1f} MiB for {short} frames, {many[name][0] / mib:.1f} for {long}, {many[name][1] / mib:.1f} planned")
-        assert many[name][0] <= 1.05 * few[name][0] + mib / 4, f"{name} grew from {few[name][0]} to {many[name][0]} bytes"
+        assert many[name][0] <= 1.05 * few[name][0] + mib / 2, f"{name} grew from {few[name][0]} to {many[name][0]} bytes"
         assert many[name][0] <= many[name][1], f"{name} used {many[name][0]} bytes, {many[name][1]} were planned"
 
 
@@ -303,7 +320,7 @@ def two_thousand_windows(folder):
 if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, same_bytes_however_it_is_run, kills_do_not_show,
-             equal_texts_are_encoded_once, prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take,
+             equal_texts_are_encoded_once, captions_of_a_manifest, prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take,
              nan_writes_nothing, memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
         TINY = pathlib.Path(models)
