@@ -268,6 +268,28 @@ def one_long_video_in_two_runs(folder):
     assert probe(folder / "later.mp4", "stream=codec_name", "a:0")["streams"], "the sound is gone"
 
 
+def pytorch_reads_it(folder):
+    """The data set class of the README, as it stands there, in worker processes; where torch is at hand."""
+    lines, code = (ROOT / "README.md").read_text().splitlines(), []
+    start = next(i for i, line in enumerate(lines) if line.startswith("    import json, lmdb, torch"))
+    while not lines[start] or lines[start].startswith("    "):
+        code.append(lines[start][4:])
+        start += 1
+    python = os.environ.get("LT_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import lmdb, torch, safetensors.torch"], stderr=subprocess.DEVNULL).returncode:
+        print(f"skipped: {python} has no torch, lmdb and safetensors: 1 case")
+        return
+    for name, seconds in (("a", 0.5), ("b", 0.25)):
+        make_clip(folder / f"{name}.mp4", seconds)
+    (folder / "clips.json").write_text('[{"path": "a.mp4", "text": "one"}, {"path": "b.mp4", "text": "two"}]')
+    run(precompute(folder / "p.toml", folder / "clips.json", folder / "cache", narrow_model(folder / "model")))
+    code += ["torch.set_num_threads(1)", f"data = Latents({str(folder / 'cache')!r})",
+             "got = [(tuple(x.shape[1:]), t, float(x.abs().max())) for x, t in torch.utils.data.DataLoader(data, num_workers=2)]", "print(got)",
+             "assert [(s, t) for s, t, _ in got] == [((12, 4, 6, 8), ('one',)), ((6, 4, 6, 8), ('two',))] and all(m > 0 for _, _, m in got)"]
+    (folder / "train.py").write_text("\n".join(code))
+    subprocess.run([python, folder / "train.py"], check=True, stdout=subprocess.DEVNULL)
+
+
 def inputs_of_all_kinds(folder):
     """Transport streams, open groups of pictures, interlaced, variable rate, 10 bits with HDR tags, pictures alone and numbered."""
     test = ["-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24:duration=1"]
@@ -319,4 +341,4 @@ def very_many_clips(folder):
 if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, inputs_of_all_kinds, very_many_clips])
+          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
