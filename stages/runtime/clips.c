@@ -5,10 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A source that is opening a clip may pass over some: which one it will be is known when the job returns. */
+static bool has_index(const rt *rt, const rt_clip *clip)
+{
+    return clip->state != RT_CLIP_NONE && !(rt_is_source(rt) && clip->state == RT_CLIP_OPENING);
+}
+
 rt_clip *rt_clip_find(rt *rt, uint32_t index)
 {
     for (int i = 0; i < RT_CLIPS; i++)
-        if (rt->clips[i].state != RT_CLIP_NONE && rt->clips[i].clip.index == index) return &rt->clips[i];
+        if (has_index(rt, &rt->clips[i]) && rt->clips[i].clip.index == index) return &rt->clips[i];
     return NULL;
 }
 
@@ -87,7 +93,7 @@ static bool close_below(rt *rt, uint32_t closed)
     if (rt_is_source(rt)) rt->n_announced = LT_MAX(rt->n_announced, closed);
     for (int i = 0; i < RT_CLIPS; i++) {
         rt_clip *clip = &rt->clips[i];
-        if (clip->state == RT_CLIP_NONE || clip->clip.index >= closed) continue;
+        if (!has_index(rt, clip) || clip->clip.index >= closed) continue;
         clip->safe_edges = UINT64_MAX;
         if (clip->ends) continue;
         clip->ends = true;
@@ -292,6 +298,8 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
         rt_fail(rt, &err, NULL);
         return;
     }
+    if (rt_is_source(rt) && clip->clip.index < rt->n_closed && !clip->ends)
+        clip->ends = clip->complete = true;
     if (!clip->ends) rt_output_announce(rt, clip);
 }
 
