@@ -62,7 +62,7 @@ struct op_case {
     /* The bound: |y - ref| <= eps(result) |ref| + units * eps(f32) * max(magnitude, max |ref|). units 0: equal. */
     double units, magnitude;
     double bf16_units; /* more of them in a bf16 context */
-    bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
+    bool rounded;      /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };
 
 /* A tensor [batch, rows, channels] of any size. */
