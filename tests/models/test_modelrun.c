@@ -178,6 +178,28 @@ static void denoisers(void **state)
     complains("text_emb is f32[2,40]; wanted floats of rank 3");
 }
 
+/* All steps, on the fixtures of the stage denoise. */
+static void pipelines(void **state)
+{
+    static const struct {
+        const char *fixture, *model;
+        double bound;
+    } all[] = {{"latent_dit", "video_dit_v2", 5e-6}, {"sdxl_3d", "sdxl3d_lite", 5e-6}};
+    for (size_t i = 0; i < LT_COUNT(all); i++) {
+        char name[64];
+        int code =
+            run("%s --in %s/pipeline/%s.safetensors --out %s --threads 2 --part pipeline",
+                in_folder("%s", all[i].model), LT_FIXTURES, all[i].fixture, in_folder("out.safetensors"));
+        if (code != 0) fail_msg("modelrun ended with %d: %s", code, said);
+        snprintf(name, sizeof(name), "pipeline/%s", all[i].fixture);
+        compare(name, name, "latents", "latents", all[i].bound);
+    }
+    assert_int_equal(run("%s --in %s/pipeline/pixel_dit.safetensors --out %s --part pipeline",
+                         in_folder("video_dit_v2"), LT_FIXTURES, in_folder("out.safetensors")),
+                     1);
+    complains("3 channels");
+}
+
 static void failures(void **state)
 {
     const char *in = LT_FIXTURES "/vae/kl_encode.safetensors";
@@ -221,7 +243,8 @@ int main(void)
         synthetic_write(name, in_folder("%s", denoisers_of[i]), &(synthetic){0});
     }
     const struct CMUnitTest tests[] = {cmocka_unit_test(against_fixtures), cmocka_unit_test(text_encoders),
-                                       cmocka_unit_test(denoisers), cmocka_unit_test(failures)};
+                                       cmocka_unit_test(denoisers), cmocka_unit_test(pipelines),
+                                       cmocka_unit_test(failures)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();
     return failed;

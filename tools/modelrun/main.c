@@ -8,7 +8,7 @@
 
 static const part *const parts[] = {&part_encoder,      &part_decoder,        &part_decode_video,
                                     &part_text_encoder, &part_text_encoder_2, &part_transformer,
-                                    &part_unet};
+                                    &part_unet,         &part_pipeline};
 
 static const char usage[] =
     "usage: modelrun MODEL --in X.safetensors --out Y.safetensors [options]\n"

@@ -35,6 +35,7 @@ typedef struct part {
 extern const part part_encoder, part_decoder, part_decode_video; /* vae.c */
 extern const part part_text_encoder, part_text_encoder_2;        /* text.c */
 extern const part part_transformer, part_unet;                   /* denoiser.c */
+extern const part part_pipeline;                                 /* pipeline.c */
 
 /* A context as the command line wants it: f64 on ref, else arguments->dtype. bytes 0: dry. */
 lt_status part_context(lt_context **context, const arguments *arguments, size_t bytes, lt_err *err);
