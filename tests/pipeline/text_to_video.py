@@ -190,6 +190,27 @@ def kills_do_not_show(folder):
     assert kills.get("stage-denoise", 0) >= 4 and kills.get("orchestrator", 0) >= 1, kills
 
 
+def kills_do_not_show_in_video_to_video(folder):
+    """Encoded latents come in order into the wavefront, whoever dies; over TCP, from two replicas."""
+    family, rng, hashes = tiny("latent-dit"), random.Random(f"{SEED}/video"), {}
+    for name, n_kills in (("undisturbed", 0), ("killed", 6)):
+        output, done = folder / f"{name}.mp4", 0
+        values = {"graph.cache": folder / f"{name}.cache", "graph.transport": "tcp" if n_kills else "auto", **stage(
+            read=dict(input="lavfi:testsrc2=size=64x48:rate=24:duration=3", size=SIZE, chunk=4), vae_encode=dict(model=vae(), replicas=2),
+            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder"), vae_decode=dict(model=vae(), window=8, stride=6),
+            denoise=dict(model=family / "denoising_model" / "model.safetensors", window=8, stride=4, steps=6, strength=0.7),
+            write=dict(output=output, segment=16))}
+        going = Run(ROOT / "examples" / "video-to-video.toml", *sets(values), log=folder / f"{name}.log")
+        while going.running() and done < n_kills:
+            time.sleep(rng.uniform(0.05, 0.4))
+            done += going.kill_stage(rng, only="stage-denoise" if rng.random() < 0.5 else None) is not None
+        code = going.wait()
+        assert code == 0, f"seed {SEED}: exit code {code} after {done} kills:\n{going.text()[-2000:]}"
+        hashes[name] = sha256(output)
+    assert done >= 3, f"only {done} kills met a living stage"
+    assert hashes["killed"] == hashes["undisturbed"], f"seed {SEED}: differs after {done} kills"
+
+
 def equal_texts_are_encoded_once(folder):
     """Twice the same prompt, and the empty negative one: two embeddings in the cache, which Python's tools can read."""
     output = folder / "a.mp4"
@@ -320,8 +341,9 @@ def two_thousand_windows(folder):
 if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, same_bytes_however_it_is_run, kills_do_not_show,
-             equal_texts_are_encoded_once, captions_of_a_manifest, prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take,
-             nan_writes_nothing, memory_does_not_grow_with_length]
+             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest,
+             prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
+             memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
         TINY = pathlib.Path(models)
         main(tests + [two_thousand_windows] if "two_thousand_windows" in sys.argv else tests)
