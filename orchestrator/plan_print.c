@@ -98,6 +98,18 @@ static void print_notes(const lt_run_plan *plan, FILE *out)
     }
 }
 
+/* What the operations come to on an ordinary core; the run itself tells how fast this machine is. */
+static void print_time(const lt_run_plan *plan, FILE *out)
+{
+    static const double core_flops = 50e9;
+    double flops = 0;
+    for (int i = 0; i < plan->graph->n_stages; i++) flops += plan->stages[i].reply->flops;
+    if (flops <= 0) return;
+    fprintf(out,
+            "time: about %s of computing on %d cores of 50 GFLOP/s each, less what the cache has already\n",
+            lt_format_seconds(flops / core_flops / LT_MAX(plan->cores, 1)).text, plan->cores);
+}
+
 void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out)
 {
     uint64_t available = lt_memory_available();
@@ -112,6 +124,7 @@ void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, F
                 lt_format_bytes((double)disks[i].needed).text,
                 lt_format_bytes((double)disks[i].available).text,
                 disks[i].needed > disks[i].available ? ": NOT ENOUGH" : "");
+    print_time(plan, out);
     if (plan->is_live) fprintf(out, "the source is live: an interrupted run cannot be continued\n");
 }
 
