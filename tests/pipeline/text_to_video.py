@@ -173,7 +173,7 @@ def kills_do_not_show(folder):
     while True:
         attempts += 1
         going = Run(LONG, *sets(values), log=folder / "orchestrator.log")
-        end = time.monotonic() + (rng.uniform(0.6, 1.6) if attempts < 5 else 120)
+        end = time.monotonic() + (rng.uniform(0.15, 0.8) if attempts < 6 else 120)
         while going.running() and time.monotonic() < end:
             time.sleep(0.02)
         if not going.running():
