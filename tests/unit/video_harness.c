@@ -101,6 +101,8 @@ lt_status lt_driver_make(lt_driver *driver, uint64_t unit, lt_payload *payload, 
 
 void lt_driver_close(lt_driver *driver)
 {
+    const char *result;
+    if (driver->clip.state) driver->stage->finish_clip(driver->state, &driver->clip, false, &result, NULL);
     if (driver->state) driver->stage->destroy(driver->state);
     free(driver->config);
     free(driver->buffer);
