@@ -4,7 +4,7 @@ happened, and the same command goes on to the same bytes.
     tests/faults/world.py [NAME...]        LT_SEED=N repeats one choice of moments
     tests/faults/world.py --every-change   the disk is full at each single change in turn (about 100 times two runs)
 
-LT_SHIM is the library made of shim.c.
+The library made of shim.c is taken from $LT_SHIM, or from the build beside $LT_BIN.
 """
 
 import os
@@ -20,7 +20,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "pipeline"))
 from harness import BIN, Folder, Run, main, narrow_model, need_model, run, sha256, skip, wait_until, write_graph  # noqa: E402
 
-SHIM = os.environ.get("LT_SHIM", "")
+SHIM = pathlib.Path(os.environ.get("LT_SHIM") or BIN.parent / "tests" / "faults" / "libfaults_shim.so").resolve()
 SEED = int(os.environ.get("LT_SEED", "20240601"))
 MOMENTS = 8  # of a full disk, without --every-change
 DEADLINE = 30  # seconds without a sign of life that the orchestrator allows a stage
@@ -30,7 +30,7 @@ OPTIONS = dict(read="chunk = 4", write="segment = 8", decode="window = 4\nstride
 
 
 def shimmed(**settings):
-    return {**os.environ, "LD_PRELOAD": SHIM, **{f"LT_SHIM_{name}": str(value) for name, value in settings.items()}}
+    return {**os.environ, "LD_PRELOAD": str(SHIM), **{f"LT_SHIM_{name}": str(value) for name, value in settings.items()}}
 
 
 def go(graph, environment):
@@ -169,8 +169,8 @@ if __name__ == "__main__":
     if every_change:
         sys.argv.remove("--every-change")
     need_model()
-    if not SHIM:
-        skip("LT_SHIM is not set (under sanitizers it is not built): nothing of this test ran")
+    if not SHIM.exists():
+        skip(f"there is no {SHIM} (it is not built under sanitizers): nothing of this test ran")
     if not sys.argv[1:] or "stopped_processes" in sys.argv[1:]:
         background = InBackground()
     main([a_clock_that_jumps, a_disk_that_fills_at_each_change, stopped_processes])
