@@ -18,7 +18,7 @@ typedef struct reader {
     lt_arena *arena;
 } reader;
 
-static const char *const graph_keys[] = {"cache", "transport", "threads", "memory"};
+static const char *const graph_keys[] = {"cache", "run", "transport", "threads", "memory"};
 static const char *const top_keys[] = {"graph", "stage"};
 
 /* ---- small values ------------------------------------------------------------------------------------ */
@@ -150,6 +150,11 @@ static void read_graph_table(reader *r, const lt_toml *table)
             r->graph->cache_where = item->where;
             if (text)
                 r->graph->cache =
+                    lt_path_absolute(r->arena, item->where.set ? r->graph->here : r->graph->base, text);
+        } else if (!strcmp(item->key, "run")) {
+            const char *text = read_text(r, item);
+            if (text)
+                r->graph->run =
                     lt_path_absolute(r->arena, item->where.set ? r->graph->here : r->graph->base, text);
         } else if (!strcmp(item->key, "transport")) {
             read_transport(r, item);

@@ -1,6 +1,6 @@
 /* graph.h - a graph file as it was written: tables and values, nothing yet compared with what stages can do.
  *
- *     [graph]                        cache, transport, threads, memory
+ *     [graph]                        cache, run, transport, threads, memory
  *     [stage.NAME]                   kind or exec, from, replicas, threads, host, mixed; the rest is the stage's own
  *
  * Everything lives in the caller's arena and borrows from nothing else. */
@@ -57,6 +57,7 @@ typedef struct lt_graph {
     const char *base; /* absolute folder: where relative paths of the file start */
     const char *here; /* absolute folder: where relative paths of --set start */
     const char *cache;
+    const char *run; /* the run is kept in <run>.longtake, instead of beside an output; NULL: not given */
     lt_where cache_where;
     const char *memory; /* default of the option `memory`, or NULL */
     lt_where memory_where;

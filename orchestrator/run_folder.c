@@ -44,7 +44,9 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         folder->outputs[folder->n_outputs++] = output;
         ok = add_path(folder, lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output));
     }
-    if (!folder->n_paths && graph->cache) {
+    if (graph->run) {
+        ok = ok && add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->run));
+    } else if (!folder->n_paths && graph->cache) {
         ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->cache));
     } else if (!folder->n_paths) {
         const char *slash = strrchr(graph->file, '/'), *name = slash ? slash + 1 : graph->file;
@@ -52,7 +54,7 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         if (n > 5 && !strcmp(name + n - 5, ".toml")) n -= 5;
         ok = add_path(folder, lt_arena_printf(arena, "%s/%.*s.longtake", graph->base, (int)n, name));
     }
-    folder->path = folder->paths[0];
+    folder->path = folder->paths[graph->run ? folder->n_paths - 1 : 0];
     return ok ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
 }
 

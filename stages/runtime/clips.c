@@ -390,7 +390,7 @@ static bool may_leave(const rt *rt, const rt_clip *clip)
     return rt_clip_stream(rt, clip) || clip->name;
 }
 
-/* The lowest clip that ends is finished, or left; true when a job was posted, or it has to wait. */
+/* Clips that end are finished, or left, the lowest first; true when a job was posted for one. */
 static bool end_lowest(rt *rt)
 {
     rt_clip *clip;

@@ -258,13 +258,14 @@ def one_long_video_in_two_runs(folder):
     ffmpeg("-f", "lavfi", "-i", "testsrc=size=64x64:rate=24:duration=2", "-f", "lavfi", "-i", "sine=duration=2",
            "-vf", "select='not(eq(mod(n,5),3))'", "-fps_mode", "vfr", "-c:v", "libx264", "-c:a", "aac", source)
     model = narrow_model(folder / "model")
-    sets = ["--set", f"graph.cache={folder}/cache"]
+    sets = ["--set", f"graph.cache={folder}/cache", "--set", f"graph.run={folder}/run"]
     run(ROOT / "examples" / "encode.toml", *sets, "--set", f"stage.read.input={source}", "--set", "stage.read.size=64x64",
         "--set", f"stage.vae_encode.model={model}")
-    run(ROOT / "examples" / "decode.toml", *sets, "--set", f"stage.vae_decode.model={model}", "--set", "stage.read.clips=vfr",
+    run(ROOT / "examples" / "decode.toml", *sets[:2], "--set", f"stage.vae_decode.model={model}", "--set", "stage.read.clips=vfr",
         "--set", f"stage.write.output={folder}/later.mp4")
     run(write_graph(folder / "g.toml", source, folder / "direct.mp4", model=model, read='size = "64x64"'))
     assert sha256(folder / "later.mp4") == sha256(folder / "direct.mp4")
+    assert (folder / "run.longtake" / "report.json").exists() and not (folder / "cache.longtake").exists()
     assert probe(folder / "later.mp4", "stream=codec_name", "a:0")["streams"], "the sound is gone"
 
 
