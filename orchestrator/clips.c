@@ -97,7 +97,7 @@ static bool has_all_sinks(lt_run *run, const lt_replica *replica, const Lt__Wire
 void lt_clip_ended(lt_run *run, const lt_replica *replica, const Lt__Wire__ClipEnd *end)
 {
     run->moved_ns = lt_now_ns();
-    if (!*end->key) return;
+    if (!*end->key || !lt_plan_is_dataset(run->plan)) return;
     if (end->failed) lt_progress_event(run, "clip", NULL, "clip %s failed: %s", end->name, end->reason);
     if (!has_all_sinks(run, replica, end)) return;
     run->clips_failed += end->failed;
