@@ -230,6 +230,10 @@ lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, 
  * clip. E_NOT_FOUND, E_IO, E_NO_SPACE. */
 lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest, lt_err *err);
 
+/* Give a clip that has a record another caption; its latents do not depend on it. *changed: it had another. E_NOT_FOUND. */
+lt_status lt_cache_set_caption(lt_cache *cache, const char *clip, const char *digest, const char *caption,
+                               bool *changed, lt_err *err);
+
 /* Remove values that belong to no clip; *n_removed of them. Not while somebody writes: a clip's side streams come
  * before it does. */
 lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *err);

@@ -109,6 +109,50 @@ lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest,
     return status ? status : remove_values(cache, "side", clip, digest, err);
 }
 
+/* ---- captions ------------------------------------------------------------------------------------------ */
+
+static lt_status rewrite(lt_cache *cache, MDB_txn *txn, MDB_val key, const lt_cache_clip *record,
+                         const lt_cache_side_info *side, lt_err *err)
+{
+    char *text = lt_cache_record_text(record, side);
+    if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for the record of clip %s", record->clip);
+    MDB_val value = lt_cache_val(text, strlen(text));
+    int rc = mdb_put(txn, cache->dbi, &key, &value, 0);
+    free(text);
+    return rc ? lt_cache_fail_mdb(cache, rc, err, "writing a clip's record") : LT_OK;
+}
+
+lt_status lt_cache_set_caption(lt_cache *cache, const char *clip, const char *digest, const char *caption,
+                               bool *changed, lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    lt_arena arena = {0};
+    lt_cache_clip record;
+    lt_cache_side_info side;
+    MDB_val value;
+    MDB_txn *txn = NULL;
+    *changed = false;
+    char *clean = lt_cache_clean_text(caption);
+    lt_status status =
+        clean ? lt_cache_check_name(clip, digest, err) : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    if (!status) status = lt_cache_begin(cache, true, &txn, err);
+    if (status) goto fail;
+    MDB_val key = lt_cache_key(text, "clip", clip, digest);
+    LT_TRY(lt_cache_get(cache, txn, key, &value, err));
+    LT_TRY(lt_cache_parse_record(&value, text, &arena, &record, &side, err));
+    if (!strcmp(record.caption, clean)) goto fail;
+    record.caption = clean;
+    LT_TRY(rewrite(cache, txn, key, &record, &side, err));
+    status = lt_cache_commit(cache, txn, err);
+    txn = NULL;
+    *changed = !status;
+fail:
+    lt_cache_abort(cache, txn);
+    lt_arena_finish(&arena);
+    free(clean);
+    return status;
+}
+
 /* ---- what belongs to none -------------------------------------------------------------------------------- */
 
 /* Whether a key is of a clip that the cache does not have. */

@@ -165,6 +165,22 @@ static lt_status count_present(store_state *state, const lt_cache_clip *record, 
     return status;
 }
 
+/* The latents of a clip are there; what is said of it may have been said anew since. */
+static lt_status update_caption(store_state *state, const lt_stream *in, lt_err *err)
+{
+    lt_arena arena = {0};
+    lt_cache_clip record;
+    bool changed = false;
+    lt_status status = lt_cache_get_clip(state->cache, in->name, in->digest, &arena, &record, err);
+    if (status == LT_E_NOT_FOUND)
+        status = LT_OK; /* its last chunk is being put just now */
+    else if (!status && strcmp(record.caption, in->caption))
+        status = lt_cache_set_caption(state->cache, in->name, in->digest, in->caption, &changed, err);
+    lt_arena_finish(&arena);
+    if (changed) lt_log(LT_LOG_INFO, "clip %s: another caption", in->name);
+    return status;
+}
+
 static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     store_state *state = opaque;
@@ -182,6 +198,7 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     clip->state = c;
     if (is_text(in)) return LT_OK;
     status = count_present(state, &c->record, clip->n_units, &clip->first_unit, err);
+    if (!status && clip->first_unit == clip->n_units) status = update_caption(state, in, err);
     if (!status) return LT_OK;
     free(c->values);
     free(c);

@@ -147,6 +147,13 @@ def only_what_is_new_is_computed(folder):
     manifest.write_text('{"path": "c.mp4", "text": "new"}\n' + manifest.read_text())
     assert "1 clips done" in run(graph)
     assert sorted(clips_of(cache)) == ["a", "b", "c"]
+    # Another caption is another caption in the cache, and no latent is made for it.
+    before = json.loads(latents("stat", cache, "--json"))
+    manifest.write_text(manifest.read_text().replace('"new"', '"newer"'))
+    assert "1 clips done" in run(graph)
+    latents("export", cache, "c", folder / "c.safetensors")
+    assert '"caption":"newer"' in (folder / "c.safetensors").read_bytes()[8:4096].decode(errors="replace")
+    assert json.loads(latents("stat", cache, "--json"))["chunks"] == before["chunks"]
     latents("rm", cache, "b")
     assert sorted(clips_of(cache)) == ["a", "c"]
     latents("verify", cache)
