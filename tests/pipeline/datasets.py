@@ -253,8 +253,8 @@ def latents_come_and_go(folder):
     assert there["a"]["digest"] == clips_of(cache)["a"]["digest"] and there["a"]["logvar"]
     latents("export", other, "a", folder / "again.safetensors")
     assert (folder / "again.safetensors").read_bytes()[-1000:] == (folder / "files" / "x.safetensors").read_bytes()[-1000:]
-    run(decode(folder / "d.toml", other, folder / "{clip}-out.mp4", model, clips="a"))
-    assert len(timestamps(folder / "a-out.mp4")) == 12
+    run(decode(folder / "d.toml", other, folder / "out" / "{clip}.mp4", model, clips="a"))
+    assert len(timestamps(folder / "out" / "a.mp4")) == 12
     latents("verify", other)
     assert "0 clips" in latents("gc", other)
 
