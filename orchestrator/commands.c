@@ -93,7 +93,7 @@ static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena
     }
     if (!*done) {
         int n = lt_disk_needs(&s->plan, s->folder.path, disks);
-        bool is_new = s->manifest.state == LT_RUN_NEW;
+        bool is_new = s->manifest.state == LT_RUN_NEW && !s->manifest.is_over_another;
         uint64_t spent = is_new ? 0 : lt_manifest_spent(graph, &s->folder, &s->manifest);
         LT_TRY(lt_disk_check(disks, n, spent, err));
     }

@@ -23,7 +23,7 @@ static const char usage[] =
     "number.\n"
     "                                     Relative paths start in the current folder, those in a graph file "
     "in its own.\n"
-    "  --fresh                            run: start over, whatever is there\n"
+    "  --fresh                            run: start over; what the run folder holds goes, the cache stays\n"
     "  --json                             run, plan: one JSON object a line on standard output\n"
     "  --help, --version\n"
     "\n"

@@ -120,7 +120,7 @@ lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, b
         else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(folder))
             fresh = true;
     }
-    if (!status && fresh) status = lt_run_folder_clear(folder, err);
+    manifest->is_over_another = fresh;
     if (!status && (fresh || !manifest->json))
         status = make_manifest(graph, folder, config, manifest, err);
     else if (!status)
@@ -189,6 +189,8 @@ lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder
         return status;
     }
     json_object_set_new(manifest->json, "stages", stages);
+    lt_status status = manifest->is_over_another ? lt_run_folder_clear(folder, err) : LT_OK;
+    if (status) return status;
     return manifest->state == LT_RUN_FINISHED ? LT_OK : write_manifest(folder, manifest, err);
 }
 

@@ -11,26 +11,29 @@ typedef enum { LT_RUN_NEW, LT_RUN_CONTINUES, LT_RUN_FINISHED } lt_run_state;
 
 typedef struct lt_manifest {
     lt_run_state state;
+    bool is_over_another;  /* NEW, and the folder holds an earlier run, which goes when this one begins */
     json_t *json;          /* owned */
     lt_resolved *resolved; /* options of the recorded plan, in the arena */
     int n_resolved;
 } lt_manifest;
 
 /* Read <folder>/manifest.json and compare its configuration with the graph's. E_MISMATCH: it is another one (the
- * sentence says which key, and --fresh). `fresh`, or a finished run whose output is gone: the folder is cleared and
- * the run is new. *manifest is the caller's to finish, also after an error. */
+ * sentence says which key, and --fresh). `fresh`, or a finished run whose output is gone: the run is new, and
+ * is_over_another. Changes no file. *manifest is the caller's to finish, also after an error. */
 lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, bool fresh, lt_arena *arena,
                            lt_manifest *manifest, lt_err *err);
 
-/* Record the plan of a new run; of one that continues, compare it with what was recorded: E_MISMATCH when a stage would
- * make other data than when the run began (its input has changed). Then the run has begun. */
+/* Record the plan of a new run, in place of the earlier one where it is_over_another; of one that continues, compare it
+ * with what was recorded: E_MISMATCH when a stage would make other data than when the run began (its input has changed).
+ * Then the run has begun. */
 lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_manifest *manifest,
                             lt_err *err);
 
 /* Record that the run is finished. */
 lt_status lt_manifest_end(const lt_run_folder *folder, lt_manifest *manifest, lt_err *err);
 
-/* Bytes on disk that a run which continues has written before: its folders, and what the cache has grown by. */
+/* Bytes on disk that a run which continues has written before, or that go when a new one begins: its folders, and what
+ * the cache has grown by. */
 uint64_t lt_manifest_spent(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest);
 
 void lt_manifest_finish(lt_manifest *manifest);

@@ -314,6 +314,8 @@ def runs_once(place):
     has(place.call("run", graph, "--set", "stage.work.unit_ms=1", "--set", "graph.threads=1"), "nothing to do")  # cosmetic
     text = place.call("run", graph, "--set", "stage.work.units=11", code=1)
     has(text, 'another configuration: stage.work.units is "11", was "10"', "--fresh")
+    has(place.call("run", graph, "--fresh", "--set", "stage.work.refuse=no such model: nowhere", code=1), "no such model: nowhere")
+    has(place.call("run", graph), "nothing to do")  # what cannot begin takes nothing away
     place.call("run", graph, "--set", "stage.work.units=11", "--fresh")
     same(place.made(), list(range(10)))
     (place.path / "out.txt").unlink()
