@@ -45,6 +45,7 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
         p.units += r->units + r->past_units;
         p.frames += is_sink(run, stage) ? LT_MAX(r->frames, r->most_frames) : r->frames + r->past_frames;
         p.frames_total = LT_MAX(p.frames_total, r->frames_total);
+        p.frames_before += r->first_frames;
         p.cached += r->cached + r->past_cached;
         p.bytes_out += r->bytes_out + r->past_bytes_out;
         p.memory_bytes += r->memory_bytes;
@@ -71,11 +72,12 @@ static void measure(lt_run *run)
     for (int i = 0; i < run->graph->n_stages; i++) {
         lt_meter *meter = &run->meters[i];
         lt_stage_progress p = lt_stage_progress_of(run, i);
-        if (!meter->ns || p.frames < meter->frames) {
-            meter->frames = p.frames; /* what an earlier part of the run has made is no speed */
+        uint64_t made = p.frames > p.frames_before ? p.frames - p.frames_before : 0;
+        if (!meter->ns || made < meter->frames) {
+            meter->frames = made;
             meter->ns = strcmp(p.state, "starting") ? now : 0;
         } else if (now - meter->ns >= SECOND) {
-            meter->fps = (double)(p.frames - meter->frames) / ((double)(now - meter->ns) * 1e-9);
+            meter->fps = (double)(made - meter->frames) / ((double)(now - meter->ns) * 1e-9);
         }
     }
 }
@@ -118,10 +120,11 @@ static void wipe(lt_run *run)
     run->n_drawn = 0;
 }
 
+/* The line is cut where the terminal ends: what matters most comes first. */
 static void stage_line(const lt_run *run, int stage, char *line, size_t room)
 {
     lt_stage_progress p = lt_stage_progress_of(run, stage);
-    char frames[48], eta[48] = "", cached[40] = "", restarts[40] = "";
+    char frames[48], state[48], cached[40] = "", restarts[40] = "";
     int width = 0;
     for (int i = 0; i < run->graph->n_stages; i++)
         width = LT_MAX(width, (int)strlen(run->graph->stages[i].name));
@@ -130,14 +133,16 @@ static void stage_line(const lt_run *run, int stage, char *line, size_t room)
                  (unsigned long long)p.frames_total);
     else
         snprintf(frames, sizeof frames, "%llu", (unsigned long long)p.frames);
-    if (is_sink(run, stage) && seconds_left(&p) >= 0 && !run->is_stopping)
-        snprintf(eta, sizeof eta, "  ETA %s", lt_format_seconds(seconds_left(&p)).text);
+    if (is_sink(run, stage) && seconds_left(&p) >= 0 && !strcmp(p.state, "running"))
+        snprintf(state, sizeof state, "ETA %s", lt_format_seconds(seconds_left(&p)).text);
+    else
+        snprintf(state, sizeof state, "%s", p.state);
     if (p.cached) snprintf(cached, sizeof cached, "  %llu cached", (unsigned long long)p.cached);
     if (p.restarts) snprintf(restarts, sizeof restarts, "  %d restarted", p.restarts);
-    snprintf(line, room, "%-*s  %13s frames %7.1f fps  queue %-3u %9s  %-10s%s%s%s", width,
-             run->graph->stages[stage].name, frames, p.fps, p.queued,
-             lt_format_bytes((double)(run->is_stopping ? p.peak_bytes : p.memory_bytes)).text, p.state,
-             cached, restarts, eta);
+    snprintf(line, room, "%-*s  %13s frames %7.1f fps  %-11s queue %-3u %9s%s%s", width,
+             run->graph->stages[stage].name, frames, p.fps, state, p.queued,
+             lt_format_bytes((double)(run->is_stopping ? p.peak_bytes : p.memory_bytes)).text, cached,
+             restarts);
 }
 
 static void draw(lt_run *run)
@@ -175,14 +180,16 @@ static void progress_line(const lt_run *run)
 {
     lt_stage_progress all = whole(run);
     double left = seconds_left(&all);
-    char clock[16];
+    char clock[16], cached[48] = "";
     time_t now = time(NULL);
     struct tm parts;
     strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &parts));
-    fprintf(stderr, "%s %llu of %llu frames, %.1f fps%s%s, %llu units cached, %s\n", clock,
+    if (all.cached)
+        snprintf(cached, sizeof cached, ", %llu units from the cache", (unsigned long long)all.cached);
+    fprintf(stderr, "%s %llu of %llu frames, %.1f fps%s%s%s, %s of memory\n", clock,
             (unsigned long long)all.frames, (unsigned long long)all.frames_total, all.fps,
-            left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "",
-            (unsigned long long)all.cached, lt_format_bytes((double)all.memory_bytes).text);
+            left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "", cached,
+            lt_format_bytes((double)all.memory_bytes).text);
 }
 
 static void progress_json(const lt_run *run)

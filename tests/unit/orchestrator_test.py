@@ -440,6 +440,18 @@ def the_orchestrator_is_killed(place):
 
 
 @test
+def what_was_there_is_no_speed(place):
+    graph = place.graph(sink="unit_ms = 100\nunits = 30")
+    going = place.start("run", graph)
+    wait_until(lambda: len(place.made()) >= 10)
+    going.kill()
+    going.communicate()
+    events = [json.loads(line) for line in place.call("run", graph, "--json").splitlines() if line[0] == "{"]
+    speeds = [event["fps"] for event in events if event["event"] == "progress"]
+    assert any(speeds) and max(speeds) <= 85, speeds  # 8 frames in 100 ms
+
+
+@test
 def a_changed_input_is_noticed(place):
     (place.path / "in.dat").write_bytes(b"x" * 5)
     graph = place.graph(source='input = "in.dat"', sink="unit_ms = 100")
