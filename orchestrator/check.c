@@ -40,7 +40,7 @@ static void ask_stage(checker *c, lt_graph_stage *stage)
         program = lt_arena_printf(c->arena, "%s/stage-%s", c->folder, stage->kind);
         if (program && (strchr(stage->kind, '/') || access(program, X_OK))) {
             lt_mistake_add(c->mistakes, stage->kind_where, "unknown kind \"%s\"%s", stage->kind,
-                           lt_meant(c->arena, stage->kind, c->kinds, c->n_kinds));
+                           lt_meant_or_any(c->arena, stage->kind, c->kinds, c->n_kinds));
             stage->is_known = false;
             return;
         }

@@ -14,7 +14,8 @@ static const char usage[] =
     "\n"
     "  orchestrator run GRAPH             run it, or continue its run; Ctrl-C once finishes the segment, "
     "twice stops\n"
-    "  orchestrator check GRAPH           say everything that is wrong with a graph file\n"
+    "  orchestrator check GRAPH           say everything that is wrong with a graph file; its inputs are not "
+    "opened\n"
     "  orchestrator plan GRAPH            threads, memory, work, traffic and disk space of a run\n"
     "  orchestrator describe KIND         options of a kind of stage\n"
     "  orchestrator reference             options of all kinds, as markdown\n"
@@ -101,7 +102,7 @@ static int describe(const char *kind, lt_arena *arena)
         lt_describe_print(described, !kind, stdout);
     }
     if (n_shown) return 0;
-    return kind ? wrong("unknown kind \"%s\"%s", kind, lt_meant(arena, kind, kinds, n_kinds))
+    return kind ? wrong("unknown kind \"%s\"%s", kind, lt_meant_or_any(arena, kind, kinds, n_kinds))
                 : wrong("there is no stage-KIND in %s%s", folder, "");
 }
 
@@ -141,7 +142,8 @@ static int with_graph(const command_line *line, lt_arena *arena)
     if (code) return code;
     if (line->verb[0] == 'r') return lt_command_run(graph, line->json, line->fresh, arena);
     if (line->verb[0] == 'p') return lt_command_plan(graph, line->json, arena);
-    printf("%s: %d stages, nothing wrong\n", line->subject, graph->n_stages);
+    printf("%s: %d stages, nothing wrong (orchestrator plan also looks at its files)\n", line->subject,
+           graph->n_stages);
     return 0;
 }
 
@@ -154,11 +156,12 @@ static int dispatch(const command_line *line, lt_arena *arena)
     if (line->json && !is_run && !is_plan) return wrong("--json belongs to run and plan%s%s", "", "");
     if (!strcmp(verb, "reference")) return describe(NULL, arena);
     if (!strcmp(verb, "describe") && line->subject) return describe(line->subject, arena);
-    if (!strcmp(verb, "describe")) return wrong("describe needs the kind of a stage%s%s", "", "");
+    if (!strcmp(verb, "describe"))
+        return wrong("describe needs the kind of a stage, such as decode (reference: all)%s%s", "", "");
     if (is_run || is_plan || !strcmp(verb, "check"))
         return line->subject ? with_graph(line, arena) : wrong("%s needs a graph file%s", verb, "");
     if (!*verb) return wrong("what shall be done?%s%s", "", "");
-    return wrong("unknown command \"%s\"%s", verb, lt_meant(arena, verb, verbs, (int)LT_COUNT(verbs)));
+    return wrong("unknown command \"%s\"%s", verb, lt_meant_or_any(arena, verb, verbs, (int)LT_COUNT(verbs)));
 }
 
 /* Standard descriptors exist, and stages inherit nothing that they are not meant to. */

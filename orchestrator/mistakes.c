@@ -48,3 +48,13 @@ const char *lt_meant(lt_arena *arena, const char *name, const char *const *candi
     const char *text = near ? lt_arena_printf(arena, ": did you mean \"%s\"?", near) : NULL;
     return text ? text : "";
 }
+
+const char *lt_meant_or_any(lt_arena *arena, const char *name, const char *const *candidates,
+                            int n_candidates)
+{
+    const char *text = lt_meant(arena, name, candidates, n_candidates);
+    if (*text) return text;
+    for (int i = 0; i < n_candidates && text; i++)
+        text = lt_arena_printf(arena, "%s%s%s", text, i ? ", " : "; there are ", candidates[i]);
+    return text ? text : "";
+}

@@ -261,7 +261,8 @@ def usage(place):
     for arguments, part in [((), "what shall be done?"), (("rnu", "x"), 'did you mean "run"?'), (("run",), "needs a graph file"),
                             (("check", "a", "b"), "after"), (("check", "nowhere.toml"), "nowhere.toml: No such file"),
                             (("run", "--sett", "x"), "unknown option --sett"), (("check", "x", "--fresh"), "--fresh belongs to run"),
-                            (("describe", "puppet_sinc"), 'did you mean "puppet_sink"?')]:
+                            (("describe", "puppet_sinc"), 'did you mean "puppet_sink"?'),
+                            (("describe", "xyz"), 'unknown kind "xyz"; there are '), (("fly",), 'unknown command "fly"; there are run, check, plan')]:
         has(place.call(*arguments, code=2), part)
     has(place.call("--help"), "orchestrator run GRAPH", "Exit codes")
     has(place.call("--version"), "longtake ")
