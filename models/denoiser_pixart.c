@@ -265,8 +265,8 @@ static void add_size_embedders(denoiser_builder *b, pixart *net, const lt_denois
             add_linear(b, d, to[i], size_embedders[i], i % 2 ? part : net->time_width, part);
             continue;
         }
-        denoiser_add(b, NULL, 1, (int64_t[]){0}, "%s.weight", size_embedders[i]);
-        denoiser_add(b, NULL, 1, (int64_t[]){0}, "%s.bias", size_embedders[i]);
+        denoiser_add(b, NULL, 1, (int64_t[]){0}, "%s%s.weight", d->prefix, size_embedders[i]);
+        denoiser_add(b, NULL, 1, (int64_t[]){0}, "%s%s.bias", d->prefix, size_embedders[i]);
     }
 }
 

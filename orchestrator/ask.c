@@ -5,10 +5,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_ANSWER_BYTES = 1 << 30, EXEC_FAILED = 127, MAX_ATTEMPTS = 20 };
@@ -38,7 +40,13 @@ static void become(const char *program, const char *argument, int in, int out, i
     signal(SIGPIPE, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(errors, 2) < 0) _exit(EXEC_FAILED);
-    execl(program, program, argument, (char *)NULL);
+    /* A program that is being copied into place is busy for a moment. */
+    for (int attempt = 0; attempt < 100; attempt++) {
+        execl(program, program, argument, (char *)NULL);
+        if (errno != ETXTBSY) break;
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    dprintf(2, "%s\n", strerror(errno));
     _exit(EXEC_FAILED);
 }
 

@@ -31,6 +31,7 @@ void lt_mistakes_print(const lt_mistakes *mistakes, FILE *out);
 const char *lt_meant(lt_arena *arena, const char *name, const char *const *candidates, int n_candidates);
 
 /* The same; where none is near, "; there are A, B, C". */
-const char *lt_meant_or_any(lt_arena *arena, const char *name, const char *const *candidates, int n_candidates);
+const char *lt_meant_or_any(lt_arena *arena, const char *name, const char *const *candidates,
+                            int n_candidates);
 
 #endif

@@ -18,7 +18,8 @@
 /* A stage's replicas taken together. */
 typedef struct lt_stage_progress {
     const char *state; /* "starting", "running", "waiting", "restarting", "done", "stopped" */
-    uint64_t units, frames, frames_total, frames_before; /* before: of a sink, that an earlier part of the run made */
+    uint64_t units, frames, frames_total,
+        frames_before; /* before: of a sink, that an earlier part of the run made */
     uint64_t cached, memory_bytes, peak_bytes, bytes_out;
     uint32_t queued, held;
     int restarts;
