@@ -1,5 +1,6 @@
 /* denoise_store.c - finished latents and the frontier behind them, in a cache. */
 #include "stages/denoise/denoise.h"
+#include "stages/record/record.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,50 +13,20 @@ const char *lt_denoise_store_folder(const lt_setup *setup, bool pixels, lt_arena
     return lt_arena_printf(arena, "%s/%s.cache", setup->run_folder, setup->stage);
 }
 
-static lt_cache_picture picture_of(const lt_stream *s)
-{
-    const Lt__Wire__Picture *p = s->picture;
-    if (!p) return (lt_cache_picture){.sample_aspect_num = 1, .sample_aspect_den = 1};
-    return (lt_cache_picture){(int32_t)p->width,
-                              (int32_t)p->height,
-                              (int32_t)p->sample_aspect_num,
-                              (int32_t)p->sample_aspect_den,
-                              p->rotation,
-                              (int32_t)p->primaries,
-                              (int32_t)p->transfer,
-                              (int32_t)p->matrix,
-                              (int32_t)p->range};
-}
-
 lt_status lt_denoise_store_open(lt_denoise_store *store, lt_cache *cache, const lt_denoise_model *model,
                                 const lt_denoise_geometry *g, const lt_stream *out, lt_err *err)
 {
     int64_t chunk = LT_MIN(g->chunk, g->n_frames);
     *store = (lt_denoise_store){.cache = cache};
-    store->record = (lt_cache_clip){.clip = out->name,
-                                    .digest = out->digest,
-                                    .n_frames = g->n_frames,
-                                    .chunk = (int32_t)g->chunk,
-                                    .dtype = LT_F32,
-                                    .channels = g->channels,
-                                    .height = g->height,
-                                    .width = g->width,
-                                    .scaling_factor = model->info->pixels ? 1 : model->info->scaling_factor,
-                                    .factor = g->factor,
-                                    .source = out->source,
-                                    .fingerprint = out->fingerprint,
-                                    .caption = out->caption,
-                                    .time_base_num = (int32_t)out->time_base_num,
-                                    .time_base_den = (int32_t)out->time_base_den,
-                                    .pts_delta = out->pts_delta,
-                                    .last_duration = out->last_duration,
-                                    .picture = picture_of(out),
-                                    .model = model->config->model,
-                                    .weights = model->info->digest,
-                                    .numerics = model->info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora"
-                                                                                               : "diffusers",
-                                    .numeric_class = model->dry->numeric_class,
-                                    .encoding = "denoised"};
+    store->record = lt_record_of_stream(out);
+    store->record.dtype = LT_F32;     /* frames, too, are kept as the network leaves them */
+    store->record.factor = g->factor; /* of pixels a stream says neither */
+    if (model->info->pixels) store->record.scaling_factor = 1;
+    store->record.model = model->config->model;
+    store->record.weights = model->info->digest;
+    store->record.numerics = model->info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers";
+    store->record.numeric_class = model->dry->numeric_class;
+    store->record.encoding = "denoised";
     store->values = malloc((size_t)chunk * g->waves.frame_elements * sizeof *store->values);
     return store->values ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
 }

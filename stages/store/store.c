@@ -4,6 +4,7 @@
 
 #include "cache/cache.h"
 #include "proto/wire.h"
+#include "stages/record/record.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -104,45 +105,6 @@ static lt_status store_create(void **out, const lt_setup *setup, const char **nu
     return LT_OK;
 }
 
-static lt_cache_picture picture_of(const lt_stream *s)
-{
-    const Lt__Wire__Picture *p = s->picture;
-    if (!p) return (lt_cache_picture){.sample_aspect_num = 1, .sample_aspect_den = 1};
-    return (lt_cache_picture){(int32_t)p->width,
-                              (int32_t)p->height,
-                              (int32_t)p->sample_aspect_num,
-                              (int32_t)p->sample_aspect_den,
-                              p->rotation,
-                              (int32_t)p->primaries,
-                              (int32_t)p->transfer,
-                              (int32_t)p->matrix,
-                              (int32_t)p->range};
-}
-
-/* What the cache is told where the producer has not told it. Text is the stream's. */
-static lt_cache_clip record_of(const lt_stream *in)
-{
-    return (lt_cache_clip){.clip = in->name,
-                           .digest = in->digest,
-                           .n_frames = (int64_t)in->n_frames,
-                           .chunk = (int32_t)in->chunk,
-                           .dtype = (lt_dtype)(in->dtype - 1),
-                           .channels = (int32_t)in->channels,
-                           .height = (int32_t)in->height,
-                           .width = (int32_t)in->width,
-                           .scaling_factor = in->scaling_factor,
-                           .factor = (int32_t)in->factor,
-                           .source = in->source,
-                           .fingerprint = in->fingerprint,
-                           .caption = in->caption,
-                           .time_base_num = (int32_t)in->time_base_num,
-                           .time_base_den = (int32_t)in->time_base_den,
-                           .pts_delta = in->n_pts_delta == in->n_frames ? in->pts_delta : NULL,
-                           .last_duration = in->last_duration,
-                           .picture = picture_of(in),
-                           .numeric_class = in->numeric_class};
-}
-
 /* Chunks from the start on that are there already. */
 static lt_status count_present(store_state *state, const lt_cache_clip *record, uint64_t n_units,
                                uint64_t *present, lt_err *err)
@@ -193,7 +155,7 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
         free(c);
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
     }
-    c->record = record_of(in);
+    c->record = lt_record_of_stream(in);
     clip->n_units = in->n_units;
     clip->state = c;
     if (is_text(in)) return LT_OK;

@@ -4,6 +4,7 @@
 
 #include "kernels/convert.h"
 #include "proto/wire.h"
+#include "stages/record/record.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -131,51 +132,17 @@ static lt_status find_geometry(encode_state *state, const lt_stream *in, lt_enco
     return LT_OK;
 }
 
-static lt_cache_picture picture_of(const lt_stream *s)
-{
-    const Lt__Wire__Picture *p = s->picture;
-    if (!p) return (lt_cache_picture){.sample_aspect_num = 1, .sample_aspect_den = 1};
-    return (lt_cache_picture){(int32_t)p->width,
-                              (int32_t)p->height,
-                              (int32_t)p->sample_aspect_num,
-                              (int32_t)p->sample_aspect_den,
-                              p->rotation,
-                              (int32_t)p->primaries,
-                              (int32_t)p->transfer,
-                              (int32_t)p->matrix,
-                              (int32_t)p->range};
-}
-
 /* What the cache is told of the clip. Text is the stream's or lives in the clip. */
 static void fill_record(const encode_state *state, encode_clip *c, const lt_stream *out)
 {
     const lt_vae_info *info = lt_vae_get_info(state->host.vae);
-    const lt_encode_geometry *g = &c->geometry;
-    lt_encode_tile_text(g, c->encoding, sizeof c->encoding);
-    c->record = (lt_cache_clip){.clip = out->name,
-                                .digest = out->digest,
-                                .n_frames = g->n_frames,
-                                .chunk = (int32_t)g->chunk,
-                                .dtype = g->dtype,
-                                .channels = g->channels,
-                                .height = g->height,
-                                .width = g->width,
-                                .logvar = state->config->logvar,
-                                .scaling_factor = info->scaling_factor,
-                                .factor = info->factor,
-                                .source = out->source,
-                                .fingerprint = out->fingerprint,
-                                .caption = out->caption,
-                                .time_base_num = (int32_t)out->time_base_num,
-                                .time_base_den = (int32_t)out->time_base_den,
-                                .pts_delta = out->n_pts_delta == out->n_frames ? out->pts_delta : NULL,
-                                .last_duration = out->last_duration,
-                                .picture = picture_of(out),
-                                .model = state->config->common.model,
-                                .weights = info->digest,
-                                .numerics = lt_vae_numerics_name(info->numerics),
-                                .numeric_class = state->numeric_class,
-                                .encoding = c->encoding};
+    lt_encode_tile_text(&c->geometry, c->encoding, sizeof c->encoding);
+    c->record = lt_record_of_stream(out);
+    c->record.logvar = state->config->logvar;
+    c->record.model = state->config->common.model;
+    c->record.weights = info->digest;
+    c->record.numerics = lt_vae_numerics_name(info->numerics);
+    c->record.encoding = c->encoding;
 }
 
 static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
