@@ -7,18 +7,19 @@
  * the weights, is made before anything is printed. */
 #include "kernels/convert.h"
 #include "kernels/ops.h"
+#include "tools/bench/turns.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_WEIGHTS = 32, MAX_INPUTS = 8 };
 
 /* Inputs and weights, made in the order in which a case asks for them, and found again in the passes after. */
 typedef struct bench {
     lt_context *c;
+    int which; /* of the cases */
     lt_tensor inputs[MAX_INPUTS];
     lt_weight weights[MAX_WEIGHTS];
     int n_inputs, n_weights; /* asked for in this pass */
@@ -275,49 +276,29 @@ static const struct {
     {"pack_f32", pack_f32},
 };
 
-static double cpu_seconds(void)
+static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static lt_status pass(bench *b, int which, lt_err *err)
-{
+    bench *b = user;
+    b->c = c;
     b->n_inputs = b->n_weights = 0;
-    b->c->flops = 0;
-    lt_tensor y = cases[which].run(b);
-    lt_drop(b->c, &y);
-    return lt_context_status(b->c, err);
+    c->flops = 0;
+    bench_begin(times);
+    lt_tensor y = cases[b->which].run(b);
+    bench_end(times);
+    lt_drop(c, &y);
+    return lt_context_status(c, err);
 }
 
-static lt_status time_passes(bench *b, int which, lt_dtype dtype, int threads, lt_err *err)
+static lt_status time_passes(bench *b, lt_dtype dtype, int threads, lt_err *err)
 {
-    lt_status status;
-    char line[16];
-    LT_TRY(lt_context_create(&b->c, "cpu", dtype, 0, threads, err));
-    LT_TRY(pass(b, which, err));
-    size_t peak = lt_workspace_peak(b->c->workspace);
-    lt_context_destroy(b->c);
-    LT_TRY(lt_context_create(&b->c, "cpu", dtype, peak, threads, err));
-    LT_TRY(pass(b, which, err));
-    printf("{\"flops\": %.0f, \"workspace_bytes\": %zu}\n", b->c->flops, peak);
-    fflush(stdout);
-    while (fgets(line, sizeof line, stdin)) {
-        double cpu = cpu_seconds();
-        int64_t started = lt_now_ns();
-        LT_TRY(pass(b, which, err));
-        double wall = (double)(lt_now_ns() - started) * 1e-9;
-        printf("%.6f %.6f\n", wall, cpu_seconds() - cpu);
-        fflush(stdout);
-    }
-fail:
+    lt_context *context;
+    lt_status status = bench_turns(pass, b, dtype, threads, &context, err);
     for (int i = 0; i < MAX_WEIGHTS; i++) {
-        lt_weight_finish(b->c, &b->weights[i]);
+        lt_weight_finish(context, &b->weights[i]);
         free(b->weights[i].tensor.data);
     }
     for (int i = 0; i < MAX_INPUTS; i++) free(b->inputs[i].data);
-    lt_context_destroy(b->c);
+    lt_context_destroy(context);
     return status;
 }
 
@@ -328,7 +309,8 @@ int main(int argc, char **argv)
     bench b = {0};
     for (size_t i = 0; argc >= 3 && i < LT_COUNT(cases); i++) {
         if (strcmp(cases[i].name, argv[1]) || (argc > 3 && !lt_dtype_parse(argv[3], &dtype))) continue;
-        if (time_passes(&b, (int)i, dtype, atoi(argv[2]), &err) == LT_OK) return 0;
+        b.which = (int)i;
+        if (time_passes(&b, dtype, atoi(argv[2]), &err) == LT_OK) return 0;
         fprintf(stderr, "bench-ops: %s\n", err.text);
         return 1;
     }

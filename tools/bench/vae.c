@@ -2,7 +2,7 @@
  *
  *     bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16]
  *
- * First line out: JSON with the FLOPs of a pass. Then the seconds of each pass. Input is a fixed pattern; the first pass, which packs
+ * First line out: JSON with the FLOPs of a pass. Then the seconds of each pass, by the clock and of the processors. Input is a fixed pattern; the first pass, which packs
  * the weights, is made before anything is printed. */
 #include <math.h>
 #include <stdio.h>
@@ -10,9 +10,12 @@
 #include <string.h>
 
 #include "models/vae.h"
+#include "tools/bench/turns.h"
 
 typedef struct job {
     const char *model;
+    lt_vae *vae;
+    lt_tensor input;
     bool encoder;
     int width, height, frames, threads;
     lt_dtype dtype;
@@ -31,12 +34,15 @@ static bool parse(job *job, int argc, char **argv)
     return argc < 7 || lt_dtype_parse(argv[6], &job->dtype);
 }
 
-/* One pass over the shapes of the job; with real = false nothing is computed. The input's data is the caller's. */
-static lt_status pass(lt_context *context, lt_vae *vae, const job *job, lt_tensor input, lt_err *err)
+static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err)
 {
-    lt_tensor output = job->encoder ? lt_vae_encode(context, vae, input) : lt_vae_decode(context, vae, input);
-    lt_drop(context, &output);
-    return lt_context_status(context, err);
+    const job *job = user;
+    bench_begin(times);
+    lt_tensor output =
+        job->encoder ? lt_vae_encode(c, job->vae, job->input) : lt_vae_decode(c, job->vae, job->input);
+    bench_end(times);
+    lt_drop(c, &output);
+    return lt_context_status(c, err);
 }
 
 static lt_tensor shape_input(const job *job, const lt_vae_info *info)
@@ -47,47 +53,17 @@ static lt_tensor shape_input(const job *job, const lt_vae_info *info)
                        .shape = {job->frames, job->height / shrink, job->width / shrink, channels}};
 }
 
-static lt_status dry_run(lt_vae *vae, const job *job, lt_tensor input, size_t *peak, double *flops,
-                         lt_err *err)
-{
-    lt_context *dry = NULL;
-    lt_status status;
-    LT_TRY(lt_context_create(&dry, "cpu", job->dtype, 0, job->threads, err));
-    LT_TRY(pass(dry, vae, job, input, err));
-    *peak = lt_workspace_peak(dry->workspace);
-    *flops = dry->flops;
-fail:
-    lt_context_destroy(dry);
-    return status;
-}
-
-static lt_status time_passes(lt_vae *vae, const job *job, lt_err *err)
+static lt_status time_passes(job *job, lt_err *err)
 {
     lt_context *context = NULL;
-    lt_status status;
-    size_t peak = 0;
-    double flops = 0;
-    char line[16];
-    lt_tensor input = shape_input(job, lt_vae_get_info(vae));
-    int64_t n = lt_n_elements(&input);
+    job->input = shape_input(job, lt_vae_get_info(job->vae));
+    int64_t n = lt_n_elements(&job->input);
     float *values = malloc(sizeof *values * (size_t)n);
     if (!values) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     for (int64_t i = 0; i < n; i++) values[i] = sinf((float)i * 0.37f);
-    input.data = values;
-
-    LT_TRY(dry_run(vae, job, input, &peak, &flops, err));
-    LT_TRY(lt_context_create(&context, "cpu", job->dtype, peak, job->threads, err));
-    LT_TRY(pass(context, vae, job, input, err));
-    printf("{\"flops\": %.0f, \"workspace_bytes\": %zu}\n", flops, peak);
-    fflush(stdout);
-    while (fgets(line, sizeof line, stdin)) {
-        int64_t started = lt_now_ns();
-        LT_TRY(pass(context, vae, job, input, err));
-        printf("%.6f\n", (double)(lt_now_ns() - started) * 1e-9);
-        fflush(stdout);
-    }
-fail:
-    lt_vae_close(vae, context);
+    job->input.data = values;
+    lt_status status = bench_turns(pass, job, job->dtype, job->threads, &context, err);
+    lt_vae_close(job->vae, context);
     lt_context_destroy(context);
     free(values);
     return status;
@@ -95,15 +71,14 @@ fail:
 
 int main(int argc, char **argv)
 {
-    job job;
+    job job = {0};
     lt_err err = {0};
-    lt_vae *vae = NULL;
     if (!parse(&job, argc, argv)) {
         fprintf(stderr, "usage: bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16]\n");
         return 2;
     }
     int part = job.encoder ? LT_VAE_ENCODER : LT_VAE_DECODER;
-    if (lt_vae_open(&vae, job.model, part, LT_NUMERICS_AUTO, &err) || time_passes(vae, &job, &err)) {
+    if (lt_vae_open(&job.vae, job.model, part, LT_NUMERICS_AUTO, &err) || time_passes(&job, &err)) {
         fprintf(stderr, "bench-vae: %s\n", err.text);
         return 1;
     }
