@@ -2,6 +2,7 @@
 #include "stages/latents/latents.h"
 
 #include "proto/wire.h"
+#include "stages/record/record.h"
 
 #include <inttypes.h>
 #include <jansson.h>
@@ -267,16 +268,8 @@ static lt_status give(void *user, const lt_cache_chunk *chunk, lt_err *err)
     lt_status status =
         lt_payload_add(g->output, (uint64_t)g->first, (uint64_t)g->n, (Lt__Wire__Dtype)(r->dtype + 1),
                        frame_bytes(r) * (size_t)g->n, &span, err);
-    if (status) return status;
-    int64_t plane = (int64_t)r->height * r->width, size = (int64_t)lt_dtype_bytes(r->dtype);
-    for (int64_t i = 0; i < g->n; i++)
-        for (int64_t ch = 0; ch < r->channels; ch++) {
-            const char *a = (const char *)chunk->latent.data + (i * r->channels + ch) * plane * size;
-            char *b = (char *)span->data + (i * plane * r->channels + ch) * size;
-            for (int64_t p = 0; p < plane; p++, a += size, b += r->channels * size)
-                memcpy(b, a, (size_t)size);
-        }
-    return LT_OK;
+    if (status == LT_OK) lt_record_to_stream(r, chunk->latent.data, span->data, g->n);
+    return status;
 }
 
 static lt_status latents_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,

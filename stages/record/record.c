@@ -1,5 +1,7 @@
-/* record.c - a stream's description as the cache keeps it. */
+/* record.c - a stream's description and its latents as the cache keeps them. */
 #include "stages/record/record.h"
+
+#include <string.h>
 
 static lt_cache_picture picture_of(const lt_stream *s)
 {
@@ -37,4 +39,26 @@ lt_cache_clip lt_record_of_stream(const lt_stream *stream)
                            .last_duration = stream->last_duration,
                            .picture = picture_of(stream),
                            .numeric_class = stream->numeric_class};
+}
+
+/* from [frames,rows,columns] -> to [frames,columns,rows], elements of `size` bytes. */
+static void transpose(const char *from, char *to, int64_t frames, int64_t rows, int64_t columns, size_t size)
+{
+    for (int64_t t = 0; t < frames; t++) {
+        for (int64_t r = 0; r < rows; r++) {
+            const char *a = from + (size_t)((t * rows + r) * columns) * size;
+            char *b = to + (size_t)(t * columns * rows + r) * size;
+            for (int64_t c = 0; c < columns; c++, a += size, b += (size_t)rows * size) memcpy(b, a, size);
+        }
+    }
+}
+
+void lt_record_to_stream(const lt_cache_clip *r, const void *from, void *to, int64_t frames)
+{
+    transpose(from, to, frames, r->channels, (int64_t)r->height * r->width, lt_dtype_bytes(r->dtype));
+}
+
+void lt_record_to_cache(const lt_cache_clip *r, const void *from, void *to, int64_t frames)
+{
+    transpose(from, to, frames, (int64_t)r->height * r->width, r->channels, lt_dtype_bytes(r->dtype));
 }

@@ -168,19 +168,6 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     return status;
 }
 
-/* [n,h,w,C] of elements of `size` bytes -> [n,C,h,w]. */
-static void channels_first(const lt_cache_clip *r, const void *from, void *to, int64_t n)
-{
-    int64_t plane = (int64_t)r->height * r->width, size = (int64_t)lt_dtype_bytes(r->dtype);
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t ch = 0; ch < r->channels; ch++) {
-            const char *a = (const char *)from + (i * plane * r->channels + ch) * size;
-            char *b = (char *)to + (i * r->channels + ch) * plane * size;
-            for (int64_t p = 0; p < plane; p++, a += r->channels * size, b += size)
-                memcpy(b, a, (size_t)size);
-        }
-}
-
 static void find_side(store_clip *c, const lt_stream *in)
 {
     c->record.side_path = NULL;
@@ -217,7 +204,7 @@ static lt_status store_process(void *opaque, lt_clip *clip, uint64_t unit, const
                        in->name, first, n);
     lt_status status = lt_cache_has(state->cache, c->record.clip, c->record.digest, first, &there, err);
     if (!status && !there) {
-        channels_first(&c->record, span->data, c->values, n);
+        lt_record_to_cache(&c->record, span->data, c->values, n);
         find_side(c, in);
         status = lt_cache_put(state->cache, &c->record, first, c->values, NULL, NULL, err);
     }

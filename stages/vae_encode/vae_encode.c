@@ -197,21 +197,6 @@ typedef struct unit_of {
     lt_payload *output;
 } unit_of;
 
-/* [n,C,h,w] of elements of `size` bytes -> [n,h,w,C]. */
-static void channels_last(const encode_clip *c, const void *from, void *to, int64_t n)
-{
-    const lt_encode_geometry *g = &c->geometry;
-    int64_t plane = (int64_t)g->height * g->width, size = (int64_t)lt_dtype_bytes(g->dtype);
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t ch = 0; ch < g->channels; ch++) {
-            const char *a = (const char *)from + (i * g->channels + ch) * plane * size;
-            char *b = (char *)to + (i * plane * g->channels + ch) * size;
-            for (int64_t p = 0; p < plane; p++, a += size, b += g->channels * size)
-                memcpy(b, a, (size_t)size);
-        }
-    }
-}
-
 /* Values [n,C,h,w] of the unit as its payload. */
 static lt_status give(const unit_of *u, const void *latents, lt_err *err)
 {
@@ -221,7 +206,7 @@ static lt_status give(const unit_of *u, const void *latents, lt_err *err)
         (size_t)u->n * (size_t)g->channels * (size_t)g->height * (size_t)g->width * lt_dtype_bytes(g->dtype);
     lt_status status = lt_payload_add(u->output, (uint64_t)u->first, (uint64_t)u->n,
                                       (Lt__Wire__Dtype)(g->dtype + 1), bytes, &span, err);
-    if (status == LT_OK) channels_last(u->clip, latents, span->data, u->n);
+    if (status == LT_OK) lt_record_to_stream(&u->clip->record, latents, span->data, u->n);
     return status;
 }
 

@@ -43,7 +43,8 @@ void synthetic_write(const char *name, const char *folder, const synthetic *opti
 
 /* ---- names and shapes of real checkpoints (hollow.c), from the shared folder; a test of them is skipped without it ------- */
 
-bool hollow_there(void);
+/* main of such a test: runs it, or says that `count` of `what` are skipped. Returns the exit code. */
+int hollow_main(CMUnitTestFunction test, const char *what, size_t count);
 /* Write a safetensors file of f16 zeros, a hole on disk: the tensors of manifests/`manifest` whose names begin with one of the
  * NULL-terminated prefixes (NULL: all). Returns how many. */
 int hollow_write(const char *manifest, const char *const *prefixes, const char *path);

@@ -169,14 +169,5 @@ static void real_manifests(void **state)
 
 int main(void)
 {
-    if (!hollow_there()) {
-        printf("skipped: names and shapes of %zu real diffusion transformers, since %s/models is not there\n",
-               LT_COUNT(manifests), LT_SHARED);
-        return 77;
-    }
-    support_start();
-    const struct CMUnitTest tests[] = {cmocka_unit_test(real_manifests)};
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    support_finish();
-    return failed;
+    return hollow_main(real_manifests, "real diffusion transformers", LT_COUNT(manifests));
 }
