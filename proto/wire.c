@@ -36,13 +36,45 @@ static void budget_free(void *data, void *memory)
     free(memory);
 }
 
+/* Is there an unknown field of number 0, here or in a message inside? protobuf-c keeps one that is written at unusual length, and
+ * then packs what it would not unpack itself. Depth is that of the types. */
+static bool has_field_zero(const ProtobufCMessage *message)
+{
+    const ProtobufCMessageDescriptor *type = message->descriptor;
+    for (unsigned i = 0; i < message->n_unknown_fields; i++)
+        if (message->unknown_fields[i].tag == 0) return true;
+    for (unsigned i = 0; i < type->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &type->fields[i];
+        if (field->type != PROTOBUF_C_TYPE_MESSAGE) continue;
+        const char *base = (const char *)message;
+        if (field->label == PROTOBUF_C_LABEL_REPEATED) {
+            size_t n = *(const size_t *)(base + field->quantifier_offset);
+            ProtobufCMessage *const *inside = *(ProtobufCMessage *const *const *)(base + field->offset);
+            for (size_t j = 0; j < n; j++)
+                if (has_field_zero(inside[j])) return true;
+            continue;
+        }
+        bool one_of = field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF;
+        if (one_of && *(const uint32_t *)(base + field->quantifier_offset) != field->id) continue;
+        const ProtobufCMessage *inside = *(ProtobufCMessage *const *)(base + field->offset);
+        if (inside && has_field_zero(inside)) return true;
+    }
+    return false;
+}
+
 static lt_status unpack(const ProtobufCMessageDescriptor *type, const void *data, size_t bytes,
                         ProtobufCMessage **message, lt_err *err)
 {
     budget budget = {.left = LT_MIN(bytes * 32 + ((size_t)64 << 10), (size_t)1 << 30)};
     ProtobufCAllocator allocator = {budget_alloc, budget_free, &budget};
     *message = protobuf_c_message_unpack(type, &allocator, bytes, data);
-    if (*message) return LT_OK;
+    if (*message && !has_field_zero(*message)) return LT_OK;
+    if (*message) {
+        protobuf_c_message_free_unpacked(*message, NULL);
+        *message = NULL;
+        return lt_fail(err, LT_E_FORMAT, "a %s of %zu bytes has a field of number 0", type->short_name,
+                       bytes);
+    }
     if (budget.no_memory)
         return lt_fail(err, LT_E_NO_MEMORY, "no memory for a %s of %zu bytes", type->short_name, bytes);
     if (budget.spent)

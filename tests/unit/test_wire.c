@@ -453,6 +453,23 @@ static void garbage_is_refused_or_harmless(void **state)
     free(data);
 }
 
+/* 85 80 00 is field 0 with a number of four bytes: protobuf-c unpacks it, then packs it as 05, which it does not unpack. */
+static void a_field_of_number_0_is_refused(void **state)
+{
+    static const unsigned char at_the_top[] = {0x08, 7, 0x85, 0x80, 0, 1, 2, 3, 4};
+    static const unsigned char inside_open[] = {0x08, 7, 0x2a, 9, 0x0a, 7, 0x85, 0x80, 0, 1, 2, 3, 4};
+    const struct {
+        const unsigned char *data;
+        size_t bytes;
+    } cases[] = {{at_the_top, sizeof at_the_top}, {inside_open, sizeof inside_open}};
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        Lt__Wire__Header *header;
+        lt_err err = {0};
+        assert_int_equal(lt_header_unpack(cases[i].data, cases[i].bytes, &header, &err), LT_E_FORMAT);
+        if (!strstr(err.text, "number 0")) fail_msg("case %zu: %s", i, err.text);
+    }
+}
+
 static void few_bytes_cannot_ask_for_much_memory(void **state)
 {
     /* Empty spans: two bytes each on the wire, a hundred in memory. */
@@ -486,6 +503,7 @@ int main(void)
         cmocka_unit_test(spans_stay_inside_their_payload),
         cmocka_unit_test(a_truncated_header_never_passes_as_another),
         cmocka_unit_test(garbage_is_refused_or_harmless),
+        cmocka_unit_test(a_field_of_number_0_is_refused),
         cmocka_unit_test(few_bytes_cannot_ask_for_much_memory),
     };
     signal(SIGPIPE, SIG_IGN);
