@@ -1,0 +1,233 @@
+/* kernels.h - our own CUDA kernels: plain functions that put one operation on a stream.
+ *
+ * Contract of all:
+ * - Pointers are device memory, aligned to an element; the 16-byte paths are taken where addresses and sizes allow it, and give
+ *   the same bytes as the others. Tensors are contiguous, row-major, channels-last. Results lie over no input, but where it is said.
+ * - `dtype` is LT_F32, LT_BF16 or LT_F16: of every pointer to void, where nothing else is said. Arithmetic is f32, rounded once, to
+ *   nearest even, when stored; bounds and formulas are ops.h's. Vectors of weights (bias, gamma, beta) are f32.
+ * - Sizes are elements. A size of 0 is LT_OK without a launch.
+ * - The bytes depend on no launch shape, stream, batch or address: what a sample's value is made of, and in which order, follows from
+ *   the shape of one sample alone. Floating point is never added atomically.
+ * - Asynchronous: the launch is put on the stream and the function returns. E_INVALID for a dtype or size that is not as stated (nothing
+ *   is launched then); E_INTERNAL where the driver refuses the launch, whose cause lt_launch_error names: also that of an
+ *   earlier failure of the device, as cudaGetLastError has it. Any thread.
+ *
+ * Compiled by nvcc for the device, and by the host's compiler on tests/cuda_on_host's runtime. */
+#ifndef LT_CUDA_KERNELS_H
+#define LT_CUDA_KERNELS_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "kernels/ops.h"
+
+typedef struct CUstream_st *lt_stream; /* cudaStream_t; NULL: the default stream */
+
+/* Name of the CUDA error that the calling thread's last launch or query ended with; "no error" when there was none. */
+const char *lt_launch_error(void);
+
+/* ---- norms (kernels_norm.cu) ------------------------------------------------------------------------- */
+
+/* Bytes of scratch that lt_launch_group_norm needs (256-byte aligned): the sums of pieces of each sample, in f64. */
+size_t lt_group_norm_scratch(lt_dtype dtype, int64_t n, int64_t rows, int64_t channels, int groups);
+
+/* y = act((x - mean) * gamma / sqrt(variance + eps) + beta). x, y [n,rows,channels]; groups divides channels; gamma, beta
+ * [channels]. Statistics in f64 around a value of the group. A sample whose groups fit in a block's shared memory is read once; others
+ * are read by a pass over pieces of rows, whose sums are added in their order, and once more where the result is written.
+ * y may be x. */
+lt_status lt_launch_group_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t n,
+                               int64_t rows, int64_t channels, int groups, const float *gamma,
+                               const float *beta, double eps, lt_activation act, void *scratch);
+
+/* y = (norm(x) * gamma + beta) * (1 + scale) + shift. x, y [n,rows,channels]; gamma, beta [channels] or NULL, each; scale, shift
+ * [n,channels] of dtype, or NULL, each. y may be x. */
+lt_status lt_launch_layer_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t n,
+                               int64_t rows, int64_t channels, const float *gamma, const float *beta,
+                               double eps, const void *scale, const void *shift);
+
+/* y = x / sqrt(mean(x^2) + eps) * gamma. x, y [rows,channels], gamma [channels]. y may be x. */
+lt_status lt_launch_rms_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t rows,
+                             int64_t channels, const float *gamma, double eps);
+
+/* ---- elements (kernels_elements.cu); out may be any of the inputs ------------------------------------- */
+
+/* out = x + a * y, n elements. */
+lt_status lt_launch_add_scaled(lt_stream stream, lt_dtype dtype, void *out, const void *x, const void *y,
+                               float a, int64_t n);
+/* out = act(a * x + b), n elements. */
+lt_status lt_launch_affine(lt_stream stream, lt_dtype dtype, void *out, const void *x, float a, float b,
+                           lt_activation act, int64_t n);
+/* out = x * y, n elements. */
+lt_status lt_launch_multiply(lt_stream stream, lt_dtype dtype, void *out, const void *x, const void *y,
+                             int64_t n);
+/* out = a x + b y, n elements: products and sum in f64, rounded once. The DDIM step, and a window's share of a prediction. */
+lt_status lt_launch_combine(lt_stream stream, lt_dtype dtype, void *out, const void *x, double a,
+                            const void *y, double b, int64_t n);
+/* out[i] = x[i] + y[i % period], n elements, y of `period`. */
+lt_status lt_launch_add_broadcast(lt_stream stream, lt_dtype dtype, void *out, const void *x, const void *y,
+                                  int64_t n, int64_t period);
+/* out = x + gate * y: x, out [n,rows,channels]; y of x's shape, or [n,channels] with y_is_row; gate [n,channels] or NULL (1). */
+lt_status lt_launch_add_gated(lt_stream stream, lt_dtype dtype, void *out, const void *x, const void *y,
+                              bool y_is_row, const void *gate, int64_t n, int64_t rows, int64_t channels);
+/* out = x[:, :channels] * act(x[:, channels:]): x [rows,2*channels], out [rows,channels], which must not be x. */
+lt_status lt_launch_gated(lt_stream stream, lt_dtype dtype, void *out, const void *x, lt_activation act,
+                          int64_t rows, int64_t channels);
+/* out = act(x + bias) + residual, what a matrix product leaves to be done: x [rows,channels] of x_dtype (f32 accumulators, or dtype);
+ * bias [channels] or NULL; residual and out of dtype, residual may be NULL. */
+lt_status lt_launch_bias_act(lt_stream stream, lt_dtype dtype, void *out, lt_dtype x_dtype, const void *x,
+                             const float *bias, lt_activation act, const void *residual, int64_t rows,
+                             int64_t channels);
+
+/* ---- dtypes, pixels, noise (kernels_convert.cu) ------------------------------------------------------- */
+
+/* n elements from any dtype to any: ops.h's lt_convert, the same bytes as the CPU's but for the payload of a NaN. Not in place. */
+lt_status lt_launch_convert(lt_stream stream, void *out, lt_dtype to, const void *x, lt_dtype from,
+                            int64_t n);
+
+/* out = x / (max/2) - 1, max = 2^bits - 1, n elements; pixels u8 for bits <= 8, else u16; bits 1 to 16. */
+lt_status lt_launch_pixels_to_values(lt_stream stream, lt_dtype dtype, void *out, const void *pixels,
+                                     int bits, int64_t n);
+/* clamp((x + 1) * max/2, 0, max) in f64, rounded half to even or truncated; NaN becomes 0. out u8 for bits <= 8, else u16. */
+lt_status lt_launch_values_to_pixels(lt_stream stream, lt_dtype dtype, void *out, const void *x, int bits,
+                                     bool truncate, int64_t n);
+
+/* noise.h's numbers, to the bit: out [frames,elements], at most 2^34 elements a frame. */
+lt_status lt_launch_noise(lt_stream stream, lt_dtype dtype, void *out, int64_t frames, int64_t elements,
+                          uint64_t seed, uint32_t clip, uint64_t first_frame);
+
+/* A weight in the order that channels-last kernels want: w [o,i,taps] of any float dtype -> out [o,taps,i_padded] in dtype, zeros from
+ * i to i_padded (>= i). Rounded to nearest even, once. */
+lt_status lt_launch_pack_weight(lt_stream stream, lt_dtype dtype, void *out, const void *w, lt_dtype from,
+                                int64_t o, int64_t i, int64_t taps, int64_t i_padded);
+
+/* ---- layout (kernels_layout.cu): moves bytes, `bytes` is the size of an element, 1, 2, 4 or 8 ---------------- */
+
+/* Elements start .. start + count - 1 of each row: x [rows,channels] -> out [rows,count]. */
+lt_status lt_launch_slice_channels(lt_stream stream, void *out, const void *x, size_t bytes, int64_t rows,
+                                   int64_t channels, int64_t start, int64_t count);
+/* x [rows,a], y [rows,b] -> out [rows,a+b]. y NULL: zeros, that is, x with its channels padded. */
+lt_status lt_launch_concat_channels(lt_stream stream, void *out, const void *x, const void *y, size_t bytes,
+                                    int64_t rows, int64_t a, int64_t b);
+/* x [n,t,h,w,channels] -> [n,t*ft,h*fh,w*fw,channels]; factors at least 1. */
+lt_status lt_launch_upsample_nearest(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n,
+                                     int64_t t, int64_t h, int64_t w, int64_t channels, int ft, int fh,
+                                     int fw);
+/* x [n,t*h*w,pt*ph*pw*channels] -> [n,t*pt,h*ph,w*pw,channels]. */
+lt_status lt_launch_unpatchify(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n, int64_t t,
+                               int64_t h, int64_t w, int pt, int ph, int pw, int64_t channels);
+/* A box of images: rows y .. y+h-1, columns x .. x+w-1 of images [count,height,width,channels] -> [count,h,w,channels]. */
+lt_status lt_launch_cut(lt_stream stream, void *out, const void *images, size_t bytes, int64_t count,
+                        int64_t height, int64_t width, int64_t channels, int64_t y, int64_t h, int64_t x,
+                        int64_t w);
+
+/* Rows of a table by their numbers: table [n_table,channels] of dtype `from` (a float dtype), ids i32 [n] -> out [n,channels] of dtype
+ * `to`, any float dtype; the same dtype is a copy. A number outside the table leaves its row untouched and lowers *bad (device; the
+ * caller sets it to INT64_MAX before) to the number's place: check it after the stream. bad may be NULL: ids are known to be right. */
+lt_status lt_launch_gather_rows(lt_stream stream, void *out, lt_dtype to, const void *table, lt_dtype from,
+                                int64_t n_table, int64_t channels, const int32_t *ids, int64_t n,
+                                int64_t *bad);
+
+/* What a convolution's window sees, as rows of a matrix: output positions first .. first + count - 1 of n * to * ho * wo -> out
+ * [count, kt*kh*kw*i], zeros where the window lies outside x. dims as in backend.h, for an x that has been upsampled by
+ * (up_h, up_w), 1 or more, without its being stored: dims.h and dims.w are the upsampled sizes, multiples of the factors; x is
+ * [n,t,h/up_h,w/up_w,i]. With kt = 3 and kh = kw = 1: the temporal convolution as one product. */
+struct lt_conv_dims;
+lt_status lt_launch_im2col(lt_stream stream, void *out, const void *x, size_t bytes,
+                           const struct lt_conv_dims *dims, int up_h, int up_w, int64_t first, int64_t count);
+
+/* ---- attention in pieces (kernels_softmax.cu) ---------------------------------------------------------- */
+
+/* One piece of keys of softmax(scale * q k^T + mask) v, for head sizes that the library refuses: products by cuBLASLt, this between
+ * them. Matrix m = b * heads + h of n_matrices, rows query0 .. query0 + rows - 1 of it, keys key0 .. key0 + keys - 1.
+ * - scores f32 [n_matrices,rows,keys] in: q k^T, not scaled. weights out, of dtype, [n_matrices,rows,keys]: e^(score - maximum so far);
+ *   for f32 it may lie over scores.
+ * - state f32 [n_matrices,rows,3], in and out: maximum so far, sum of weights so far, and what sums made of earlier pieces are to be
+ *   multiplied by (0 where there are none). With key0 = 0 what it held does not matter.
+ * - mask f32 or NULL; its value for (b, h, query, key) is mask[b * mask_b + h * mask_h + query * mask_q + key]. strides of 0 repeat.
+ * - causal: query l sees keys 0 .. l only.
+ * A query that has seen no key but masked ones has maximum -infinity, weights of zero and a sum of 0. */
+typedef struct lt_softmax_piece {
+    int64_t n_matrices, heads, query0, rows, key0, keys;
+    int64_t mask_b, mask_h, mask_q;
+    const float *mask;
+    float scale;
+    bool causal;
+} lt_softmax_piece;
+lt_status lt_launch_softmax_piece(lt_stream stream, lt_dtype dtype, void *weights, const float *scores,
+                                  float *state, const lt_softmax_piece *piece);
+
+/* sums [n_matrices,rows,width] f32 *= the state's factor (state[.., 2]): before the next piece's product is added to them. */
+lt_status lt_launch_softmax_rescale(lt_stream stream, float *sums, const float *state, int64_t n_matrices,
+                                    int64_t rows, int64_t width);
+
+/* y = sums / sum of weights, 0 where that is 0: sums f32 [batch*heads,rows,width] -> y of dtype, rows query0 .. of
+ * [batch,queries,heads,width]. */
+lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, const float *sums,
+                                   const float *state, int64_t batch, int64_t heads, int64_t queries,
+                                   int64_t query0, int64_t rows, int64_t width);
+
+/* ---- tiles and windows (kernels_tiles.cu): models/tiling.h's arithmetic, the same bytes as the CPU's --------- */
+
+/* build_mask along one axis, and of a tile: tiling_axis.h. */
+typedef struct lt_tile_axis {
+    int64_t size;
+    bool low_end, high_end;
+} lt_tile_axis;
+typedef struct lt_tile_weights {
+    lt_tile_axis time, rows, columns;
+    int64_t border;
+} lt_tile_weights;
+
+/* sums [t,height,width,3] f32 += frames * weight, where the tile lies: frames [t,rows.size,columns.size,3] of dtype, from pixel
+ * (row, column) of the sums on. */
+lt_status lt_launch_tile_add(lt_stream stream, lt_dtype dtype, float *sums, const void *frames, int64_t t,
+                             int64_t height, int64_t width, int64_t row, int64_t column,
+                             const lt_tile_weights *weights);
+
+/* values = sums / weight: sums, values [pixels,3] f32 (values may be sums), weights [pixels], or one value with constant. */
+lt_status lt_launch_tile_finish(lt_stream stream, float *values, const float *sums, const float *weights,
+                                bool constant, int64_t pixels);
+
+/* b = a * (1 - k / extent) + b * (k / extent) in the first `extent` rows (down) or columns (not down) of b, from the last of a;
+ * extent is cut to what both have. a [n,ha,wa,channels], b [n,hb,wb,channels] f32; wb <= wa (down) or hb <= ha (not down). */
+lt_status lt_launch_tile_blend(lt_stream stream, float *b, int64_t hb, int64_t wb, const float *a, int64_t ha,
+                               int64_t wa, int64_t n, int64_t channels, int64_t extent, bool down);
+
+/* The first rows x columns cells of moments [n,h,w,2*channels] f32 to cell (y, x) of mean and logvar [n,height,width,channels] f32;
+ * logvar, clamped to [-30, 20], may be NULL. rows and columns are cut to h and w. */
+lt_status lt_launch_tile_store(lt_stream stream, float *mean, float *logvar, const float *moments, int64_t n,
+                               int64_t h, int64_t w, int64_t channels, int64_t rows, int64_t columns,
+                               int64_t height, int64_t width, int64_t y, int64_t x);
+
+/* ---- colour (kernels_colour.cu) ------------------------------------------------------------------------- */
+
+typedef enum { LT_MATRIX_601, LT_MATRIX_709, LT_MATRIX_2020 } lt_colour_matrix;
+
+/* One picture of Y'CbCr in planes, as video decoders and encoders have it on the device. */
+typedef struct lt_yuv {
+    void *y, *u, *v;           /* NV12, P010: v is u plus one sample */
+    int64_t y_pitch, uv_pitch; /* bytes from row to row */
+    int uv_step;               /* samples from one Cb to the next: 1 in planes, 2 interleaved */
+    int width, height;         /* of y */
+    int shift_x,
+        shift_y;   /* log2 of chroma's subsampling, 0 or 1: 4:2:0 is 1, 1. Sizes of chroma are rounded up */
+    int bits;      /* 8: samples are u8; 9 to 16: u16 */
+    int low_zeros; /* unused low bits of a sample: 6 in P010, else 0 */
+    lt_colour_matrix matrix;
+    bool full_range;
+} lt_yuv;
+
+/* rgb [height,width,3], u8 for bits_rgb 8, u16 for 9 to 16, full range. Chroma lies where MPEG-2 has it (left, between rows) and is
+ * interpolated linearly. f32 arithmetic, clamped, rounded to nearest even: within 0.5 + 2^-8 of exact arithmetic for 8 bits, 0.5 +
+ * 2^(bits - 20) above. */
+lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, const lt_yuv *picture);
+
+/* The other way; picture's planes are written. Chroma is the mean of the rows, and of columns weighted 1, 2, 1 (1, 3 at the left edge). */
+lt_status lt_launch_rgb_to_yuv(lt_stream stream, const lt_yuv *picture, const void *rgb, int bits_rgb);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
