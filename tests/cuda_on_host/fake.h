@@ -1,0 +1,38 @@
+/* fake.h - what the sources of the CUDA device on the host share. Internal. */
+#ifndef FAKE_CUDA_FAKE_H
+#define FAKE_CUDA_FAKE_H
+
+#include <cuda_runtime.h>
+
+#include <mutex>
+
+/* One at a time: all state of the device, and device work, which is run by the thread that waits for it. */
+extern std::recursive_mutex fake_mutex;
+
+/* "cuda on host: ..." to standard error, and abort: a bug of the code under test. */
+[[noreturn]] void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* A draw below n; 0 with seed 0. */
+uint64_t fake_draw(uint64_t n);
+
+/* Keep an error for cudaGetLastError, and return it. */
+cudaError_t fake_error(cudaError_t error);
+/* The error of a device that fails from now on, counted once a launch or copy. */
+cudaError_t fake_count_work();
+
+/* Device memory within reach between the two; they nest. */
+void fake_reach_begin();
+void fake_reach_end();
+
+/* Wait for all streams. */
+void fake_drain_all();
+
+/* Is it memory that a copy can read later? */
+bool fake_is_pinned(const void *memory, size_t bytes);
+/* Does it lie whole in memory that cudaMalloc gave and nobody freed? */
+bool fake_is_device(const void *memory, size_t bytes);
+
+/* All blocks of a launch. */
+void fake_run_grid(const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared_bytes);
+
+#endif

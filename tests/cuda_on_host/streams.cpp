@@ -1,0 +1,467 @@
+/* streams.cpp - devices, errors, streams, events and copies of the CUDA device on the host. */
+#include "tests/cuda_on_host/fake.h"
+
+#include <algorithm>
+#include <chrono>
+#include <deque>
+#include <map>
+#include <memory>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <vector>
+
+std::recursive_mutex fake_mutex;
+
+namespace
+{
+
+typedef std::chrono::steady_clock::time_point moment;
+
+/* How often an event was recorded, and how far the device has come. */
+struct event_state {
+    uint64_t recorded = 0, reached = 0;
+    moment when;
+};
+
+struct task {
+    std::function<void()> work;
+    std::shared_ptr<event_state> event; /* NULL: work alone */
+    uint64_t ticket;
+    bool waits; /* for the event, instead of recording it */
+};
+
+std::vector<CUstream_st *> streams;
+thread_local cudaError_t last_error;
+uint64_t random_state;
+int n_devices = 1;
+int64_t until_failure;
+cudaError_t failure = cudaErrorUnknown;
+std::map<const void *, int> allowed_shared;
+
+} // namespace
+
+struct CUstream_st {
+    bool blocking;
+    std::deque<task> queue;
+};
+
+struct CUevent_st {
+    std::shared_ptr<event_state> state;
+};
+
+typedef std::lock_guard<std::recursive_mutex> guard;
+
+void fake_die(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fprintf(stderr, "cuda on host: ");
+    vfprintf(stderr, format, arguments);
+    fprintf(stderr, "\n");
+    va_end(arguments);
+    abort();
+}
+
+void fake_cuda_seed(uint64_t seed)
+{
+    guard lock(fake_mutex);
+    random_state = seed;
+}
+
+/* splitmix64 */
+uint64_t fake_draw(uint64_t n)
+{
+    if (random_state == 0) return 0;
+    uint64_t z = (random_state += 0x9e3779b97f4a7c15u);
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    if (random_state == 0) random_state = 1;
+    return (z ^ z >> 31) % n;
+}
+
+/* ---- errors and devices ------------------------------------------------------------------------------------ */
+
+cudaError_t fake_error(cudaError_t error)
+{
+    if (error != cudaSuccess) last_error = error;
+    return error;
+}
+
+void fake_cuda_fail(int64_t n, cudaError_t error)
+{
+    guard lock(fake_mutex);
+    until_failure = n;
+    failure = error;
+}
+
+cudaError_t fake_count_work()
+{
+    if (until_failure == 0) return cudaSuccess;
+    if (until_failure > 1) {
+        until_failure--;
+        return cudaSuccess;
+    }
+    return fake_error(failure);
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t error = last_error;
+    last_error = cudaSuccess;
+    return error;
+}
+
+cudaError_t cudaPeekAtLastError(void)
+{
+    return last_error;
+}
+
+const char *cudaGetErrorName(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice: return "cudaErrorNoDevice";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorHostMemoryAlreadyRegistered: return "cudaErrorHostMemoryAlreadyRegistered";
+    default: return "cudaErrorUnknown";
+    }
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return cudaGetErrorName(error);
+}
+
+void fake_cuda_devices(int count)
+{
+    guard lock(fake_mutex);
+    n_devices = count;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    guard lock(fake_mutex);
+    if (n_devices < 0) return fake_error(cudaErrorInsufficientDriver);
+    if (n_devices == 0) return fake_error(cudaErrorNoDevice);
+    *count = n_devices;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    guard lock(fake_mutex);
+    if (n_devices < 0) return fake_error(cudaErrorInsufficientDriver);
+    return device >= 0 && device < n_devices ? cudaSuccess : fake_error(cudaErrorInvalidDevice);
+}
+
+cudaError_t cudaGetDevice(int *device)
+{
+    *device = 0;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDeviceFlags(unsigned flags)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    return cudaDriverGetVersion(version);
+}
+
+/* Few multiprocessors: grids stay small, and grid-stride loops go round. */
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
+{
+    size_t available;
+    memset(p, 0, sizeof(*p));
+    snprintf(p->name, sizeof(p->name), "CUDA on host");
+    cudaMemGetInfo(&available, &p->totalGlobalMem);
+    p->sharedMemPerBlock = 48 << 10;
+    p->sharedMemPerBlockOptin = 227 << 10;
+    p->major = 9;
+    p->multiProcessorCount = 2;
+    p->l2CacheSize = 50 << 20;
+    return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
+{
+    switch (attribute) {
+    case cudaDevAttrMultiProcessorCount: *value = 2; return cudaSuccess;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = 9; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
+    default: return fake_error(cudaErrorInvalidValue);
+    }
+}
+
+/* ---- queues ------------------------------------------------------------------------------------------------- */
+
+static bool can_run(const CUstream_st *s)
+{
+    if (s->queue.empty()) return false;
+    const task &t = s->queue.front();
+    return !t.waits || t.event->reached >= t.ticket;
+}
+
+static void run_one(CUstream_st *s)
+{
+    task t = std::move(s->queue.front());
+    s->queue.pop_front();
+    if (t.work) t.work();
+    if (!t.event || t.waits) return;
+    t.event->reached = std::max(t.event->reached, t.ticket);
+    t.event->when = std::chrono::steady_clock::now();
+}
+
+/* Run what is queued, of any stream, until it is done: whoever waits for one stream must not count on another. */
+static void run_until(const std::function<bool()> &done)
+{
+    if (done()) return;
+    fake_reach_begin();
+    while (!done()) {
+        std::vector<CUstream_st *> able;
+        for (CUstream_st *s : streams) {
+            if (can_run(s)) able.push_back(s);
+        }
+        if (able.empty()) fake_die("a wait that nothing on any stream ends");
+        run_one(able[fake_draw(able.size())]);
+    }
+    fake_reach_end();
+}
+
+void fake_drain_all()
+{
+    run_until([] {
+        return std::all_of(streams.begin(), streams.end(), [](CUstream_st *s) { return s->queue.empty(); });
+    });
+}
+
+/* The default stream waits for those that are not non-blocking, and its work is done at once. */
+static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
+{
+    if (stream) {
+        stream->queue.push_back({std::move(work), nullptr, 0, false});
+        return cudaSuccess;
+    }
+    run_until([] {
+        return std::all_of(streams.begin(), streams.end(),
+                           [](CUstream_st *s) { return !s->blocking || s->queue.empty(); });
+    });
+    fake_reach_begin();
+    work();
+    fake_reach_end();
+    return cudaSuccess;
+}
+
+cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *), void *argument)
+{
+    guard lock(fake_mutex);
+    if (fake_count_work() != cudaSuccess) return failure;
+    return enqueue(stream, [=] { work(argument); });
+}
+
+cudaError_t fake_allow_shared(const void *kernel, int bytes)
+{
+    guard lock(fake_mutex);
+    if (bytes > 227 << 10) return fake_error(cudaErrorInvalidValue);
+    allowed_shared[kernel] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t fake_launch(const void *kernel, std::function<void()> thread, dim3 grid, dim3 block,
+                        size_t shared_bytes, cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    uint64_t threads = (uint64_t)block.x * block.y * block.z;
+    int allowed = std::max(48 << 10, allowed_shared.count(kernel) ? allowed_shared[kernel] : 0);
+    if (!grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
+        !threads || threads > 1024 || block.z > 64)
+        return fake_error(cudaErrorInvalidConfiguration);
+    if (shared_bytes > (size_t)allowed) return fake_error(cudaErrorInvalidValue);
+    if (fake_count_work() != cudaSuccess) return failure;
+    return enqueue(stream, [=] { fake_run_grid(thread, grid, block, shared_bytes); });
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    guard lock(fake_mutex);
+    *stream = new CUstream_st{!(flags & cudaStreamNonBlocking), {}};
+    streams.push_back(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreate(cudaStream_t *stream)
+{
+    return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+}
+
+static cudaError_t wait_for(cudaStream_t stream)
+{
+    if (!stream) {
+        fake_drain_all();
+    } else {
+        run_until([=] { return stream->queue.empty(); });
+    }
+    return until_failure == 1 ? fake_error(failure) : cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    auto at = std::find(streams.begin(), streams.end(), stream);
+    if (!stream || at == streams.end()) return fake_error(cudaErrorInvalidResourceHandle);
+    wait_for(stream);
+    streams.erase(at);
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    return wait_for(stream);
+}
+
+cudaError_t cudaDeviceSynchronize(void)
+{
+    guard lock(fake_mutex);
+    return wait_for(NULL);
+}
+
+cudaError_t cudaStreamQuery(cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    return !stream || stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------- */
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    *event = new CUevent_st{std::make_shared<event_state>()};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    return cudaEventCreateWithFlags(event, cudaEventDefault);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    if (!event) return fake_error(cudaErrorInvalidResourceHandle);
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    uint64_t ticket = ++event->state->recorded;
+    if (stream) {
+        stream->queue.push_back({nullptr, event->state, ticket, false});
+        return cudaSuccess;
+    }
+    auto state = event->state;
+    return enqueue(NULL, [=] {
+        state->reached = ticket;
+        state->when = std::chrono::steady_clock::now();
+    });
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    guard lock(fake_mutex);
+    auto state = event->state;
+    uint64_t ticket = state->recorded;
+    if (!stream) {
+        run_until([=] { return state->reached >= ticket; });
+    } else if (ticket) {
+        stream->queue.push_back({nullptr, state, ticket, true});
+    }
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    guard lock(fake_mutex);
+    auto state = event->state;
+    uint64_t ticket = state->recorded;
+    run_until([=] { return state->reached >= ticket; });
+    return until_failure == 1 ? fake_error(failure) : cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    guard lock(fake_mutex);
+    return event->state->reached >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
+{
+    guard lock(fake_mutex);
+    if (!start->state->reached || !end->state->reached) return fake_error(cudaErrorNotReady);
+    *milliseconds = std::chrono::duration<float, std::milli>(end->state->when - start->state->when).count();
+    return cudaSuccess;
+}
+
+/* ---- copies ------------------------------------------------------------------------------------------------- */
+
+static bool sides_are_right(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+{
+    bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+    bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+    if (kind == cudaMemcpyDefault) return true;
+    return fake_is_device(to, bytes) == to_device && fake_is_device(from, bytes) == from_device;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    if (bytes == 0) return cudaSuccess;
+    if (!sides_are_right(to, from, bytes, kind)) return fake_error(cudaErrorInvalidValue);
+    if (fake_count_work() != cudaSuccess) return failure;
+    if (!fake_is_device(from, bytes) && !fake_is_pinned(from, bytes)) {
+        auto copy = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
+        return enqueue(stream, [=] { memcpy(to, copy->data(), bytes); });
+    }
+    cudaError_t error = enqueue(stream, [=] { memmove(to, from, bytes); });
+    if (stream && !fake_is_device(to, bytes) && !fake_is_pinned(to, bytes)) wait_for(stream);
+    return error;
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
+{
+    return cudaMemcpyAsync(to, from, bytes, kind, NULL);
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    if (bytes == 0) return cudaSuccess;
+    if (!fake_is_device(to, bytes)) return fake_error(cudaErrorInvalidValue);
+    if (fake_count_work() != cudaSuccess) return failure;
+    return enqueue(stream, [=] { memset(to, value, bytes); });
+}
+
+cudaError_t cudaMemset(void *to, int value, size_t bytes)
+{
+    return cudaMemsetAsync(to, value, bytes, NULL);
+}
