@@ -31,6 +31,7 @@
     X(E_MISMATCH, "does not match")                                                                          \
     X(E_NUMERIC, "not a finite number")                                                                      \
     X(E_TRANSIENT, "temporary failure")                                                                      \
+    X(E_DEVICE_LOST, "the device was lost")                                                                  \
     X(E_INTERNAL, "internal error (a bug in Longtake)")
 
 typedef enum {
@@ -51,7 +52,7 @@ enum {
     LT_EXIT_TRANSIENT = 111, /* restart with back-off */
 };
 
-/* The exit code of a stage that ends with `status`: E_TRANSIENT and E_BUSY -> 111, E_INTERNAL -> 101, other
+/* The exit code of a stage that ends with `status`: E_TRANSIENT, E_DEVICE_LOST and E_BUSY -> 111, E_INTERNAL -> 101, other
  * errors
  * -> 100, OK and END -> 0. */
 int lt_exit_code(lt_status status);

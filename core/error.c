@@ -22,6 +22,7 @@ int lt_exit_code(lt_status status)
     case LT_END: return LT_EXIT_DONE;
     case LT_AGAIN:
     case LT_E_TRANSIENT:
+    case LT_E_DEVICE_LOST:
     case LT_E_BUSY: return LT_EXIT_TRANSIENT;
     case LT_E_INTERNAL: return LT_EXIT_BUG;
     default: return LT_EXIT_PERMANENT;

@@ -1,35 +1,30 @@
 /* context.c - contexts, tensors in their workspace, views, weights. */
-#include "kernels/backend.h"
+#include "kernels/device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const lt_backend *const backends[] = {&lt_backend_cpu, &lt_backend_ref};
-
-const lt_backend *lt_backend_find(const char *name)
+/* A block and the workspace over it; none when dry. */
+static lt_status create_workspace(lt_context *c, size_t bytes, lt_err *err)
 {
-    for (size_t i = 0; i < LT_COUNT(backends); i++) {
-        if (strcmp(backends[i]->name, name) == 0) return backends[i];
-    }
-    return NULL;
+    if (bytes > SIZE_MAX / 2)
+        return lt_fail(err, LT_E_NO_MEMORY, "cannot reserve a workspace of %.1f MiB",
+                       (double)bytes / (1 << 20));
+    bytes = lt_round_up(bytes, 64);
+    lt_status status = bytes ? c->backend->memory_create(c->device, bytes, &c->block, err) : LT_OK;
+    if (status != LT_OK) return status;
+    c->block_bytes = bytes;
+    return lt_workspace_create(&c->workspace, c->block, bytes, err);
 }
 
-/* "cuda:1" -> "cuda", 1; "cpu" -> "cpu", 0. False when malformed. */
-static bool split_device(const char *device, char *name, size_t name_bytes, int *index)
+static void destroy_workspace(lt_context *c)
 {
-    const char *colon = strchr(device, ':');
-    size_t length = colon ? (size_t)(colon - device) : strlen(device);
-    if (length == 0 || length >= name_bytes) return false;
-    memcpy(name, device, length);
-    name[length] = 0;
-    *index = 0;
-    if (!colon) return true;
-    char *end;
-    long number = strtol(colon + 1, &end, 10);
-    if (end == colon + 1 || *end || number < 0 || number > 1023) return false;
-    *index = (int)number;
-    return true;
+    lt_workspace_destroy(c->workspace);
+    c->workspace = NULL;
+    if (c->block) c->backend->memory_destroy(c->device, c->block, c->block_bytes);
+    c->block = NULL;
+    c->block_bytes = 0;
 }
 
 lt_status lt_context_create(lt_context **context, const char *device, lt_dtype dtype, size_t workspace_bytes,
@@ -39,22 +34,22 @@ lt_status lt_context_create(lt_context **context, const char *device, lt_dtype d
     *context = NULL;
     lt_context *c = calloc(1, sizeof(*c));
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "cannot create a context: out of memory");
-    char name[32];
     int index;
-    if (!split_device(device, name, sizeof(name), &index) || !(c->backend = lt_backend_find(name))) {
-        status = lt_fail(err, LT_E_NOT_FOUND, "no device '%s': use cpu, or ref for checks", device);
-        goto fail;
-    }
+    char chosen[64];
+    lt_device_choose(device, chosen, sizeof(chosen));
+    LT_TRY(lt_device_find(chosen, &c->backend, &index, err));
     if (!lt_dtype_is_float(dtype)) {
         status =
             lt_fail(err, LT_E_INVALID, "activations cannot be %s: use f32 or bf16", lt_dtype_name(dtype));
         goto fail;
     }
+    LT_TRY(lt_device_takes(chosen, dtype, err));
     c->dtype = dtype;
     c->dry = workspace_bytes == 0;
     LT_TRY(
         c->backend->open(&c->device, index, dtype, threads, c->numeric_class, sizeof(c->numeric_class), err));
-    LT_TRY(lt_workspace_create(&c->workspace, workspace_bytes, err));
+    c->is_open = true;
+    LT_TRY(create_workspace(c, workspace_bytes, err));
     *context = c;
     return LT_OK;
 fail:
@@ -65,14 +60,26 @@ fail:
 void lt_context_destroy(lt_context *c)
 {
     if (!c) return;
-    if (c->device) c->backend->close(c->device);
-    lt_workspace_destroy(c->workspace);
+    if (c->is_open) {
+        if (!c->dry) c->backend->wait(c);
+        destroy_workspace(c);
+        c->backend->close(c->device);
+    }
+    free(c->staging);
     free(c);
+}
+
+lt_status lt_context_resize(lt_context *c, size_t workspace_bytes, lt_err *err)
+{
+    lt_status status = lt_wait(c);
+    if (status != LT_OK) return lt_context_status(c, err);
+    destroy_workspace(c);
+    return create_workspace(c, LT_MAX(workspace_bytes, (size_t)1), err);
 }
 
 lt_status lt_context_status(lt_context *c, lt_err *err)
 {
-    lt_status status = c->err.status;
+    lt_status status = lt_wait(c);
     if (status != LT_OK && err) *err = c->err;
     c->err.status = LT_OK;
     c->err.text[0] = 0;
@@ -103,6 +110,11 @@ void *lt_scratch(lt_context *c, size_t bytes)
     return memory;
 }
 
+void lt_scratch_release(lt_context *c, void *memory)
+{
+    if (memory) lt_workspace_release(c->workspace, memory);
+}
+
 lt_tensor lt_new(lt_context *c, lt_dtype dtype, int rank, const int64_t *shape)
 {
     if (c->err.status != LT_OK) return LT_NONE;
@@ -124,7 +136,7 @@ lt_tensor lt_new(lt_context *c, lt_dtype dtype, int rank, const int64_t *shape)
 
 void lt_drop(lt_context *c, lt_tensor *tensor)
 {
-    if (tensor->data) lt_workspace_release(c->workspace, tensor->data);
+    lt_scratch_release(c, tensor->data);
     *tensor = LT_NONE;
 }
 

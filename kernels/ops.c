@@ -243,6 +243,43 @@ lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype)
     return op_done(c, status, 0, out);
 }
 
+void lt_copy(lt_context *c, lt_tensor x, lt_tensor out)
+{
+    if (c->err.status != LT_OK) return;
+    if (!x.data || !out.data || x.dtype != out.dtype || lt_n_elements(&x) != lt_n_elements(&out)) {
+        lt_context_fail(c, LT_E_INVALID, "copy: %s into %s", op_say(&x).s, op_say(&out).s);
+        return;
+    }
+    lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->copy(c, &x, &out);
+    if (status != LT_OK) lt_context_fail(c, status, "%s", lt_status_string(status));
+}
+
+void lt_zero(lt_context *c, lt_tensor out)
+{
+    if (c->err.status != LT_OK) return;
+    lt_status status = !out.data || op_count(&out) == 0 ? LT_OK : c->backend->zero(c, &out);
+    if (!out.data) lt_context_fail(c, LT_E_INVALID, "zero: no tensor");
+    if (status != LT_OK) lt_context_fail(c, status, "%s", lt_status_string(status));
+}
+
+void lt_add_tile(lt_context *c, lt_tensor tile, const lt_tile_weights *w, int64_t row, int64_t column,
+                 lt_tensor sums)
+{
+    if (!op_ready(c, "add_tile", &tile)) return;
+    const int64_t wanted[] = {sums.shape[0], w->rows.size, w->columns.size, sums.shape[3]};
+    bool fits = sums.data && sums.dtype == LT_F32 && sums.rank == 4 && op_same_shape(&tile, 4, wanted) &&
+                tile.shape[3] <= 1024 && w->border >= 1 && row >= 0 && column >= 0 &&
+                row <= sums.shape[1] - tile.shape[1] && column <= sums.shape[2] - tile.shape[2];
+    if (!fits) {
+        lt_context_fail(c, LT_E_INVALID, "add_tile: %s at row %lld, column %lld of %s, as %lld x %lld x %lld",
+                        op_say(&tile).s, (long long)row, (long long)column, op_say(&sums).s,
+                        (long long)w->time.size, (long long)w->rows.size, (long long)w->columns.size);
+        return;
+    }
+    lt_status status = op_count(&tile) == 0 ? LT_OK : c->backend->add_tile(c, &tile, w, row, column, &sums);
+    if (status != LT_OK) lt_context_fail(c, status, "%s", lt_status_string(status));
+}
+
 /* ---- pixels ------------------------------------------------------------------------------------------ */
 
 lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits)

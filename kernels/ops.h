@@ -85,6 +85,41 @@ lt_tensor lt_slice_channels(lt_context *c, lt_tensor x, int64_t start, int64_t c
  * none. */
 lt_tensor lt_convert(lt_context *c, lt_tensor x, lt_dtype dtype);
 
+/* x's elements into out, of the same dtype and number of elements: rows of a larger tensor (lt_rows). Exact. FLOPs: none. */
+void lt_copy(lt_context *c, lt_tensor x, lt_tensor out);
+
+/* All elements 0, into a tensor that is there. */
+void lt_zero(lt_context *c, lt_tensor out);
+
+/* How a tile of a video fades at its sides, along one axis: its distance from an inner side, counted from 1, or no limit
+ * where the side is the video's own. */
+typedef struct lt_ramp {
+    int64_t size; /* of the tile along this axis */
+    bool low_end, high_end;
+} lt_ramp;
+
+typedef struct lt_tile_weights {
+    lt_ramp time, rows, columns;
+    int64_t border; /* at least 1 */
+} lt_tile_weights;
+
+/* The weight at (t, y, x): the smallest distance of the three axes, limited to 1 .. border, over border, in f32. */
+static inline int64_t lt_ramp_distance(const lt_ramp *ramp, int64_t at, int64_t border)
+{
+    int64_t low = ramp->low_end ? border : at + 1, high = ramp->high_end ? border : ramp->size - at;
+    return low < high ? low : high;
+}
+static inline float lt_tile_weight(const lt_tile_weights *w, int64_t nearest)
+{
+    return (float)(nearest < 1 ? 1 : nearest < w->border ? nearest : w->border) / (float)w->border;
+}
+
+/* sums[t, row + y, column + x, :] += tile[t, y, x, :] * weight(t, y, x), in place.
+ * tile [T,h,w,C] of the context's dtype, h x w what the ramps say (time's says T where it has an inner side); sums f32 [T,H,W,C], in which the tile lies; C at most 1024. In f32, product and sum
+ * each rounded: the same bytes on every backend. FLOPs: none. */
+void lt_add_tile(lt_context *c, lt_tensor tile, const lt_tile_weights *weights, int64_t row, int64_t column,
+                 lt_tensor sums);
+
 /* ---- transformers ------------------------------------------------------------------------------------ */
 
 /* Layer normalisation over the last dimension with its affine map, and a modulation after it (Ba et al., 2016; Peebles
@@ -119,11 +154,12 @@ lt_tensor lt_combine(lt_context *c, lt_tensor x, double a, lt_tensor y, double b
 /* x [...,A], y [...,B], the same otherwise -> [...,A+B]. Exact. FLOPs: none. */
 lt_tensor lt_concat_channels(lt_context *c, lt_tensor x, lt_tensor y);
 
-/* Rows of a table: table [V,C], ids i32 of any shape [...] -> [...,C] in the context's dtype. E_INVALID in the context for an
- * id outside 0 .. V-1. The table is read where it lies, never packed. Exact but for the rounding to the dtype. FLOPs: none. */
+/* Rows of a table: table [V,C], ids i32 of any shape [...], in the host's memory -> [...,C] in the context's dtype. E_INVALID in the
+ * context for an id outside 0 .. V-1. On the host the table is read where it lies, never packed. Exact but for the rounding to the
+ * dtype. FLOPs: none. */
 lt_tensor lt_embedding(lt_context *c, lt_weight *table, lt_tensor ids);
 
-/* Rows of x [R,C] by their numbers, rows i32 [n] -> [n,C]; E_INVALID outside 0 .. R-1. Exact. FLOPs: none. */
+/* Rows of x [R,C] by their numbers, rows i32 [n] in the host's memory -> [n,C]; E_INVALID outside 0 .. R-1. Exact. FLOPs: none. */
 lt_tensor lt_gather_rows(lt_context *c, lt_tensor x, lt_tensor rows);
 
 /* Tokens to a video: x [N, t*h*w, pt*ph*pw*C], tokens in the order t, h, w, a token's values in the order pt, ph, pw, C

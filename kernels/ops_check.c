@@ -84,8 +84,9 @@ double op_count(const lt_tensor *t)
     return (double)lt_n_elements(t);
 }
 
-bool lt_check_rows(lt_context *c, const char *op, const lt_tensor *ids, int64_t n)
+bool op_check_rows(lt_context *c, const char *op, const lt_tensor *ids, int64_t n)
 {
+    if (c->dry) return true;
     const int32_t *id = ids->data;
     for (int64_t i = 0; i < lt_n_elements(ids); i++) {
         if (id[i] >= 0 && id[i] < n) continue;

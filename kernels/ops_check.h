@@ -28,6 +28,9 @@ bool op_float_weight(lt_context *c, const char *op, const lt_weight *weight);
 bool op_check_vector(lt_context *c, const char *op, const char *what, const lt_weight *weight, int64_t n,
                      bool optional);
 
+/* Are all `ids`, in the host's memory, within 0 .. n-1? */
+bool op_check_rows(lt_context *c, const char *op, const lt_tensor *ids, int64_t n);
+
 /* The way out of every operator, and so the place where a tape records it: the result, or LT_NONE with its memory
  * given back after an error. */
 lt_tensor op_done(lt_context *c, lt_status status, double flops, lt_tensor y);

@@ -144,11 +144,11 @@ lt_tensor lt_concat_channels(lt_context *c, lt_tensor x, lt_tensor y)
     return op_done(c, status, 0, out);
 }
 
-/* Numbers of rows: i32, in the host's or the device's memory; the backend checks their values. */
+/* Numbers of rows: i32, in the host's memory. */
 static bool check_ids(lt_context *c, const char *op, const lt_tensor *ids)
 {
     if (c->err.status != LT_OK) return false;
-    if (ids->data && ids->dtype == LT_I32) return true;
+    if ((ids->data || c->dry) && ids->dtype == LT_I32) return true;
     lt_context_fail(c, LT_E_INVALID, "%s: %s where numbers of rows, i32, are needed", op, op_say(ids).s);
     return false;
 }
@@ -165,7 +165,11 @@ lt_tensor lt_embedding(lt_context *c, lt_weight *table, lt_tensor ids)
     shape.shape[ids.rank] = table->tensor.shape[1];
     lt_tensor out = lt_new(c, c->dtype, ids.rank + 1, shape.shape);
     if (!out.data) return LT_NONE;
-    lt_status status = op_count(&out) == 0 ? LT_OK : c->backend->embedding(c, table, &ids, &out);
+    lt_status status = LT_OK;
+    if (!op_check_rows(c, "embedding", &ids, table->tensor.shape[0]))
+        status = c->err.status;
+    else if (op_count(&out) > 0)
+        status = c->backend->embedding(c, table, ids.data, &out);
     return op_done(c, status, 0, out);
 }
 
@@ -179,7 +183,11 @@ lt_tensor lt_gather_rows(lt_context *c, lt_tensor x, lt_tensor rows)
     }
     lt_tensor out = lt_new(c, c->dtype, 2, (int64_t[]){rows.shape[0], x.shape[1]});
     if (!out.data) return LT_NONE;
-    lt_status status = op_count(&out) == 0 ? LT_OK : c->backend->gather_rows(c, &x, &rows, &out);
+    lt_status status = LT_OK;
+    if (!op_check_rows(c, "gather_rows", &rows, x.shape[0]))
+        status = c->err.status;
+    else if (op_count(&out) > 0)
+        status = c->backend->gather_rows(c, &x, rows.data, &out);
     return op_done(c, status, 0, out);
 }
 

@@ -53,10 +53,9 @@ const char *lt_tensor_describe(const lt_tensor *tensor, char *text, size_t text_
  * counted. Nothing is allocated elsewhere in steady state. */
 typedef struct lt_workspace lt_workspace;
 
-/* bytes = 0: dry. Otherwise a block of that many bytes (rounded up to 64), 64-byte aligned, zeroed, reserved at once: pages
- * count as used when they are first touched. E_NO_MEMORY when it cannot be had; *workspace is NULL then. */
-lt_status lt_workspace_create(lt_workspace **workspace, size_t bytes, lt_err *err);
-/* Whatever is still in use goes with it. Takes NULL. */
+/* Over a block of `bytes`, a multiple of 64, 64-byte aligned, borrowed; block NULL: dry. E_NO_MEMORY; *workspace is NULL then. */
+lt_status lt_workspace_create(lt_workspace **workspace, void *block, size_t bytes, lt_err *err);
+/* The block stays. Takes NULL. */
 void lt_workspace_destroy(lt_workspace *workspace);
 
 /* `bytes` (0 counts as 1, rounded up to 64), 64-byte aligned, uninitialised. NULL when no gap is large enough. */
@@ -78,8 +77,13 @@ typedef struct lt_context {
     const struct lt_backend *backend;
     void *device; /* the backend's own state: streams, handles, caches of primitives */
     lt_workspace *workspace;
+    void *block; /* the workspace's memory, the backend's own; NULL when dry */
+    size_t block_bytes;
+    void *staging;                      /* host memory for lt_begin_upload, where the workspace's is not */
+    size_t staging_bytes, staging_peak; /* what it has; what it must have, counted when dry too */
     struct lt_tape *tape;
     lt_dtype dtype;      /* of activations */
+    bool is_open;        /* the device; it may have no state of its own */
     bool dry;            /* plan only: shapes, peak and FLOPs; no data is read or written */
     double flops;        /* counted by every operator, 2 per multiply-add; the caller may set it to 0 */
     size_t packed_bytes; /* of weights in the backend's form, outside the workspace; counted when dry too */
@@ -88,15 +92,37 @@ typedef struct lt_context {
     lt_err err;             /* first error; status LT_OK while there is none */
 } lt_context;
 
+/* What a device is and has. Bytes are those of the moment of asking. */
+typedef struct lt_device_info {
+    char name[64];                  /* as its maker calls it; "cpu" */
+    bool host_memory;               /* it works in the host's memory */
+    size_t total_bytes, free_bytes; /* of its memory; 0 with host_memory */
+    size_t own_bytes; /* what the backend takes of it beside workspaces and weights, a process */
+} lt_device_info;
+
+/* Look at a device without opening it. device: as for lt_context_create, "auto" excepted. E_NOT_FOUND, E_UNSUPPORTED, with a
+ * sentence that says what is missing; *info is zeroed then. */
+lt_status lt_device_probe(const char *device, lt_device_info *info, lt_err *err);
+
+/* The device that "auto" means here: the first "cuda:N" that works, else "cpu"; any other name is copied. name has room for
+ * name_bytes, 32 are enough. */
+void lt_device_choose(const char *device, char *name, size_t name_bytes);
+
+/* Does a device compute in dtype? Of its backend alone: no device is looked at. E_UNSUPPORTED, with those it takes, or E_NOT_FOUND. */
+lt_status lt_device_takes(const char *device, lt_dtype dtype, lt_err *err);
+
 /* Open a backend with a workspace.
  *
- * device: "cpu"; "ref", the slow f64 reference; later "cuda:0". dtype, of activations and results: F32 or BF16 on the cpu
- * (weights may be F32, BF16, F16 or F64 in either), any float dtype on ref. workspace_bytes: 0 means dry; the peak of
- * a dry run with the same device, dtype, threads and shapes is exactly enough. threads: 0 means all cores the process may
+ * device: "cpu"; "ref", the slow f64 reference; "cuda:0" and the like, whose plug-in is loaded. dtype, of activations and results: F32
+ * or BF16 on the cpu, F32, BF16 or F16 on cuda (weights may be F32, BF16, F16 or F64 in all), any float dtype on ref.
+ * workspace_bytes: 0 means dry; the peak of a dry run with the same device, dtype, threads and shapes is exactly enough. The memory
+ * is reserved at once; on the host pages count as used when they are first touched. threads: 0 means all cores the process may
  * run on; results do not depend on it, scratch memory does.
  *
- * E_NOT_FOUND for an unknown or absent device, E_UNSUPPORTED for a dtype it does not compute in, E_INVALID, E_NO_MEMORY;
- * *context is NULL then.
+ * E_NOT_FOUND for an unknown or absent device, E_UNSUPPORTED for a dtype it does not compute in, or a driver that is too old,
+ * E_INVALID, E_NO_MEMORY, E_BUSY (others use the device's memory), E_MISMATCH (a plug-in of another build); *context is NULL then.
+ *
+ * When a device is lost while it computes, the context's error becomes E_DEVICE_LOST, and stays: another process may go on.
  *
  * OpenMP's threads of the cpu backend, of which there is one set for each calling thread, spin for about a millisecond
  * after every operator before they sleep. Where several processes share a machine, their launcher sets
@@ -106,7 +132,12 @@ lt_status lt_context_create(lt_context **context, const char *device, lt_dtype d
 /* The workspace goes with it; packed weights do not (lt_weight_finish before). Takes NULL. */
 void lt_context_destroy(lt_context *context);
 
-/* The context's first error, copied to err (may be NULL) and cleared. LT_OK, with err untouched, when there was none. */
+/* Another size, for the same device: all tensors have been dropped, the context is not dry. On an error (those of
+ * lt_context_create) the context has no workspace: destroy it. */
+lt_status lt_context_resize(lt_context *context, size_t workspace_bytes, lt_err *err);
+
+/* Wait until all that was asked for is done (lt_wait), then: the context's first error, copied to err (may be NULL) and
+ * cleared. LT_OK, with err untouched, when there was none. */
 lt_status lt_context_status(lt_context *context, lt_err *err);
 
 /* Keep an error as the context's first one, unless there is one already. Returns the status that is kept. */
@@ -129,6 +160,38 @@ lt_tensor lt_view(lt_context *context, lt_tensor tensor, int rank, const int64_t
 
 /* `count` rows of dimension 0 from `first` on, a view; E_INVALID in the context and LT_NONE when they are not there. */
 lt_tensor lt_rows(lt_context *context, lt_tensor tensor, int64_t first, int64_t count);
+
+/* ---- between the host's memory and the workspace ----------------------------------------------------------
+ *
+ * A tensor's data is the host's to read only where the backend says so (host_memory); these work everywhere. A "host tensor" is
+ * a tensor whose data is ordinary memory of the caller's; operators (ops.h) never take one, but for numbers of rows. When dry
+ * nothing is read or written, and host data may be NULL. */
+
+/* A new tensor with the values of a host tensor, converted to dtype as lt_convert does. */
+lt_tensor lt_upload(lt_context *context, lt_tensor host, lt_dtype dtype);
+
+/* Rows y .. y+h-1, columns x .. x+w-1 of images first .. first+n-1 of a host tensor [N,H,W,C]: a new tensor [n,h,w,C] of its dtype.
+ * E_INVALID when they are not there. */
+lt_tensor lt_upload_part(lt_context *context, lt_tensor host, int64_t first, int64_t n, int64_t y, int64_t h,
+                         int64_t x, int64_t w);
+
+/* Memory in which the host may make the values of a new tensor, before anything else is done with the context; lt_end_upload puts them
+ * into it. On the host it is the tensor's own. NULL when dry, and after an error (LT_NONE too); then lt_end_upload does nothing. */
+void *lt_begin_upload(lt_context *context, lt_tensor tensor);
+void lt_end_upload(lt_context *context, lt_tensor tensor);
+
+/* x's values, converted to dtype, to host memory, which is complete when lt_wait or lt_context_status has returned LT_OK. x may be
+ * dropped at once. LT_NONE: nothing. */
+void lt_download(lt_context *context, lt_tensor x, lt_dtype dtype, void *host);
+
+/* A result that ends in host memory: a tensor to compute in, which is that memory itself where the backend can work there (64-byte
+ * alignment is not asked for), else a new one; uninitialised. lt_deliver downloads what is not there yet, gives the tensor's memory
+ * back and sets it to LT_NONE. */
+lt_tensor lt_place(lt_context *context, lt_dtype dtype, int rank, const int64_t *shape, void *host);
+void lt_deliver(lt_context *context, lt_tensor *tensor, void *host);
+
+/* Until all that was asked for is done. The context's error status, with the error kept. */
+lt_status lt_wait(lt_context *context);
 
 /* ---- weights ---------------------------------------------------------------------------------------- */
 

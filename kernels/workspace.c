@@ -7,7 +7,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 enum { ALIGNMENT = 64 };
 
@@ -29,17 +28,7 @@ struct lt_workspace {
     int n_spans, capacity;
 };
 
-static bool map_block(lt_workspace *w, size_t bytes)
-{
-    void *block = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (block == MAP_FAILED) return false;
-    w->block = block;
-    /* Activations are touched front to back in large pieces: huge pages save most TLB misses. */
-    madvise(block, bytes, MADV_HUGEPAGE);
-    return true;
-}
-
-lt_status lt_workspace_create(lt_workspace **workspace, size_t bytes, lt_err *err)
+lt_status lt_workspace_create(lt_workspace **workspace, void *block, size_t bytes, lt_err *err)
 {
     *workspace = NULL;
     lt_workspace *w = calloc(1, sizeof(*w));
@@ -47,23 +36,20 @@ lt_status lt_workspace_create(lt_workspace **workspace, size_t bytes, lt_err *er
     w->capacity = 64;
     w->spans = calloc((size_t)w->capacity, sizeof(span));
     if (!w->spans) goto no_memory;
-    if (bytes > DRY_BYTES) goto no_memory;
-    if (bytes) bytes = lt_round_up(bytes, ALIGNMENT);
-    if (bytes && !map_block(w, bytes)) goto no_memory;
-    w->block_bytes = bytes ? bytes : DRY_BYTES;
+    w->block = block;
+    w->block_bytes = block ? bytes : DRY_BYTES;
     w->spans[0] = (span){.offset = 0, .bytes = w->block_bytes, .used = false};
     w->n_spans = 1;
     *workspace = w;
     return LT_OK;
 no_memory:
     lt_workspace_destroy(w);
-    return lt_fail(err, LT_E_NO_MEMORY, "cannot reserve a workspace of %.1f MiB", (double)bytes / (1 << 20));
+    return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a workspace's list of tensors");
 }
 
 void lt_workspace_destroy(lt_workspace *w)
 {
     if (!w) return;
-    if (w->block) munmap(w->block, w->block_bytes);
     free(w->spans);
     free(w);
 }

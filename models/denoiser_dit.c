@@ -63,7 +63,7 @@ static lt_tensor axis_rows(lt_context *c, const dit_positions *p, double *rows, 
                            denoiser_affine *projection, bool bias)
 {
     lt_tensor host = {.data = rows, .dtype = LT_F64, .rank = 2, .shape = {n, p->width}};
-    lt_tensor x = lt_convert(c, host, c->dtype);
+    lt_tensor x = lt_upload(c, host, c->dtype);
     if (!projection) return x;
     lt_tensor y = lt_linear(c, x, &projection->weight, bias ? &projection->bias : NULL, LT_ACT_NONE, LT_NONE);
     return denoiser_replace(c, &x, y);

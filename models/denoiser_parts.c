@@ -117,7 +117,7 @@ lt_tensor denoiser_sinusoids(lt_context *c, lt_denoiser *d, const double *values
     }
     for (int j = 0; j < n && width % 2; j++) table[j * width + width - 1] = 0;
     lt_tensor host = {.data = table, .dtype = LT_F32, .rank = 2, .shape = {n, width}};
-    return lt_convert(c, host, c->dtype);
+    return lt_upload(c, host, c->dtype);
 }
 
 lt_tensor denoiser_repeat(lt_context *c, lt_tensor x, int64_t n)

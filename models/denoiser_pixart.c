@@ -473,7 +473,7 @@ static void embed_text(call *k, int64_t n, const lt_condition *condition)
         for (int64_t j = 0; j < length; j++)
             mask[i * length + j] = condition->n_context && j >= condition->n_context[i] ? HIDDEN : 0;
     const lt_tensor host = {.data = mask, .dtype = LT_F32, .rank = 4, .shape = {samples, 1, 1, length}};
-    k->mask = lt_convert(c, host, LT_F32);
+    k->mask = lt_upload(c, host, LT_F32);
 }
 
 /* Shift, scale and gate of self-attention, then of the feed-forward, each [1,C]. */

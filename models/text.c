@@ -4,6 +4,7 @@
 #include "models/text_parts.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* What is added to the scores of padded keys: nothing is left of a score beside it, and it is still finite when a backend
  * multiplies it, so that a row without any key has the mean of all values, as in transformers. */
@@ -86,40 +87,54 @@ int text_bucket(int relative, int buckets, int max_distance)
     return bucket + (relative > 0 ? half : 0);
 }
 
-/* The table's values by head and distance, f32 [heads, 2 L - 1], key - query = -(L - 1) first. */
-static lt_tensor distance_bias(lt_context *c, const lt_text_encoder *e, int64_t length)
+/* Memory for n numbers of 4 bytes, until the next call. NULL when dry, and after an error. */
+static void *host_numbers(lt_context *c, lt_text_encoder *e, int64_t n)
+{
+    size_t bytes = (size_t)LT_MAX(n, 1) * 4;
+    if (c->dry || c->err.status != LT_OK) return NULL;
+    if (bytes <= e->host_bytes) return e->host;
+    void *grown = realloc(e->host, bytes);
+    if (!grown) {
+        lt_context_fail(c, LT_E_NO_MEMORY, "out of memory for the numbers of %lld tokens", (long long)n);
+        return NULL;
+    }
+    e->host = grown;
+    e->host_bytes = bytes;
+    return grown;
+}
+
+/* The table's values by head and distance, [heads, 2 L - 1], key - query = -(L - 1) first. */
+static const float *distance_bias(lt_context *c, lt_text_encoder *e, int64_t length)
 {
     const text_arch *a = &e->arch;
     const lt_tensor *table = &e->relative.tensor;
-    lt_tensor bias = lt_new(c, LT_F32, 2, (int64_t[]){a->heads, 2 * length - 1});
-    if (!bias.data || c->dry) return bias;
-    for (int64_t i = 0; i < 2 * length - 1; i++) {
+    float *bias = host_numbers(c, e, a->heads * (2 * length - 1));
+    for (int64_t i = 0; bias && i < 2 * length - 1; i++) {
         int64_t row = text_bucket((int)(i - length + 1), a->buckets, a->max_distance);
         for (int head = 0; head < a->heads; head++)
-            ((float *)bias.data)[head * (2 * length - 1) + i] =
+            bias[head * (2 * length - 1) + i] =
                 (float)lt_load_f64(table->data, table->dtype, row * a->heads + head);
     }
     return bias;
 }
 
 /* The scores' addend f32 [B or 1, heads, L, L]: the bias of the pair's distance, and what masks padded keys. */
-static lt_tensor score_bias(lt_context *c, const lt_text_encoder *e, int64_t n, int64_t length,
-                            const int *n_ids)
+static lt_tensor score_bias(lt_context *c, lt_text_encoder *e, int64_t n, int64_t length, const int *n_ids)
 {
     int64_t heads = e->arch.heads;
     bool padded = false;
     for (int64_t i = 0; n_ids && i < n; i++) padded = padded || n_ids[i] < length;
     int64_t batch = padded ? n : 1;
     lt_tensor mask = lt_new(c, LT_F32, 4, (int64_t[]){batch, heads, length, length});
-    lt_tensor bias = distance_bias(c, e, length);
-    float *out = mask.data;
-    for (int64_t i = 0; bias.data && !c->dry && i < batch * heads * length; i++) {
+    const float *bias = distance_bias(c, e, length);
+    float *out = lt_begin_upload(c, mask);
+    for (int64_t i = 0; out && i < batch * heads * length; i++) {
         int64_t query = i % length, head = i / length % heads, sample = i / length / heads;
-        const float *near = (const float *)bias.data + head * (2 * length - 1) + length - 1 - query;
+        const float *near = bias + head * (2 * length - 1) + length - 1 - query;
         for (int64_t key = 0; key < length; key++)
             *out++ = near[key] + (padded && key >= n_ids[sample] ? MASKED : 0);
     }
-    lt_drop(c, &bias);
+    lt_end_upload(c, mask);
     return mask;
 }
 
@@ -128,42 +143,40 @@ static lt_tensor embed(lt_context *c, lt_text_encoder *e, lt_tensor ids)
 {
     lt_tensor x = lt_embedding(c, &e->tokens, ids);
     if (e->arch.family == LT_TEXT_T5) return x;
-    lt_tensor places = lt_new(c, LT_I32, 1, &ids.shape[1]);
-    for (int64_t i = 0; places.data && !c->dry && i < ids.shape[1]; i++)
-        ((int32_t *)places.data)[i] = (int32_t)i;
+    int32_t *numbers = host_numbers(c, e, ids.shape[1]);
+    for (int64_t i = 0; numbers && i < ids.shape[1]; i++) numbers[i] = (int32_t)i;
+    lt_tensor places = {.data = numbers, .dtype = LT_I32, .rank = 1, .shape = {ids.shape[1]}};
     lt_tensor positions = lt_embedding(c, &e->positions, places);
-    lt_drop(c, &places);
     x = replace(c, &x, lt_add_broadcast(c, x, positions));
     lt_drop(c, &positions);
     return x;
 }
 
 /* Row of the pooled token in each sample: the first whose id is eos_id (else 0), or the first largest id. */
-static lt_tensor pooled_rows(lt_context *c, lt_tensor ids, int eos_id)
+static lt_tensor pooled_rows(lt_context *c, lt_text_encoder *e, lt_tensor ids)
 {
-    lt_tensor rows = lt_new(c, LT_I32, 1, ids.shape);
+    int32_t *rows = host_numbers(c, e, ids.shape[0]);
     int64_t length = ids.shape[1];
-    for (int64_t i = 0; rows.data && !c->dry && i < ids.shape[0]; i++) {
+    for (int64_t i = 0; rows && i < ids.shape[0]; i++) {
         const int32_t *row = (const int32_t *)ids.data + i * length;
         int64_t at = 0;
-        if (eos_id < 0) {
+        if (e->arch.eos_id < 0) {
             for (int64_t j = 1; j < length; j++)
                 if (row[j] > row[at]) at = j;
         } else {
-            while (at < length && row[at] != eos_id) at++;
+            while (at < length && row[at] != e->arch.eos_id) at++;
             if (at == length) at = 0;
         }
-        ((int32_t *)rows.data)[i] = (int32_t)(i * length + at);
+        rows[i] = (int32_t)(i * length + at);
     }
-    return rows;
+    return (lt_tensor){.data = rows, .dtype = LT_I32, .rank = 1, .shape = {ids.shape[0]}};
 }
 
 static lt_tensor pool(lt_context *c, lt_text_encoder *e, lt_tensor x, lt_tensor ids)
 {
     if (!e->info.pooled_width) return LT_NONE;
-    lt_tensor rows = pooled_rows(c, ids, e->arch.eos_id);
+    lt_tensor rows = pooled_rows(c, e, ids);
     lt_tensor y = lt_gather_rows(c, LT_VIEW(c, x, x.shape[0] * x.shape[1], x.shape[2]), rows);
-    lt_drop(c, &rows);
     y = replace(c, &y, lt_layer_norm(c, y, &e->final_weight, &e->final_bias, e->arch.eps, LT_NONE, LT_NONE));
     if (!e->projection.tensor.data) return y;
     return replace(c, &y, lt_linear(c, y, &e->projection, NULL, LT_ACT_NONE, LT_NONE));

@@ -274,6 +274,7 @@ void lt_text_encoder_close(lt_text_encoder *e, lt_context *context)
         text_layer_finish(context, &e->layers[i]);
     lt_checkpoint_close(e->checkpoint);
     free(e->projection_copy);
+    free(e->host);
     free(e->layers);
     free(e);
 }

@@ -79,6 +79,8 @@ struct lt_text_encoder {
     lt_weight tokens, positions, relative, final_weight, final_bias, projection;
     void *projection_copy; /* the transposed one, ours */
     text_layer *layers;
+    void *host; /* for what is worked out before the layers: rows' numbers, biases of distances */
+    size_t host_bytes;
 };
 
 /* Free the packed form of a layer's weights. */

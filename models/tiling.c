@@ -4,24 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Rows y .. y+h-1, columns x .. x+w-1 of images first .. first+n-1 of `from` [N,H,W,C], as a tensor of the workspace. */
-static lt_tensor cut(lt_context *c, const lt_tensor *from, int64_t first, int64_t n, int64_t y, int64_t h,
-                     int64_t x, int64_t w)
-{
-    int64_t channels = from->shape[3];
-    lt_tensor out = lt_new(c, from->dtype, 4, (int64_t[]){n, h, w, channels});
-    if (!out.data || c->dry) return out;
-    size_t cell = (size_t)channels * lt_dtype_bytes(from->dtype), line = cell * (size_t)w;
-    char *to = out.data;
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t j = 0; j < h; j++, to += line) {
-            int64_t at = ((first + i) * from->shape[1] + y + j) * from->shape[2] + x;
-            memcpy(to, (const char *)from->data + (size_t)at * cell, line);
-        }
-    }
-    return out;
-}
-
 /* x in another dtype, x dropped; x itself where it has that dtype. */
 static lt_tensor as_dtype(lt_context *c, lt_tensor x, lt_dtype dtype)
 {
@@ -33,39 +15,16 @@ static lt_tensor as_dtype(lt_context *c, lt_tensor x, lt_dtype dtype)
 
 /* ---- decode ---------------------------------------------------------------------------------------------------------- */
 
-/* sums += frames * mask, where the tile lies in the window. */
-static void accumulate(const lt_decode_plan *p, const tile_mask *m, const lt_tensor *frames, int64_t row,
-                       int64_t column, float *sums)
-{
-    int64_t width = (int64_t)p->factor * p->width, height = (int64_t)p->factor * p->height;
-    const float *from = frames->data;
-    for (int64_t t = 0; t < frames->shape[0]; t++) {
-        int64_t time = mask_distance(&m->time, t, m->border);
-        for (int64_t y = 0; y < m->rows.size; y++) {
-            int64_t near_row = LT_MIN(time, mask_distance(&m->rows, y, m->border));
-            float *to = sums + 3 * ((t * height + p->factor * row + y) * width + p->factor * column);
-            for (int64_t x = 0; x < m->columns.size; x++, to += 3, from += 3) {
-                float w = mask_weight(m, LT_MIN(near_row, mask_distance(&m->columns, x, m->border)));
-                to[0] += from[0] * w;
-                to[1] += from[1] * w;
-                to[2] += from[2] * w;
-            }
-        }
-    }
-}
-
 static void decode_tile(lt_context *c, lt_vae *vae, const lt_decode_plan *p, const lt_tensor *latents,
-                        int64_t n_frames, int64_t first, int64_t row, int64_t column, float *sums)
+                        int64_t n_frames, int64_t first, int64_t row, int64_t column, lt_tensor sums)
 {
     int64_t h = LT_MIN(p->tile_height, p->height - row), w = LT_MIN(p->tile_width, p->width - column);
-    lt_tensor z = as_dtype(c, cut(c, latents, 0, latents->shape[0], row, h, column, w), c->dtype);
+    lt_tensor z = lt_upload_part(c, *latents, 0, latents->shape[0], row, h, column, w);
+    z = as_dtype(c, z, c->dtype);
     lt_tensor frames = lt_vae_decode(c, vae, z);
     lt_drop(c, &z);
-    frames = as_dtype(c, frames, LT_F32);
-    if (frames.data && !c->dry) {
-        tile_mask m = lt_tile_mask(p, n_frames, first, first + latents->shape[0], row, column);
-        accumulate(p, &m, &frames, row, column, sums);
-    }
+    lt_tile_weights weights = lt_tile_mask(p, n_frames, first, first + latents->shape[0], row, column);
+    lt_add_tile(c, frames, &weights, p->factor * row, p->factor * column, sums);
     lt_drop(c, &frames);
 }
 
@@ -80,16 +39,15 @@ lt_status lt_decode_window(lt_context *c, lt_vae *vae, const lt_decode_plan *p, 
         return lt_fail(err, LT_E_INVALID, "latents of window %lld are %s; wanted [%lld,%d,%d,%lld]",
                        (long long)k, lt_tensor_describe(&latents, text, sizeof(text)),
                        (long long)(end - first), p->height, p->width, (long long)channels);
-    if (!c->dry) {
-        size_t pixels = (size_t)p->factor * p->factor * p->height * p->width;
-        memset(sums, 0, (size_t)(end - first) * pixels * 3 * sizeof(float));
-    }
+    int64_t shape[] = {end - first, (int64_t)p->factor * p->height, (int64_t)p->factor * p->width, 3};
+    lt_tensor all = lt_place(c, LT_F32, 4, shape, sums);
+    lt_zero(c, all);
     int64_t rows = axis_count(p->height, p->tile_height, p->stride_height);
     int64_t columns = axis_count(p->width, p->tile_width, p->stride_width);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns && c->err.status == LT_OK; j++)
-            decode_tile(c, vae, p, &latents, n_frames, first, i * p->stride_height, j * p->stride_width,
-                        sums);
+            decode_tile(c, vae, p, &latents, n_frames, first, i * p->stride_height, j * p->stride_width, all);
+    lt_deliver(c, &all, sums);
     return lt_context_status(c, err);
 }
 
@@ -164,16 +122,15 @@ static lt_tensor to_values(lt_context *c, lt_tensor x, int bits)
     return y;
 }
 
-/* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments are copied to m->data. */
+/* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments go to m->data, where they are after lt_wait. */
 static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int bits, int64_t first,
                         int64_t n, int64_t y, int64_t h, int64_t x, int64_t w, moments *m)
 {
-    lt_tensor pixels = to_values(c, cut(c, frames, first, n, y, h, x, w), bits);
+    lt_tensor pixels = to_values(c, lt_upload_part(c, *frames, first, n, y, h, x, w), bits);
     lt_tensor result = lt_vae_encode(c, vae, pixels);
     lt_drop(c, &pixels);
-    result = as_dtype(c, result, LT_F32);
     *m = (moments){n, result.shape[1], result.shape[2], result.shape[3], m->data};
-    if (result.data && !c->dry) memcpy(m->data, result.data, lt_tensor_bytes(&result));
+    lt_download(c, result, LT_F32, m->data);
     lt_drop(c, &result);
 }
 
@@ -188,7 +145,7 @@ static void encode_batch(lt_context *c, lt_vae *vae, const lt_encode_plan *p, co
             int64_t y = i * down.stride, x = j * across.stride;
             encode_tile(c, vae, frames, bits, first, n, y, LT_MIN(down.tile, p->height - y), x,
                         LT_MIN(across.tile, p->width - x), &row[j]);
-            if (c->dry || c->err.status != LT_OK) continue;
+            if (lt_wait(c) != LT_OK || c->dry) continue;
             if (i > 0) blend_down(&above[j], &row[j], down.extent);
             if (j > 0) blend_right(&row[j - 1], &row[j], across.extent);
             store(&row[j], down.limit, across.limit, i * down.limit, j * across.limit, to);

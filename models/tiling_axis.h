@@ -23,33 +23,9 @@ static inline int64_t axis_work(int64_t size, int64_t tile, int64_t stride)
     return (n - 1) * tile + axis_end(size, tile, stride, n - 1) - (n - 1) * stride;
 }
 
-/* lite-sora's build_mask along one axis: where a tile lies in it and which of its sides are the video's own. Output units
- * (frames or pixels). */
-typedef struct mask_axis {
-    int64_t size;
-    bool low_end, high_end;
-} mask_axis;
-
-typedef struct tile_mask {
-    mask_axis time, rows, columns;
-    int64_t border;
-} tile_mask;
-
-/* Mask of the tile that starts at cells (row, column) in the window [first, end) of a clip. */
-tile_mask lt_tile_mask(const lt_decode_plan *plan, int64_t n_frames, int64_t first, int64_t end, int64_t row,
-                       int64_t column);
-
-/* Its distance to the nearest inner side at `at`, before the limit to [1, border]. */
-static inline int64_t mask_distance(const mask_axis *axis, int64_t at, int64_t border)
-{
-    int64_t low = axis->low_end ? border : at + 1, high = axis->high_end ? border : axis->size - at;
-    return LT_MIN(low, high);
-}
-
-static inline float mask_weight(const tile_mask *mask, int64_t nearest)
-{
-    return (float)LT_MAX(LT_MIN(nearest, mask->border), 1) / (float)mask->border;
-}
+/* lite-sora's build_mask: the weights of the tile that starts at cells (row, column) in the window [first, end) of a clip. */
+lt_tile_weights lt_tile_mask(const lt_decode_plan *plan, int64_t n_frames, int64_t first, int64_t end,
+                             int64_t row, int64_t column);
 
 /* Tiles of an encode plan along one axis. */
 typedef struct encode_axis {

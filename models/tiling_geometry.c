@@ -59,31 +59,31 @@ void lt_decode_windows_of_frame(const lt_decode_plan *plan, int64_t n_frames, in
     *last = LT_MIN(frame / plan->stride, count - 1);
 }
 
-tile_mask lt_tile_mask(const lt_decode_plan *p, int64_t n_frames, int64_t first, int64_t end, int64_t row,
-                       int64_t column)
+lt_tile_weights lt_tile_mask(const lt_decode_plan *p, int64_t n_frames, int64_t first, int64_t end,
+                             int64_t row, int64_t column)
 {
     int64_t f = p->factor;
-    tile_mask m = {
+    lt_tile_weights m = {
         .time = {end - first, first == 0, first + p->window >= n_frames},
         .rows = {f * (LT_MIN(row + p->tile_height, p->height) - row), row == 0,
                  row + p->tile_height >= p->height},
         .columns = {f * (LT_MIN(column + p->tile_width, p->width) - column), column == 0,
                     column + p->tile_width >= p->width},
     };
-    if (!p->temporal) m.time = (mask_axis){1, true, true};
+    if (!p->temporal) m.time = (lt_ramp){1, true, true};
     m.border = LT_MAX((m.time.size + m.rows.size + m.columns.size) / 6, 1);
     return m;
 }
 
 /* Add one tile's weights for the frame `at` frames into the window. */
-static void add_mask(const tile_mask *m, int64_t at, float *weights, int64_t row_stride)
+static void add_mask(const lt_tile_weights *m, int64_t at, float *weights, int64_t row_stride)
 {
-    int64_t time = mask_distance(&m->time, at, m->border);
+    int64_t time = lt_ramp_distance(&m->time, at, m->border);
     for (int64_t y = 0; y < m->rows.size; y++) {
-        int64_t row = LT_MIN(time, mask_distance(&m->rows, y, m->border));
+        int64_t row = LT_MIN(time, lt_ramp_distance(&m->rows, y, m->border));
         float *line = weights + y * row_stride;
         for (int64_t x = 0; x < m->columns.size; x++)
-            line[x] += mask_weight(m, LT_MIN(row, mask_distance(&m->columns, x, m->border)));
+            line[x] += lt_tile_weight(m, LT_MIN(row, lt_ramp_distance(&m->columns, x, m->border)));
     }
 }
 
@@ -94,15 +94,15 @@ bool lt_decode_weights(const lt_decode_plan *p, int64_t n_frames, int64_t k, int
     int64_t rows = axis_count(p->height, p->tile_height, p->stride_height);
     int64_t columns = axis_count(p->width, p->tile_width, p->stride_width);
     if (rows == 1 && columns == 1) {
-        tile_mask m = lt_tile_mask(p, n_frames, first, end, 0, 0);
-        weights[0] = mask_weight(&m, mask_distance(&m.time, frame - first, m.border));
+        lt_tile_weights m = lt_tile_mask(p, n_frames, first, end, 0, 0);
+        weights[0] = lt_tile_weight(&m, lt_ramp_distance(&m.time, frame - first, m.border));
         return true;
     }
     for (int64_t i = 0; i < f * p->height * width; i++) weights[i] = 0;
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < columns; j++) {
             int64_t row = i * p->stride_height, column = j * p->stride_width;
-            tile_mask m = lt_tile_mask(p, n_frames, first, end, row, column);
+            lt_tile_weights m = lt_tile_mask(p, n_frames, first, end, row, column);
             add_mask(&m, frame - first, weights + f * (row * width + column), width);
         }
     }

@@ -21,7 +21,7 @@ static lt_status run_dry(lt_context *dry, lt_vae *vae, bool decode, int64_t n, i
                          measure *m, lt_err *err)
 {
     lt_workspace *saved = dry->workspace, *own;
-    lt_status status = lt_workspace_create(&own, 0, err);
+    lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status != LT_OK) return status;
     const lt_vae_info *info = lt_vae_get_info(vae);
     double before = dry->flops;

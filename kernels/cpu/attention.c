@@ -287,6 +287,6 @@ lt_status attention_cpu(lt_context *c, const lt_tensor *q, const lt_tensor *k, c
     if (!scratch) return c->err.status;
     if (!c->dry && small) run_small(&p, scratch, threads);
     if (!c->dry && !small) run_large(&p, scratch, threads);
-    lt_workspace_release(c->workspace, scratch);
+    lt_scratch_release(c, scratch);
     return LT_OK;
 }

@@ -38,16 +38,20 @@ static void close_cpu(void *device)
     free(d);
 }
 
+static lt_status probe_cpu(int index, lt_device_info *info, lt_err *err)
+{
+    if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'cpu', not 'cpu:%d'", index);
+    *info = (lt_device_info){.name = "cpu", .host_memory = true};
+    return LT_OK;
+}
+
 static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
                           size_t class_bytes, lt_err *err)
 {
     *device = NULL;
-    if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'cpu', not 'cpu:%d'", index);
-    if (dtype != LT_F32 && dtype != LT_BF16) {
-        return lt_fail(err, LT_E_UNSUPPORTED,
-                       "the cpu computes in f32 or bf16, not in %s (weights in f16 are fine)",
-                       lt_dtype_name(dtype));
-    }
+    lt_device_info info;
+    lt_status found = probe_cpu(index, &info, err);
+    if (found != LT_OK) return found;
     if (threads < 0 || threads > 4096) return lt_fail(err, LT_E_INVALID, "%d threads", threads);
     cpu_device *d = calloc(1, sizeof(*d));
     if (!d) return lt_fail(err, LT_E_NO_MEMORY, "cannot open the cpu: out of memory");
@@ -68,11 +72,23 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
 }
 
 const lt_backend lt_backend_cpu = {
+    .abi = LT_BACKEND_ABI,
+    .bytes = sizeof(lt_backend),
     .name = "cpu",
     .numeric_epoch = 4,
     .any_float = false,
+    .host_memory = true,
+    .dtypes = 1u << LT_F32 | 1u << LT_BF16,
+    .probe = probe_cpu,
     .open = open_cpu,
     .close = close_cpu,
+    .memory_create = lt_host_memory_create,
+    .memory_destroy = lt_host_memory_destroy,
+    .upload = lt_host_upload,
+    .download = lt_host_download,
+    .wait = lt_host_wait,
+    .copy = convert_cpu,
+    .zero = lt_host_zero,
     .conv = conv_cpu,
     .linear = linear_cpu,
     .group_norm = group_norm_cpu,
@@ -96,5 +112,6 @@ const lt_backend lt_backend_cpu = {
     .noise = noise_cpu,
     .pixels_to_values = pixels_to_values_cpu,
     .values_to_pixels = values_to_pixels_cpu,
+    .add_tile = add_tile_cpu,
     .release_weight = release_weight_cpu,
 };

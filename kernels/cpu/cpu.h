@@ -117,9 +117,12 @@ lt_status combine_cpu(lt_context *c, const lt_tensor *x, double a, const lt_tens
                       lt_tensor *out);
 lt_status gated_cpu(lt_context *c, const lt_tensor *x, lt_activation act, lt_tensor *out);
 lt_status concat_channels_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *y, lt_tensor *out);
-lt_status embedding_cpu(lt_context *c, const lt_weight *table, const lt_tensor *ids, lt_tensor *out);
-lt_status gather_rows_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *rows, lt_tensor *out);
+lt_status embedding_cpu(lt_context *c, lt_weight *table, const int32_t *ids, lt_tensor *out);
+lt_status gather_rows_cpu(lt_context *c, const lt_tensor *x, const int32_t *rows, lt_tensor *out);
 lt_status unpatchify_cpu(lt_context *c, const lt_tensor *x, int pt, int ph, int pw, lt_tensor *y);
 lt_status noise_cpu(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out);
+
+lt_status add_tile_cpu(lt_context *c, const lt_tensor *tile, const lt_tile_weights *weights, int64_t row,
+                       int64_t column, lt_tensor *sums);
 
 #endif

@@ -150,3 +150,42 @@ lt_status values_to_pixels_cpu(lt_context *c, const lt_tensor *x, int bits, bool
              .out = out};
     return for_pieces(c, j, lt_n_elements(x), to_pixels);
 }
+
+/* One line of a tile: n pixels from column 0 on. `near` is the line's own distance from its inner sides. */
+static void add_line(const lt_tile_weights *w, int64_t near, int64_t first, int64_t n, int64_t channels,
+                     const float *from, float *to)
+{
+    for (int64_t x = first; x < first + n; x++) {
+        float weight = lt_tile_weight(w, LT_MIN(near, lt_ramp_distance(&w->columns, x, w->border)));
+        for (int64_t k = 0; k < channels; k++) *to++ += *from++ * weight;
+    }
+}
+
+enum { LINE_VALUES = 1024 };
+
+lt_status add_tile_cpu(lt_context *c, const lt_tensor *tile, const lt_tile_weights *w, int64_t row,
+                       int64_t column, lt_tensor *sums)
+{
+    if (c->dry) return LT_OK;
+    const int64_t *s = tile->shape, *all = sums->shape;
+    int64_t width = s[2], channels = s[3], n_lines = s[0] * s[1];
+#pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(static) if (lt_n_elements(tile) > PIECE)
+    for (int64_t line = 0; line < n_lines; line++) {
+        int64_t t = line / s[1], y = line % s[1];
+        int64_t near =
+            LT_MIN(lt_ramp_distance(&w->time, t, w->border), lt_ramp_distance(&w->rows, y, w->border));
+        float *to = (float *)sums->data + ((t * all[1] + row + y) * all[2] + column) * channels;
+        float values[LINE_VALUES];
+        int64_t step = tile->dtype == LT_F32 ? width : LT_MAX(LINE_VALUES / channels, 1);
+        for (int64_t x = 0; x < width; x += step) {
+            int64_t n = LT_MIN(step, width - x), at_tile = (line * width + x) * channels;
+            const float *from = (const float *)(const void *)at(tile, at_tile);
+            if (tile->dtype != LT_F32) {
+                cpu_of(c)->simd->load(values, from, true, n * channels);
+                from = values;
+            }
+            add_line(w, near, x, n, channels, from, to + x * channels);
+        }
+    }
+    return LT_OK;
+}

@@ -142,6 +142,6 @@ lt_status group_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt
         p.offset = p.factor + per_channel;
         run(&p, threads);
     }
-    lt_workspace_release(c->workspace, scratch);
+    lt_scratch_release(c, scratch);
     return LT_OK;
 }

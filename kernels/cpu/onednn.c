@@ -386,7 +386,7 @@ lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, 
         if (residual->data) convert_cpu(c, residual, y);
         run_strips(c, x, d, bias_values, y, strips, n_strips, scratch, scratchpad_bytes, threads);
     }
-    lt_workspace_release(c->workspace, scratch);
+    lt_scratch_release(c, scratch);
     free(strips);
     return c->err.status;
 }

@@ -149,7 +149,7 @@ static lt_status compute(lt_context *c, const product *p)
                 compute_piece(p, mine, i % n_rows * BLOCK_ROWS, i / n_rows * CHUNK);
         }
     }
-    lt_workspace_release(c->workspace, scratch);
+    lt_scratch_release(c, scratch);
     return LT_OK;
 }
 

@@ -60,7 +60,7 @@ lt_status layer_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt
             }
         }
     }
-    lt_workspace_release(c->workspace, factors);
+    lt_scratch_release(c, factors);
     return LT_OK;
 }
 
@@ -178,27 +178,23 @@ lt_status concat_channels_cpu(lt_context *c, const lt_tensor *x, const lt_tensor
     return LT_OK;
 }
 
-lt_status embedding_cpu(lt_context *c, const lt_weight *table, const lt_tensor *ids, lt_tensor *out)
+lt_status embedding_cpu(lt_context *c, lt_weight *table, const int32_t *ids, lt_tensor *out)
 {
     if (c->dry) return LT_OK;
-    if (!lt_check_rows(c, "embedding", ids, table->tensor.shape[0])) return c->err.status;
-    const int32_t *id = ids->data;
-    int64_t n = table->tensor.shape[1], n_ids = lt_n_elements(ids);
+    int64_t n = table->tensor.shape[1], n_ids = lt_n_elements(out) / n;
 #pragma omp parallel for num_threads(threads_for(c, n_ids *n)) schedule(static)
     for (int64_t i = 0; i < n_ids; i++)
-        cpu_weight_values(at(out, i * n), out->dtype, &table->tensor, id[i] * n, n);
+        cpu_weight_values(at(out, i * n), out->dtype, &table->tensor, ids[i] * n, n);
     return LT_OK;
 }
 
-lt_status gather_rows_cpu(lt_context *c, const lt_tensor *x, const lt_tensor *rows, lt_tensor *out)
+lt_status gather_rows_cpu(lt_context *c, const lt_tensor *x, const int32_t *rows, lt_tensor *out)
 {
     if (c->dry) return LT_OK;
-    if (!lt_check_rows(c, "gather_rows", rows, x->shape[0])) return c->err.status;
-    const int32_t *row = rows->data;
-    int64_t n = x->shape[1], n_rows = rows->shape[0];
+    int64_t n = x->shape[1], n_rows = out->shape[0];
 #pragma omp parallel for num_threads(threads_for(c, n_rows *n)) schedule(static)
     for (int64_t i = 0; i < n_rows; i++)
-        memcpy(at(out, i * n), at(x, row[i] * n), (size_t)n * lt_dtype_bytes(x->dtype));
+        memcpy(at(out, i * n), at(x, rows[i] * n), (size_t)n * lt_dtype_bytes(x->dtype));
     return LT_OK;
 }
 

@@ -35,11 +35,20 @@ double ref_activation(lt_activation act, double x)
     }
 }
 
+static lt_status probe_ref(int index, lt_device_info *info, lt_err *err)
+{
+    if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'ref', not 'ref:%d'", index);
+    *info = (lt_device_info){.name = "ref", .host_memory = true};
+    return LT_OK;
+}
+
 static lt_status open_ref(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
                           size_t class_bytes, lt_err *err)
 {
     *device = NULL;
-    if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'ref', not 'ref:%d'", index);
+    lt_device_info info;
+    lt_status found = probe_ref(index, &info, err);
+    if (found != LT_OK) return found;
     snprintf(numeric_class, class_bytes, "ref/epoch-%d/%s", lt_backend_ref.numeric_epoch,
              lt_dtype_name(dtype));
     return LT_OK;
@@ -131,12 +140,42 @@ static lt_status values_to_pixels_ref(lt_context *c, const lt_tensor *x, int bit
     return LT_OK;
 }
 
+static lt_status add_tile_ref(lt_context *c, const lt_tensor *tile, const lt_tile_weights *w, int64_t row,
+                              int64_t column, lt_tensor *sums)
+{
+    if (c->dry) return LT_OK;
+    const int64_t *s = tile->shape;
+    float *to = sums->data;
+    for (int64_t i = 0; i < lt_n_elements(tile); i++) {
+        int64_t channel = i % s[3], x = i / s[3] % s[2], y = i / s[3] / s[2] % s[1],
+                t = i / s[3] / s[2] / s[1];
+        int64_t near =
+            LT_MIN(lt_ramp_distance(&w->time, t, w->border), lt_ramp_distance(&w->rows, y, w->border));
+        near = LT_MIN(near, lt_ramp_distance(&w->columns, x, w->border));
+        int64_t cell = (t * sums->shape[1] + row + y) * sums->shape[2] + column + x;
+        to[cell * s[3] + channel] += (float)lt_load_f64(tile->data, tile->dtype, i) * lt_tile_weight(w, near);
+    }
+    return LT_OK;
+}
+
 const lt_backend lt_backend_ref = {
+    .abi = LT_BACKEND_ABI,
+    .bytes = sizeof(lt_backend),
     .name = "ref",
     .numeric_epoch = 1,
     .any_float = true,
+    .host_memory = true,
+    .dtypes = 1u << LT_F32 | 1u << LT_BF16 | 1u << LT_F16 | 1u << LT_F64,
+    .probe = probe_ref,
     .open = open_ref,
     .close = close_ref,
+    .memory_create = lt_host_memory_create,
+    .memory_destroy = lt_host_memory_destroy,
+    .upload = lt_host_upload,
+    .download = lt_host_download,
+    .wait = lt_host_wait,
+    .copy = lt_host_copy,
+    .zero = lt_host_zero,
     .conv = conv_ref,
     .linear = linear_ref,
     .group_norm = group_norm_ref,
@@ -160,5 +199,6 @@ const lt_backend lt_backend_ref = {
     .noise = noise_ref,
     .pixels_to_values = pixels_to_values_ref,
     .values_to_pixels = values_to_pixels_ref,
+    .add_tile = add_tile_ref,
     .release_weight = release_weight_ref,
 };

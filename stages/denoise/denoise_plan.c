@@ -150,7 +150,7 @@ static uint32_t most_latents(const lt_denoise_geometry *g, const lt_stream *late
 static lt_status measure(lt_denoise_model *m, const lt_stream *text, lt_denoise_geometry *g, lt_err *err)
 {
     lt_workspace *saved = m->dry->workspace, *own;
-    lt_status status = lt_workspace_create(&own, 0, err);
+    lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status) return status;
     m->dry->workspace = own;
     m->dry->flops = 0;

@@ -233,7 +233,7 @@ static lt_status run_all(lt_text_model *m, lt_context *c, const char *const *tex
 lt_status lt_text_model_cost(lt_text_model *m, int n, lt_text_cost *cost, lt_err *err)
 {
     lt_workspace *saved = m->dry->workspace, *own;
-    lt_status status = lt_workspace_create(&own, 0, err);
+    lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status) return status;
     m->dry->workspace = own;
     m->dry->flops = 0;

@@ -119,13 +119,8 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
     if (host->run && host->run_bytes >= bytes) return LT_OK;
     if (host->run) {
         /* Nothing lives in it between two calls of the model; packed weights are the context's, and stay. */
-        lt_workspace *larger;
-        lt_status status = lt_workspace_create(&larger, bytes, err);
-        if (status) return status;
-        lt_workspace_destroy(host->run->workspace);
-        host->run->workspace = larger;
         host->run_bytes = bytes;
-        return LT_OK;
+        return lt_context_resize(host->run, bytes, err);
     }
     host->run_bytes = bytes;
     return lt_context_create(&host->run, host->common->device, lt_vae_stage_dtype(host->common->dtype), bytes,
@@ -135,7 +130,7 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
 lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user, size_t *bytes, lt_err *err)
 {
     lt_workspace *saved = host->dry->workspace, *own;
-    lt_status status = lt_workspace_create(&own, 0, err);
+    lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status) return status;
     host->dry->workspace = own;
     status = run(user, host, err);

@@ -81,8 +81,9 @@ static double random_value(rng *r, values v, double scale)
 
 /* A malloc'd tensor of random values. Matrices are exact in bf16 when the context computes in it, so that the reference
  * sees what the backend sees. */
-static lt_tensor random_tensor(checker *k, const spec *s, bool through_bf16)
+static lt_tensor random_tensor(checker *k, const spec *s, bool through_half)
 {
+    bool through_bf16 = through_half && k->dtype == LT_BF16;
     lt_tensor t = {.dtype = s->dtype == DTYPE_CONTEXT ? k->dtype : (lt_dtype)s->dtype, .rank = s->rank};
     if (s->left_out) return LT_NONE;
     for (int i = 0; i < s->rank; i++) t.shape[i] = s->shape[i];
@@ -92,6 +93,11 @@ static lt_tensor random_tensor(checker *k, const spec *s, bool through_bf16)
     double scale = s->scale != 0 ? s->scale : s->values == VALUES_PIXELS ? 256 : 1;
     for (int64_t i = 0; i < n; i++) {
         double d = random_value(&k->r, s->values, scale);
+        if (through_half && k->dtype == LT_F16) {
+            /* Exact in f16 and, where the weight is of bf16, in that: seven bits and f16's normal range. */
+            d = (double)lt_bf16_to_f32(lt_f32_to_bf16((float)d));
+            d = fabs(d) < 0x1p-14 ? 0 : d;
+        }
         if (through_bf16) d = (double)lt_bf16_to_f32(lt_f32_to_bf16((float)d));
         lt_store_f64(t.data, t.dtype, i, d);
         /* A bf16 value may round once more in f16: then both sides read the f16 value rounded to bf16. */
@@ -127,7 +133,7 @@ static void make_operands(checker *k, const op_case *c, operands *o)
     }
     for (int i = 0; i < c->n_weights; i++) {
         bool matrix = c->weights[i].rank > 1;
-        o->weights[i].tensor = random_tensor(k, &c->weights[i], matrix && k->dtype == LT_BF16);
+        o->weights[i].tensor = random_tensor(k, &c->weights[i], matrix && k->dtype != LT_F32);
     }
 }
 
@@ -164,21 +170,61 @@ typedef struct run_result {
 
 enum { GUARD_BYTES = 256, GUARD_BYTE = 0xff };
 
-/* Everything in the workspace becomes 0xff: a NaN in every float dtype. */
+/* Memory of the workspace becomes 0xff: a NaN in every float dtype. */
+static void fill(lt_context *c, void *memory, size_t bytes)
+{
+    lt_tensor t = {.data = memory, .dtype = LT_U8, .rank = 1, .shape = {(int64_t)bytes}};
+    void *host = lt_begin_upload(c, t);
+    if (!host) abort();
+    memset(host, GUARD_BYTE, bytes);
+    lt_end_upload(c, t);
+}
+
+/* All of it. */
 static void poison(lt_context *c, size_t bytes)
 {
     void *all = lt_workspace_alloc(c->workspace, bytes);
     if (!all) abort();
-    memset(all, GUARD_BYTE, bytes);
+    fill(c, all, bytes);
     lt_workspace_release(c->workspace, all);
 }
 
-static bool is_poison(const unsigned char *p, size_t n)
+/* A malloc'd copy of what lies in the workspace. */
+static lt_tensor fetch(lt_context *c, const lt_tensor *t)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (p[i] != GUARD_BYTE) return false;
+    lt_tensor copy = *t;
+    if (!t->data) return copy;
+    copy.data = malloc(lt_tensor_bytes(t) + 8);
+    if (!copy.data) abort();
+    lt_download(c, *t, t->dtype, copy.data);
+    if (lt_wait(c) != LT_OK) abort();
+    return copy;
+}
+
+/* The inputs where the backend can read them: as they lie on the host, at any address, or uploaded. Numbers of rows stay. */
+static void bring(lt_context *c, const op_case *k, const lt_tensor *host, lt_tensor *inputs)
+{
+    for (int i = 0; i < k->n_inputs; i++) {
+        bool stays = c->backend->host_memory || !host[i].data || host[i].dtype == LT_I32;
+        inputs[i] = stays ? host[i] : lt_upload(c, host[i], host[i].dtype);
     }
-    return true;
+}
+
+static void drop_inputs(lt_context *c, const op_case *k, const lt_tensor *host, lt_tensor *inputs)
+{
+    for (int i = 0; i < k->n_inputs; i++)
+        if (inputs[i].data && inputs[i].data != host[i].data) lt_drop(c, &inputs[i]);
+}
+
+static bool is_poison(lt_context *c, void *memory, size_t n)
+{
+    lt_tensor bytes = {.data = memory, .dtype = LT_U8, .rank = 1, .shape = {(int64_t)n}};
+    lt_tensor copy = fetch(c, &bytes);
+    const unsigned char *p = copy.data;
+    bool poisoned = true;
+    for (size_t i = 0; i < n; i++) poisoned = poisoned && p[i] == GUARD_BYTE;
+    free(copy.data);
+    return poisoned;
 }
 
 /* Run the case on a context that is there. The weights' packed forms are released afterwards. */
@@ -187,13 +233,16 @@ static run_result run_on(lt_context *c, const op_case *k, const lt_tensor *input
     run_result result = {0};
     lt_weight weights[MAX_WEIGHTS];
     memcpy(weights, o->weights, sizeof(weights));
-    lt_tensor y = k->run(c, k, inputs, weights);
+    lt_tensor brought[MAX_INPUTS];
+    bring(c, k, inputs, brought);
+    lt_tensor y = k->run(c, k, brought, weights);
     lt_context_status(c, &result.err);
     result.peak = lt_workspace_peak(c->workspace);
     result.flops = c->flops;
     if (y.data && c->dry) result.y = (lt_tensor){.dtype = y.dtype, .rank = y.rank};
-    if (y.data && !c->dry) result.y = copy_of(&y);
+    if (y.data && !c->dry) result.y = fetch(c, &y);
     lt_drop(c, &y);
+    drop_inputs(c, k, inputs, brought);
     result.leaked = lt_workspace_in_use(c->workspace);
     for (int i = 0; i < MAX_WEIGHTS; i++) lt_weight_finish(c, &weights[i]);
     if (c->packed_bytes && !c->dry) result.leaked += c->packed_bytes;
@@ -280,27 +329,34 @@ static void check_guards(checker *k, const op_case *c, operands *o, const lt_ten
     size_t bytes = dry_peak + hole + 4 * GUARD_BYTES;
     if (lt_context_create(&context, k->device, k->dtype, bytes, 2, &err) != LT_OK) abort();
     poison(context, bytes);
-    unsigned char *before = lt_workspace_alloc(context->workspace, GUARD_BYTES);
-    void *place = lt_workspace_alloc(context->workspace, hole);
-    unsigned char *after = lt_workspace_alloc(context->workspace, GUARD_BYTES);
+    lt_tensor inputs[MAX_INPUTS];
+    bring(context, c, o->inputs, inputs);
+    char *before = lt_workspace_alloc(context->workspace, GUARD_BYTES);
+    char *place = lt_workspace_alloc(context->workspace, hole);
+    char *after = lt_workspace_alloc(context->workspace, GUARD_BYTES);
     lt_workspace_release(context->workspace, place);
     lt_weight weights[MAX_WEIGHTS];
     memcpy(weights, o->weights, sizeof(weights));
-    lt_tensor result = c->run(context, c, o->inputs, weights);
+    lt_tensor result = c->run(context, c, inputs, weights);
     if (result.data != place) {
         fail(k, "the result was not the first allocation");
     } else {
-        if (!is_poison(before, GUARD_BYTES) || !is_poison(after, GUARD_BYTES) ||
-            !is_poison((unsigned char *)place + y_bytes, hole - y_bytes))
+        if (!is_poison(context, before, GUARD_BYTES) || !is_poison(context, after, GUARD_BYTES) ||
+            !is_poison(context, place + y_bytes, hole - y_bytes))
             fail(k, "something was written outside the result");
-        if (!same_bytes(y, place)) fail(k, "the result depends on where it lies");
+        lt_tensor copy = fetch(context, &result);
+        if (!same_bytes(y, copy.data)) fail(k, "the result depends on where it lies");
+        free(copy.data);
     }
     for (int i = 0; i < MAX_WEIGHTS; i++) lt_weight_finish(context, &weights[i]);
-    lt_context_destroy(context);
-    for (int i = 0; i < c->n_inputs; i++) {
-        if (o->inputs[i].data && !same_bytes(&o->inputs[i], o->copies[i].data))
-            fail(k, "input %d was changed", i);
+    for (int i = 0; i < c->n_inputs && result.data; i++) {
+        if (!inputs[i].data) continue;
+        lt_tensor copy =
+            inputs[i].data == o->inputs[i].data ? copy_of(&inputs[i]) : fetch(context, &inputs[i]);
+        if (!same_bytes(&copy, o->copies[i].data)) fail(k, "input %d was changed", i);
+        free(copy.data);
     }
+    lt_context_destroy(context);
 }
 
 static void check_threads(checker *k, const op_case *c, operands *o, const lt_tensor *y)
@@ -415,7 +471,7 @@ static void check_operator(checker *k, int which, int n_cases, uint64_t seed)
 typedef struct arguments {
     uint64_t seed;
     int n_cases, threads;
-    const char *op;
+    const char *op, *device;
     bool bench, verbose;
 } arguments;
 
@@ -434,6 +490,8 @@ static bool parse_arguments(arguments *a, int argc, char **argv)
             a->n_cases = atoi(argv[++i]);
         else if (value && strcmp(argv[i], "--op") == 0)
             a->op = argv[++i];
+        else if (value && strcmp(argv[i], "--device") == 0)
+            a->device = argv[++i];
         else if (value && strcmp(argv[i], "--threads") == 0)
             a->threads = atoi(argv[++i]);
         else
@@ -444,20 +502,25 @@ static bool parse_arguments(arguments *a, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static const struct {
+    struct {
         const char *device;
         lt_dtype dtype;
     } backends[] = {{"ref", LT_F32}, {"cpu", LT_F32}, {"cpu", LT_BF16}};
     arguments a;
     if (!parse_arguments(&a, argc, argv)) {
         fprintf(stderr,
-                "kernelcheck [--seed N] [--cases N] [--op NAME] [--bench] [--threads N] [--verbose]\n");
+                "kernelcheck [--device NAME] [--seed N] [--cases N] [--op NAME] [--bench] [--threads N] "
+                "[--verbose]\n");
         return 2;
     }
     if (a.bench) return bench(a.threads, a.op);
     printf("seed %llu\n", (unsigned long long)a.seed);
     int n_checked = 0, n_failed = 0;
+    const lt_dtype dtypes[] = {LT_F32, LT_BF16, LT_F16};
     for (size_t b = 0; b < LT_COUNT(backends); b++) {
+        if (a.device) backends[b].device = a.device;
+        if (a.device) backends[b].dtype = dtypes[b];
+        if (a.device && lt_device_takes(a.device, dtypes[b], NULL) == LT_E_UNSUPPORTED) continue;
         checker k = {.device = backends[b].device, .dtype = backends[b].dtype, .verbose = a.verbose};
         int cases = strcmp(k.device, "ref") == 0 ? LT_MAX(1, a.n_cases / 8) : a.n_cases;
         for (int i = 0; i < n_generators(); i++) {

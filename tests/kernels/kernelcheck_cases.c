@@ -327,6 +327,42 @@ static void make_to_pixels(op_case *k, rng *r, bool big)
     k->inputs[0].scale = 0.5;
 }
 
+/* ---- tiles ------------------------------------------------------------------------------------------- */
+
+/* A tile twice into sums of zeros, at different places: ints are rows and columns around it, the border and the ends. The
+ * sums' first frame is copied over the last. */
+static lt_tensor run_add_tile(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    const int64_t *s = in[0].shape, *v = k->ints;
+    lt_tensor sums = lt_new(c, LT_F32, 4, (int64_t[]){s[1], s[2] + v[0], s[3] + v[1], s[4]});
+    lt_tensor tile = LT_VIEW(c, in[0], s[1], s[2], s[3], s[4]);
+    lt_tile_weights weights = {.time = {s[1], v[3] & 1, v[3] & 2},
+                               .rows = {s[2], v[3] & 4, v[3] & 8},
+                               .columns = {s[3], v[3] & 16, v[3] & 32},
+                               .border = v[2]};
+    lt_zero(c, sums);
+    lt_add_tile(c, tile, &weights, 0, 0, sums);
+    lt_add_tile(c, tile, &weights, v[0], v[1], sums);
+    if (s[1] > 1) lt_copy(c, lt_rows(c, sums, 0, 1), lt_rows(c, sums, s[1] - 1, 1));
+    return sums;
+}
+
+static void make_add_tile(op_case *k, rng *r, bool big)
+{
+    k->op = "add_tile";
+    k->run = run_add_tile;
+    k->n_inputs = 1;
+    k->inputs[0] = (spec){.rank = 5,
+                          .shape = {1, rng_range(r, 0, 5), rng_range(r, 1, big ? 300 : 20),
+                                    rng_range(r, 1, big ? 500 : 20), PICK(r, 1, 3, 3, 8)},
+                          .dtype = DTYPE_CONTEXT,
+                          .values = VALUES_WIDE};
+    k->ints[0] = rng_range(r, 0, 9);
+    k->ints[1] = rng_range(r, 0, 9);
+    k->ints[2] = rng_range(r, 1, 9);
+    k->ints[3] = rng_range(r, 0, 63);
+}
+
 static const generator generators[] = {
     {"conv", make_conv},
     {"linear", make_linear},
@@ -339,6 +375,7 @@ static const generator generators[] = {
     {"convert", make_convert},
     {"pixels_to_values", make_from_pixels},
     {"values_to_pixels", make_to_pixels},
+    {"add_tile", make_add_tile},
 };
 enum { N_BASIC = LT_COUNT(generators) };
 

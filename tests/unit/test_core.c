@@ -24,6 +24,7 @@ static void exit_codes_tell_the_supervisor(void **state)
     assert_int_equal(lt_exit_code(LT_E_FORMAT), 100);
     assert_int_equal(lt_exit_code(LT_E_INTERNAL), 101);
     assert_int_equal(lt_exit_code(LT_E_TRANSIENT), 111);
+    assert_int_equal(lt_exit_code(LT_E_DEVICE_LOST), 111);
 }
 
 static void an_error_grows_on_the_way_up(void **state)
