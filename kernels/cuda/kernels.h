@@ -169,16 +169,6 @@ lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, co
 
 /* ---- tiles and windows (kernels_tiles.cu): models/tiling.h's arithmetic, the same bytes as the CPU's --------- */
 
-/* build_mask along one axis, and of a tile: tiling_axis.h. */
-typedef struct lt_tile_axis {
-    int64_t size;
-    bool low_end, high_end;
-} lt_tile_axis;
-typedef struct lt_tile_weights {
-    lt_tile_axis time, rows, columns;
-    int64_t border;
-} lt_tile_weights;
-
 /* sums [t,height,width,3] f32 += frames * weight, where the tile lies: frames [t,rows.size,columns.size,3] of dtype, from pixel
  * (row, column) of the sums on. */
 lt_status lt_launch_tile_add(lt_stream stream, lt_dtype dtype, float *sums, const void *frames, int64_t t,
