@@ -53,7 +53,7 @@ static lt_status read_manifest(const lt_run_folder *folder, lt_manifest *manifes
 static bool outputs_exist(const lt_run_folder *folder)
 {
     for (int i = 0; i < folder->n_outputs; i++)
-        if (!strstr(folder->outputs[i], "{clip}") && access(folder->outputs[i], F_OK)) return false;
+        if (!lt_output_pattern(folder->outputs[i]) && access(folder->outputs[i], F_OK)) return false;
     return true;
 }
 

@@ -26,10 +26,18 @@ static bool add_path(lt_run_folder *folder, const char *path)
     return folder->paths[folder->n_paths++] != NULL;
 }
 
-/* Of "films/{clip}.mp4" it is "films": clips of one run share a folder. */
+const char *lt_output_pattern(const char *output)
+{
+    const char *clip = strstr(output, "{clip}"), *at = strchr(output, '%');
+    if (clip || !at) return clip;
+    size_t digits = strspn(at + 1, "0123456789");
+    return at[1 + digits] == 'd' ? at : NULL;
+}
+
+/* Of "films/{clip}.mp4" it is "films": clips of one run share a folder; so do the pictures of "frames/%06d.png". */
 static int stem_bytes(const char *output)
 {
-    const char *clip = strstr(output, "{clip}");
+    const char *clip = lt_output_pattern(output);
     if (!clip) return (int)strlen(output);
     while (clip > output + 1 && strchr("/-_. ", clip[-1])) clip--;
     return (int)(clip - output);
@@ -121,10 +129,23 @@ static lt_status lock_path(const char *path, int *lock, lt_err *err)
     return LT_OK;
 }
 
+/* Several files may have a folder of their own, which need not be there yet. What cannot be made is said by who needs it. */
+static void make_parent(const char *path)
+{
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (!slash || slash == folder) return;
+    *slash = 0;
+    (void)mkdir(folder, 0777);
+}
+
 lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
 {
     *folder = (lt_run_folder){0};
     lt_status status = find_paths(graph, arena, folder, err);
+    for (int i = 0; i < folder->n_outputs && !status; i++)
+        if (lt_output_pattern(folder->outputs[i])) make_parent(folder->paths[i]);
     for (int i = 0; i < folder->n_paths && !status; i++)
         status = lock_path(folder->paths[i], &folder->locks[i], err);
     folder->is_locked = !status;

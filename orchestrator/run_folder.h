@@ -34,6 +34,9 @@ void lt_run_folder_finish(lt_run_folder *folder, bool unused);
 /* Remove everything but the locks. */
 lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err);
 
+/* Where an output stands for several files: at {clip}, or at the number of "%06d"; NULL: it is one file. */
+const char *lt_output_pattern(const char *output);
+
 /* The run folder that stage `index` is told: that of its own output, else the first. */
 const char *lt_run_folder_of(const lt_run_folder *folder, const lt_graph_stage *stage);
 

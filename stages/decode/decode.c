@@ -13,9 +13,9 @@
 #define AT(field) offsetof(lt_decode_config, field)
 static const lt_option options[] = {
     {"input", LT_OPT_PATH, AT(input), "", 0, 0, NULL, NULL,
-     "video file, picture or URL; numbered pictures as \"shots/%04d.png\", 25 a second; or lavfi:GRAPH for a "
-     "synthetic "
-     "source of FFmpeg",
+     "video file, picture or URL; pictures as \"shots/%04d.png\" or, by name, \"shots/*.png\", 25 a second; "
+     "or "
+     "lavfi:GRAPH for a synthetic source of FFmpeg",
      false},
     {"manifest", LT_OPT_PATH, AT(manifest), "", 0, 0, NULL, NULL,
      "instead of input: file with a list of clips, as JSON, JSON lines or CSV: path, and perhaps text, "

@@ -16,7 +16,7 @@
 
 typedef struct mux_config {
     const char *output, *codec, *pixel_format, *options, *format_options;
-    int64_t segment;
+    int64_t segment, first_number;
     int audio; /* 0 copy, 1 none */
     double fps;
     bool keep_segments;
@@ -25,17 +25,26 @@ typedef struct mux_config {
 #define AT(field) offsetof(mux_config, field)
 static const lt_option options[] = {
     {"output", LT_OPT_PATH, AT(output), NULL, 0, 0, NULL, NULL,
-     "file to write; its ending chooses the format. For several clips with {clip} in it, which stands for a "
-     "clip's "
-     "name: \"films/{clip}.mp4\"",
+     "file to write; its ending chooses the format. Pictures (png, jpg, tiff, exr, bmp) as "
+     "\"frames/%06d.png\", "
+     "numbered from first_number on, or one of a clip of one frame. For several clips with {clip} in it, "
+     "which "
+     "stands for a clip's name: \"films/{clip}.mp4\", \"films/{clip}/%06d.png\"",
      true},
-    {"codec", LT_OPT_STRING, AT(codec), "libx264", 0, 0, NULL, NULL,
-     "any video encoder of FFmpeg, by its name", false},
+    {"first_number", LT_OPT_INT, AT(first_number), "1", 0, 2e9, NULL, NULL,
+     "of the first of numbered pictures", false},
+    {"codec", LT_OPT_STRING, AT(codec), "auto", 0, 0, NULL, NULL,
+     "any video encoder of FFmpeg, by its name; auto: libx264, or the one of the output's ending for "
+     "pictures",
+     false},
     {"pixel_format", LT_OPT_STRING, AT(pixel_format), "auto", 0, 0, NULL, NULL,
-     "FFmpeg's name; auto: yuv420p (10 bits for deep sources) where the encoder takes it", false},
+     "FFmpeg's name; auto: yuv420p (10 bits for deep sources) where the encoder takes it; RGB of all the "
+     "bits for "
+     "pictures",
+     false},
     {"options", LT_OPT_DICT, AT(options), "", 0, 0, NULL, NULL,
      "options of the encoder; without any: crf=16:preset=medium for libx264, crf=18:preset=medium for "
-     "libx265",
+     "libx265, the best quality for jpg",
      false},
     {"format_options", LT_OPT_DICT, AT(format_options), "", 0, 0, NULL, NULL,
      "options of the file format, such as movflags=+faststart", false},
@@ -55,6 +64,8 @@ typedef struct mux_clip {
     const char *output; /* file of this clip */
     lt_encoder *encoder;
     lt_segment_list list;
+    lt_stills stills; /* where has_stills; the list is empty then */
+    bool has_stills;
     lt_writer *writer;
     lt_frames *frames;
     int64_t *pts, last_duration;
@@ -117,7 +128,10 @@ static lt_status make_encoder(mux_clip *clip, const mux_config *config, lt_err *
     if (width > stream->width || height > stream->height || stream->width > 65536 || stream->height > 65536)
         return lt_fail(err, LT_E_FORMAT, "the visible picture, %ux%u, is larger than the frames, %ux%u",
                        width, height, stream->width, stream->height);
-    lt_encoder_request request = {.codec = config->codec,
+    const char *still_codec = lt_stills_codec(clip->output), *codec = config->codec;
+    if (!strcmp(codec, "auto")) codec = still_codec ? still_codec : "libx264";
+    lt_encoder_request request = {.codec = codec,
+                                  .still = still_codec != NULL,
                                   .pixel_format = config->pixel_format,
                                   .options = config->options,
                                   .width = (int)width,
@@ -144,7 +158,8 @@ static void make_digest(const mux_clip *clip, const mux_config *config, char dig
     char text[1024], versions[64];
     int n = snprintf(text, sizeof text, "mux 1 %s | %s | segment %" PRId64 " of %" PRIu64 " | %s",
                      clip->stream->digest ? clip->stream->digest : "", clip->encoder->settings,
-                     config->segment, clip->stream->n_frames, lt_ffmpeg_versions(versions));
+                     clip->has_stills ? config->first_number : config->segment, clip->stream->n_frames,
+                     lt_ffmpeg_versions(versions));
     lt_video_hash(text, (size_t)LT_MIN(n, (int)sizeof text - 1), digest);
 }
 
@@ -171,9 +186,13 @@ static lt_status name_output(mux_clip *clip, const mux_config *config, lt_arena 
 {
     const char *at = strstr(config->output, placeholder);
     clip->output = config->output;
+    clip->has_stills = lt_stills_is_picture(config->output);
     if (!at) return LT_OK;
-    if (strstr(at + 1, placeholder) || strchr(at, '/'))
-        return lt_fail(err, LT_E_INVALID, "output = \"%s\": {clip} may stand once, in the file's name",
+    bool in_folder = lt_stills_is_picture(config->output) && strchr(at, '/') == strrchr(at, '/');
+    if (strstr(at + 1, placeholder) || (strchr(at, '/') && !in_folder))
+        return lt_fail(err, LT_E_INVALID,
+                       "output = \"%s\": {clip} may stand once, in the file's name (or, of pictures, in its "
+                       "folder's)",
                        config->output);
     clip->output = lt_arena_printf(arena, "%.*s%s%s", (int)(at - config->output), config->output,
                                    clip->stream->name, at + sizeof placeholder - 1);
@@ -183,9 +202,11 @@ static lt_status name_output(mux_clip *clip, const mux_config *config, lt_arena 
 /* Outputs of many clips have a folder of their own, which need not be there yet. */
 static lt_status make_folder(const char *output, lt_err *err)
 {
-    char folder[4096];
+    char folder[4096], above[4096];
     snprintf(folder, sizeof folder, "%s", output);
     const char *parent = dirname(folder);
+    snprintf(above, sizeof above, "%s", parent);
+    if (mkdir(parent, 0777) && errno == ENOENT && !mkdir(dirname(above), 0777)) errno = 0;
     if (!mkdir(parent, 0777) || errno == EEXIST) return LT_OK;
     return lt_fail_errno(err, errno, "output = \"%s\": making its folder %s", output, parent);
 }
@@ -202,11 +223,24 @@ static lt_status check_output(const char *output, lt_err *err)
     return LT_OK;
 }
 
+/* The folder of pictures is made when the run begins. */
+static lt_status check_output_above(const char *output, lt_err *err)
+{
+    char folder[4096];
+    struct stat info;
+    snprintf(folder, sizeof folder, "%s", output);
+    const char *parent = dirname(folder);
+    return stat(parent, &info) && errno == ENOENT ? check_output(parent, err) : check_output(output, err);
+}
+
 static lt_status check_format_options(const mux_config *config, const char *output, lt_err *err)
 {
     AVDictionary *options = NULL;
     AVFormatContext *format = NULL;
     lt_status status = LT_OK;
+    if (lt_stills_is_picture(output) && *config->format_options)
+        return lt_fail(err, LT_E_INVALID,
+                       "format_options are of a video file's format; pictures have options alone");
     int rc = av_dict_parse_string(&options, config->format_options, "=", ":", 0);
     if (rc < 0)
         status = lt_fail(err, LT_E_INVALID, "format_options = \"%s\": must be key=value pairs joined by ':'",
@@ -235,6 +269,37 @@ static uint64_t disk_estimate(const mux_clip *clip, const mux_config *config)
     return (uint64_t)(bytes * (double)clip->stream->run_frames / (double)clip->stream->n_frames);
 }
 
+/* Pictures: a number in the name where there are several, and what a video file would have kept. */
+static lt_status check_stills(const mux_clip *clip, const mux_config *config, lt_err *err)
+{
+    uint64_t n = clip->stream->n_frames;
+    if (!clip->has_stills) return LT_OK;
+    if (strchr(clip->output, '%') && !lt_stills_is_numbered(clip->output))
+        return lt_fail(err, LT_E_INVALID,
+                       "output = \"%s\": the number of a picture stands once, as %%d or as %%06d",
+                       clip->output);
+    if (!lt_stills_is_numbered(clip->output) && n > 1)
+        return lt_fail(err, LT_E_INVALID,
+                       "output = \"%s\" is one picture, and clip %s has %" PRIu64
+                       " frames: put their number into the name, as in \"frames/%%06d.png\"",
+                       clip->output, clip->stream->name, n);
+    if (n > INT32_MAX - (uint64_t)config->first_number)
+        return lt_fail(err, LT_E_INVALID, "first_number = %" PRId64 ": too large for %" PRIu64 " pictures",
+                       config->first_number, n);
+    return LT_OK;
+}
+
+static void note_stills(const mux_clip *clip, lt_plan *plan)
+{
+    const Lt__Wire__Picture *picture = clip->stream->picture;
+    lt_plan_note(plan, "%s, a file a picture; their timestamps%s are not kept", clip->encoder->settings,
+                 clip->stream->side_path && *clip->stream->side_path ? ", sound and subtitles"
+                                                                     : " (and sound, where there is any)");
+    if (picture && picture->rotation)
+        lt_plan_note(plan, "the source is to be turned by %d degrees, which a picture does not say",
+                     picture->rotation);
+}
+
 static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
     const mux_config *config = setup->config;
@@ -247,7 +312,13 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
                        "output = \"%s\": several clips come, each needs a file of its own: put {clip} "
                        "into the name, as in \"films/{clip}.mp4\"",
                        config->output);
-    if (!is_pattern(config)) LT_TRY(check_output(config->output, err));
+    if (!is_pattern(config)) {
+        if (clip.has_stills)
+            LT_TRY(check_output_above(config->output, err));
+        else
+            LT_TRY(check_output(config->output, err));
+    }
+    LT_TRY(check_stills(&clip, config, err));
     LT_TRY(fill_times(&clip, config, plan->arena, err));
     LT_TRY(make_encoder(&clip, config, err));
     LT_TRY(check_format_options(config, clip.output, err));
@@ -256,11 +327,14 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     plan->in_flight[0] = 2;
     plan->work_factor = 1;
     plan->disk_bytes = disk_estimate(&clip, config);
-    int64_t encoded = LT_MIN(config->segment, (int64_t)clip.stream->n_frames);
+    int64_t encoded = LT_MIN(clip.has_stills ? 1 : config->segment, (int64_t)clip.stream->n_frames);
     plan->peak_bytes = BASE_BYTES +
                        lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
                        lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts;
-    lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
+    if (clip.has_stills)
+        note_stills(&clip, plan);
+    else
+        lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
     const Lt__Wire__Picture *picture = clip.stream->picture;
     if (picture && picture->width &&
         ((uint32_t)encoder->width != picture->width || (uint32_t)encoder->height != picture->height))
@@ -297,39 +371,66 @@ static void close_clip(mux_clip *mux)
     lt_writer_destroy(mux->writer);
     lt_frames_destroy(mux->frames);
     lt_segment_list_finish(&mux->list);
+    lt_stills_close(&mux->stills);
     lt_encoder_destroy(mux->encoder);
     free(mux);
+}
+
+/* What an earlier part of the run has finished; mux->next is what comes after it. */
+static lt_status open_finished(mux_state *state, mux_clip *mux, uint32_t index, lt_err *err)
+{
+    const mux_config *config = state->config;
+    const char *run_folder = state->setup->run_folder;
+    char digest[33];
+    lt_status status;
+    make_digest(mux, config, digest);
+    if (mux->has_stills) {
+        status = lt_stills_open(&mux->stills, mux->encoder, mux->output, config->first_number, run_folder,
+                                index, digest, (int64_t)mux->stream->n_frames, err);
+        mux->next = mux->stills.count;
+    } else {
+        status = lt_segment_list_open(&mux->list, run_folder, index, mux->encoder->segment_suffix, digest,
+                                      mux->time_base.num, mux->time_base.den, err);
+        mux->next = lt_segment_list_frames(&mux->list);
+    }
+    if (!status && mux->next) lt_log(LT_LOG_INFO, "%" PRId64 " frames are there already", mux->next);
+    return status;
+}
+
+static lt_status start_writer(const mux_config *config, mux_clip *mux, lt_err *err)
+{
+    lt_writer_request request = {.encoder = mux->encoder,
+                                 .list = &mux->list,
+                                 .stills = mux->has_stills ? &mux->stills : NULL,
+                                 .pts = mux->pts,
+                                 .n_frames = (int64_t)mux->stream->n_frames,
+                                 .last_duration = mux->last_duration,
+                                 .segment_frames = config->segment};
+    return lt_writer_create(&mux->writer, &request, err);
 }
 
 static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     mux_state *state = opaque;
     const mux_config *config = state->config;
-    char digest[33];
     lt_status status;
     if (clip->index > 0 && !is_pattern(config))
         return lt_fail(err, LT_E_UNSUPPORTED,
                        "mux writes one clip to one output; for several put {clip} into its name");
     mux_clip *mux = calloc(1, sizeof *mux);
     if (!mux) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    mux->stills.note = -1;
     mux->stream = clip->inputs[0];
     LT_TRY(name_output(mux, config, clip->arena, err));
-    if (is_pattern(config)) LT_TRY(make_folder(mux->output, err));
+    if (is_pattern(config) || mux->has_stills) LT_TRY(make_folder(mux->output, err));
     LT_TRY(check_output(mux->output, err));
+    LT_TRY(check_stills(mux, config, err));
     LT_TRY(fill_times(mux, config, clip->arena, err));
     LT_TRY(make_encoder(mux, config, err));
     LT_TRY(check_format_options(config, mux->output, err));
-    make_digest(mux, config, digest);
-    LT_TRY(lt_segment_list_open(&mux->list, state->setup->run_folder, clip->index,
-                                mux->encoder->segment_suffix, digest, mux->time_base.num, mux->time_base.den,
-                                err));
-    mux->next = lt_segment_list_frames(&mux->list);
-    if (mux->list.n)
-        lt_log(LT_LOG_INFO, "%" PRId64 " segments are there already, up to frame %" PRId64, mux->list.n,
-               mux->next);
+    LT_TRY(open_finished(state, mux, clip->index, err));
     LT_TRY(lt_frames_create(&mux->frames, mux->stream, mux->next, err));
-    LT_TRY(lt_writer_create(&mux->writer, mux->encoder, &mux->list, mux->pts, (int64_t)mux->stream->n_frames,
-                            mux->last_duration, config->segment, err));
+    LT_TRY(start_writer(config, mux, err));
     clip->n_units = mux->stream->n_units;
     clip->first_unit = lt_frames_unit_of(mux->frames, mux->next);
     clip->state = mux;
@@ -366,7 +467,7 @@ static void tell_safe(const lt_clip *clip)
 static lt_status stop_between_segments(mux_state *state, lt_clip *clip, bool *stopped, lt_err *err)
 {
     mux_clip *mux = clip->state;
-    *stopped = lt_stage_stopping() && mux->next % state->config->segment == 0;
+    *stopped = lt_stage_stopping() && (mux->has_stills || mux->next % state->config->segment == 0);
     if (!*stopped) return LT_OK;
     lt_status status = lt_writer_flush(mux->writer, err);
     if (!status) tell_safe(clip);
@@ -424,6 +525,15 @@ static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
     return status;
 }
 
+/* A file that is there when the clip is done. */
+static const char *last_still(const lt_clip *clip)
+{
+    const mux_clip *mux = clip->state;
+    char path[4096];
+    lt_stills_path(&mux->stills, LT_MAX(mux->stills.count, 1) - 1, path);
+    return lt_arena_strdup(clip->arena, path);
+}
+
 static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result, lt_err *err)
 {
     const mux_state *state = opaque;
@@ -434,8 +544,8 @@ static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, con
         status = lt_writer_flush(mux->writer, err);
         lt_writer_destroy(mux->writer);
         mux->writer = NULL;
-        if (!status) status = join(state, clip, err);
-        if (!status) *result = mux->output;
+        if (!status && !mux->has_stills) status = join(state, clip, err);
+        if (!status) *result = mux->has_stills ? last_still(clip) : mux->output;
     }
     close_clip(mux);
     clip->state = NULL;
@@ -449,7 +559,8 @@ static const lt_port inputs[] = {
 const lt_stage lt_mux_stage = {
     .kind = "mux",
     .help =
-        "Encodes pictures with FFmpeg, segment by segment, and joins the segments with the source's audio.",
+        "Encodes pictures with FFmpeg, segment by segment, and joins the segments with the source's audio; "
+        "or writes each as a file of its own.",
     .inputs = inputs,
     .n_inputs = 1,
     .options = options,

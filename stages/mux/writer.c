@@ -5,12 +5,9 @@
 #include <stdlib.h>
 
 struct lt_writer {
-    const lt_encoder *encoder;
-    lt_segment_list *list; /* the thread's own while it runs */
-    const int64_t *pts;
-    int64_t n_frames, last_duration, segment_frames;
-    lt_segment *segment; /* the thread's own */
-    int64_t next;        /* frame the thread takes next */
+    lt_writer_request request; /* what it points to is the thread's own while it runs */
+    lt_segment *segment;       /* the thread's own */
+    int64_t next;              /* frame the thread takes next */
 
     pthread_t thread;
     pthread_mutex_t lock;
@@ -22,31 +19,39 @@ struct lt_writer {
     lt_err failed; /* status LT_OK while all is well */
 };
 
+static int64_t finished(const lt_writer_request *request)
+{
+    return request->stills ? request->stills->count : lt_segment_list_frames(request->list);
+}
+
 /* The segment ended: note it. */
 static lt_status end_segment(lt_writer *writer, lt_err *err)
 {
-    lt_segment_entry entry = {.first = lt_segment_list_frames(writer->list)};
+    const lt_writer_request *r = &writer->request;
+    lt_segment_entry entry = {.first = lt_segment_list_frames(r->list)};
     entry.frames = writer->next - entry.first;
-    entry.pts = writer->pts[entry.first];
-    entry.end = writer->next < writer->n_frames ? writer->pts[writer->next]
-                                                : writer->pts[writer->next - 1] + writer->last_duration;
+    entry.pts = r->pts[entry.first];
+    entry.end =
+        writer->next < r->n_frames ? r->pts[writer->next] : r->pts[writer->next - 1] + r->last_duration;
     lt_status status = lt_segment_finish(writer->segment, &entry.reorder, err);
     writer->segment = NULL;
-    return status ? status : lt_segment_list_add(writer->list, &entry, err);
+    return status ? status : lt_segment_list_add(r->list, &entry, err);
 }
 
 static lt_status encode(lt_writer *writer, AVFrame *picture, lt_err *err)
 {
+    const lt_writer_request *r = &writer->request;
     lt_status status = LT_OK;
+    if (r->stills) return lt_stills_write(r->stills, picture, err);
     if (!writer->segment) {
         char path[4096];
-        lt_segment_path(writer->list, writer->list->n, true, path, sizeof path);
-        status = lt_segment_open(&writer->segment, writer->encoder, path, err);
+        lt_segment_path(r->list, r->list->n, true, path, sizeof path);
+        status = lt_segment_open(&writer->segment, r->encoder, path, err);
     }
     if (!status) status = lt_segment_push(writer->segment, picture, err);
     if (status) return status;
     writer->next++;
-    bool last = writer->next == writer->n_frames || writer->next % writer->segment_frames == 0;
+    bool last = writer->next == r->n_frames || writer->next % r->segment_frames == 0;
     return last ? end_segment(writer, err) : LT_OK;
 }
 
@@ -69,7 +74,7 @@ static void *run(void *opaque)
         av_frame_free(&picture);
         pthread_mutex_lock(&writer->lock);
         if (well) writer->failed = err;
-        writer->durable = lt_segment_list_frames(writer->list);
+        writer->durable = finished(&writer->request);
         writer->busy = false;
         pthread_cond_broadcast(&writer->changed);
     }
@@ -77,21 +82,13 @@ static void *run(void *opaque)
     return NULL;
 }
 
-lt_status lt_writer_create(lt_writer **out, const lt_encoder *encoder, lt_segment_list *list,
-                           const int64_t *pts, int64_t n_frames, int64_t last_duration,
-                           int64_t segment_frames, lt_err *err)
+lt_status lt_writer_create(lt_writer **out, const lt_writer_request *request, lt_err *err)
 {
     *out = NULL;
     lt_writer *writer = calloc(1, sizeof *writer);
     if (!writer) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    *writer = (lt_writer){.encoder = encoder,
-                          .list = list,
-                          .pts = pts,
-                          .n_frames = n_frames,
-                          .last_duration = last_duration,
-                          .segment_frames = segment_frames,
-                          .next = lt_segment_list_frames(list),
-                          .durable = lt_segment_list_frames(list)};
+    writer->request = *request;
+    writer->next = writer->durable = finished(request);
     pthread_mutex_init(&writer->lock, NULL);
     pthread_cond_init(&writer->changed, NULL);
     int rc = pthread_create(&writer->thread, NULL, run, writer);

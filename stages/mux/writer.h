@@ -4,6 +4,7 @@
 #define LT_MUX_WRITER_H
 
 #include "stages/mux/segments.h"
+#include "stages/mux/stills.h"
 #include "stages/video/encoder.h"
 
 /* Pictures that may wait for the encoder. */
@@ -11,12 +12,19 @@ enum { LT_WRITER_QUEUE = 8 };
 
 typedef struct lt_writer lt_writer;
 
-/* Encode pictures first_frame, first_frame + 1, ... of n_frames into segments of segment_frames, noting
- * each in `list`. All but the result are borrowed until lt_writer_destroy; pts [n_frames] are the clip's
- * timestamps. */
-lt_status lt_writer_create(lt_writer **writer, const lt_encoder *encoder, lt_segment_list *list,
-                           const int64_t *pts, int64_t n_frames, int64_t last_duration,
-                           int64_t segment_frames, lt_err *err);
+/* All of it is borrowed until lt_writer_destroy. */
+typedef struct lt_writer_request {
+    const lt_encoder *encoder;
+    lt_segment_list *list; /* of segments; unused where there are stills */
+    lt_stills *stills;     /* NULL: segments */
+    const int64_t *pts;    /* [n_frames], of the clip */
+    int64_t n_frames, last_duration;
+    int64_t segment_frames;
+} lt_writer_request;
+
+/* Encode the pictures from the first that is not in `list` (or `stills`) on, into segments noted there (or pictures of
+ * their own). E_NO_MEMORY. */
+lt_status lt_writer_create(lt_writer **writer, const lt_writer_request *request, lt_err *err);
 
 /* Hand over the next picture (it is the writer's then, on failure too); waits while the queue is full.
  * Errors are those of encoding an earlier picture. */

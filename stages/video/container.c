@@ -32,6 +32,14 @@ static lt_status open_format(lt_container *container, lt_err *err)
     /* Numbered pictures are no file that could be looked into for its format. */
     const AVInputFormat *format =
         lt_video_is_sequence(container->name) ? av_find_input_format("image2") : NULL;
+    if (format)
+        av_dict_set(&options, "pattern_type", lt_video_is_glob(container->name) ? "glob" : "sequence", 0);
+    char first[4200];
+    if (format && !lt_sequence_path(container->name, 0, first, sizeof first)) {
+        av_dict_free(&options);
+        return lt_fail(err, LT_E_NOT_FOUND, "%s: there is no picture of such a name%s", container->name,
+                       lt_video_is_glob(container->name) ? "" : " with a number from 0 to 4");
+    }
     int rc = avformat_open_input(&container->format, container->url, format, &options);
     av_dict_free(&options);
     if (rc == AVERROR_INVALIDDATA)
@@ -76,7 +84,7 @@ lt_status lt_container_open(lt_container *container, const char *input, int thre
     *container = (lt_container){.threads = LT_MAX(threads, 1), .next = -1};
     bool url = lt_video_is_url(input);
     container->name = strdup(input);
-    container->url = av_asprintf("%s%s", url ? "" : "file:", input);
+    container->url = av_asprintf("%s%s", url || lt_video_is_glob(input) ? "" : "file:", input);
     container->packet = av_packet_alloc();
     if (!container->name || !container->url || !container->packet) {
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
@@ -241,6 +249,10 @@ lt_status lt_container_frame(lt_container *container, const lt_video_table *tabl
         start = attempt < N_KEYS && key > 1 ? key - 1 : -1;
     }
     container->next = -1;
+    char picture[4200];
+    if (lt_video_is_sequence(container->name) &&
+        lt_sequence_path(container->name, index, picture, sizeof picture))
+        return lt_fail(err, LT_E_FORMAT, "%s: is damaged and cannot be decoded", picture);
     return lt_fail(
         err, LT_E_FORMAT,
         "%s: frame %lld (of %lld, at %.3f s) is damaged or missing and cannot be decoded; leave it "

@@ -13,8 +13,15 @@ bool lt_video_is_graph(const char *input)
     return !strncmp(input, "lavfi:", 6);
 }
 
+bool lt_video_is_glob(const char *input)
+{
+    return strpbrk(input, "*?[") && !lt_video_is_graph(input) && !lt_video_is_url(input) &&
+           access(input, F_OK) != 0;
+}
+
 bool lt_video_is_sequence(const char *input)
 {
+    if (lt_video_is_glob(input)) return true;
     const char *at = strrchr(input, '%');
     if (!at || lt_video_is_graph(input) || lt_video_is_url(input) || access(input, F_OK) == 0) return false;
     at++;
@@ -342,7 +349,7 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
         return lt_fail(err, LT_E_UNSUPPORTED,
                        "the picture is %dx%d where the video began as %dx%d; a change of size in mid-stream "
                        "is not supported: "
-                       "cut the video there with start and frames",
+                       "cut the video there with start and frames, or leave the picture out",
                        frame->width, frame->height, convert->source_width, convert->source_height);
     if (frame->format != convert->format) {
         lt_status status = check_colour(convert, frame, err);

@@ -10,6 +10,7 @@ const char *lt_encoder_default_options(const char *codec)
 {
     if (!strcmp(codec, "libx264")) return "crf=16:preset=medium";
     if (!strcmp(codec, "libx265")) return "crf=18:preset=medium";
+    if (!strcmp(codec, "mjpeg")) return "flags=+qscale:global_quality=236"; /* q = 2, nearly the best */
     return "";
 }
 
@@ -42,11 +43,25 @@ static bool takes(const AVCodec *codec, enum AVPixelFormat format)
     return false;
 }
 
-static enum AVPixelFormat automatic_format(const AVCodec *codec, int bits)
+static enum AVPixelFormat still_format(const AVCodec *codec, int bits)
+{
+    static const enum AVPixelFormat shallow[] = {AV_PIX_FMT_RGB24, AV_PIX_FMT_BGR24, AV_PIX_FMT_GBRPF32LE};
+    static const enum AVPixelFormat deep[] = {AV_PIX_FMT_RGB48BE, AV_PIX_FMT_RGB48LE, AV_PIX_FMT_GBRPF32LE,
+                                              AV_PIX_FMT_RGB24, AV_PIX_FMT_BGR24};
+    const enum AVPixelFormat *wanted = bits > 8 ? deep : shallow;
+    size_t n = bits > 8 ? LT_COUNT(deep) : LT_COUNT(shallow);
+    for (size_t i = 0; i < n; i++)
+        if (takes(codec, wanted[i])) return wanted[i];
+    return AV_PIX_FMT_NONE;
+}
+
+static enum AVPixelFormat automatic_format(const AVCodec *codec, int bits, bool still)
 {
     static const enum AVPixelFormat shallow[] = {AV_PIX_FMT_YUV420P};
     static const enum AVPixelFormat deep[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_YUV422P10, AV_PIX_FMT_YUV420P};
-    if (codec->id == AV_CODEC_ID_MJPEG) return AV_PIX_FMT_YUVJ420P; /* JPEG has the full range */
+    /* JPEG has the full range; a picture of its own keeps its colours whole. */
+    if (codec->id == AV_CODEC_ID_MJPEG) return still ? AV_PIX_FMT_YUVJ444P : AV_PIX_FMT_YUVJ420P;
+    if (still) return still_format(codec, bits);
     const enum AVPixelFormat *wanted = bits > 8 ? deep : shallow;
     size_t n = bits > 8 ? LT_COUNT(deep) : LT_COUNT(shallow);
     for (size_t i = 0; i < n; i++)
@@ -66,11 +81,11 @@ static lt_status unknown_format(const char *name, lt_err *err)
                    near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
 }
 
-static lt_status find_format(lt_encoder *encoder, const char *name, int bits, lt_err *err)
+static lt_status find_format(lt_encoder *encoder, const char *name, int bits, bool still, lt_err *err)
 {
     const AVCodec *codec = encoder->codec;
     bool automatic = !strcmp(name, "auto");
-    encoder->format = automatic ? automatic_format(codec, bits) : av_get_pix_fmt(name);
+    encoder->format = automatic ? automatic_format(codec, bits, still) : av_get_pix_fmt(name);
     if (encoder->format == AV_PIX_FMT_NONE && !automatic) return unknown_format(name, err);
     if (encoder->format != AV_PIX_FMT_NONE && takes(codec, encoder->format)) return LT_OK;
     char list[400] = "";
@@ -172,7 +187,7 @@ static void describe(lt_encoder *encoder)
              encoder->codec->name, av_get_pix_fmt_name(encoder->format), encoder->width, encoder->height,
              encoder->aspect.num, encoder->aspect.den, encoder->colour.primaries, encoder->colour.transfer,
              encoder->colour.matrix, encoder->colour.range, encoder->rate.num, encoder->rate.den,
-             LT_ENCODER_THREADS, options ? options : "");
+             encoder->threads, options ? options : "");
     av_freep(&options);
 }
 
@@ -210,8 +225,9 @@ static lt_status fill(lt_encoder *encoder, const lt_encoder_request *request, lt
     lt_status status;
     const char *options = *request->options ? request->options : lt_encoder_default_options(request->codec);
     LT_TRY(find_codec(encoder, request->codec, err));
-    LT_TRY(find_format(encoder, request->pixel_format, request->bits, err));
-    LT_TRY(choose_segment_format(encoder, request->container, err));
+    LT_TRY(find_format(encoder, request->pixel_format, request->bits, request->still, err));
+    encoder->threads = request->still ? 1 : LT_ENCODER_THREADS;
+    if (!request->still) LT_TRY(choose_segment_format(encoder, request->container, err));
     if (av_dict_parse_string(&encoder->options, options, "=", ":", 0) < 0) {
         status =
             lt_fail(err, LT_E_INVALID, "options = \"%s\": must be key=value pairs joined by ':'", options);

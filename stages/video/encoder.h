@@ -23,6 +23,7 @@ typedef struct lt_encoder_request {
     int aspect_num, aspect_den;
     int rate_num, rate_den; /* frames a second, for rate control and the time base of segments */
     const char *container;  /* a file name whose ending says what the segments will be joined into */
+    bool still; /* pictures, each a file of its own: no container; one thread, so that none is late */
 } lt_encoder_request;
 
 /* Read-only for callers. */
@@ -34,6 +35,7 @@ typedef struct lt_encoder {
     int source_width, source_height, source_bits;
     lt_video_colour colour; /* as written */
     AVRational aspect, rate;
+    int threads;
     bool global_header;
     const char *segment_format, *segment_suffix; /* of FFmpeg's muxers: "mp4", "mp4" */
     char settings[512];                          /* all of it as text, for digests and notes */

@@ -106,6 +106,9 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
 /* A number in [0, 1) that is always the same for a seed and a word. */
 double lt_video_draw(uint64_t seed, const char *word);
 
+/* Path of picture `index` of a sequence; false: there is none. */
+bool lt_sequence_path(const char *input, int64_t index, char *path, size_t path_bytes);
+
 /* XXH3-128 of a file's size and blocks, in hex; of numbered pictures, of all of them. */
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);
 

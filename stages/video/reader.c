@@ -312,7 +312,12 @@ lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
     if (next != wanted + 1 || !video->frame->data[0]) status = source_frame(video, wanted, err);
     if (!status) {
         status = lt_convert_frame(&video->convert, video->frame, rgb, err);
-        if (status) lt_err_prefix(err, "%s: frame %lld", video->input, (long long)wanted);
+        char picture[4200];
+        if (status && lt_video_is_sequence(video->input) &&
+            lt_sequence_path(video->input, wanted, picture, sizeof picture))
+            lt_err_prefix(err, "%s", picture);
+        else if (status)
+            lt_err_prefix(err, "%s: frame %lld", video->input, (long long)wanted);
     }
     if (status) av_frame_unref(video->frame);
     return status;

@@ -57,7 +57,7 @@ static AVCodecContext *new_codec(const lt_encoder *encoder)
     const AVPixFmtDescriptor *format = av_pix_fmt_desc_get(encoder->format);
     if (format->log2_chroma_w == 1 && format->log2_chroma_h == 1)
         codec->chroma_sample_location = AVCHROMA_LOC_LEFT;
-    codec->thread_count = LT_ENCODER_THREADS;
+    codec->thread_count = encoder->threads;
     codec->flags |= AV_CODEC_FLAG_BITEXACT;
     if (encoder->global_header) codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
     return codec;

@@ -92,8 +92,11 @@ size_t lt_video_peak_bytes(const lt_video *video);
 /* True: input is a filter graph ("lavfi:") or a URL ("scheme://"), not a path. */
 bool lt_video_is_graph(const char *input);
 bool lt_video_is_url(const char *input);
-/* True: input names numbered pictures ("%04d.png"), 25 of them a second, and there is no file of just that name. */
+/* True: input names numbered pictures ("%04d.png") or a pattern of the shell ("shots/NAME*.png", pictures by name, compared
+ * byte by byte as FFmpeg's image2 does), 25 of them a second, and there is no file of just that name. The second: a
+ * pattern of the shell. */
 bool lt_video_is_sequence(const char *input);
+bool lt_video_is_glob(const char *input);
 
 /* XXH3-128 of bytes, in hex: what digests here are made of. */
 void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33]);
