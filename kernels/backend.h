@@ -159,7 +159,7 @@ typedef struct lt_backend_host {
     const lt_backend *(*find)(const char *name, lt_err *err);
 } lt_backend_host;
 
-/* `host` stays valid. NULL with err set (E_MISMATCH) when plug-in and program are not of one build. */
+/* What a plug-in exports; defined in plugin.c. `host` stays valid. NULL with err set (E_MISMATCH) when plug-in and program are not of one build. */
 typedef const lt_backend *lt_backend_plugin_fn(const lt_backend_host *host, lt_err *err);
 #define LT_BACKEND_PLUGIN_SYMBOL "lt_backend_plugin"
 

@@ -51,7 +51,7 @@ typedef struct lt_text_params {
                          small machine */
 } lt_text_params;
 
-/* ids i32 [B,L]; n_ids [B]: how many of each row are not padding (T5 masks the others as keys; CLIP ignores it; NULL: all).
+/* ids i32 [B,L], in the host's memory; n_ids [B]: how many of each row are not padding (T5 masks the others as keys; CLIP ignores it; NULL: all).
  * pooled is of the last layer the file holds, final norm and projection included (LT_NONE where the file has no final norm:
  * SDXL's first encoder under lite-sora's names). Both results are the caller's to drop; errors are kept in the context, results
  * are LT_NONE then. */

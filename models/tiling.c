@@ -28,6 +28,22 @@ static void decode_tile(lt_context *c, lt_vae *vae, const lt_decode_plan *p, con
     lt_drop(c, &frames);
 }
 
+/* Where all tiles of a window of n frames are added up. */
+static lt_tensor place_sums(lt_context *c, const lt_decode_plan *p, int64_t n, float *sums)
+{
+    int64_t shape[] = {n, (int64_t)p->factor * p->height, (int64_t)p->factor * p->width, 3};
+    return lt_place(c, LT_F32, 4, shape, sums);
+}
+
+lt_status lt_decode_corner(lt_context *dry, lt_vae *vae, const lt_decode_plan *p, lt_tensor latents,
+                           lt_err *err)
+{
+    lt_tensor all = place_sums(dry, p, latents.shape[0], NULL);
+    decode_tile(dry, vae, p, &latents, latents.shape[0], 0, 0, 0, all);
+    lt_deliver(dry, &all, NULL);
+    return lt_context_status(dry, err);
+}
+
 lt_status lt_decode_window(lt_context *c, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames, int64_t k,
                            lt_tensor latents, float *sums, lt_err *err)
 {
@@ -39,8 +55,7 @@ lt_status lt_decode_window(lt_context *c, lt_vae *vae, const lt_decode_plan *p, 
         return lt_fail(err, LT_E_INVALID, "latents of window %lld are %s; wanted [%lld,%d,%d,%lld]",
                        (long long)k, lt_tensor_describe(&latents, text, sizeof(text)),
                        (long long)(end - first), p->height, p->width, (long long)channels);
-    int64_t shape[] = {end - first, (int64_t)p->factor * p->height, (int64_t)p->factor * p->width, 3};
-    lt_tensor all = lt_place(c, LT_F32, 4, shape, sums);
+    lt_tensor all = place_sums(c, p, end - first, sums);
     lt_zero(c, all);
     int64_t rows = axis_count(p->height, p->tile_height, p->stride_height);
     int64_t columns = axis_count(p->width, p->tile_width, p->stride_width);

@@ -27,6 +27,10 @@ static inline int64_t axis_work(int64_t size, int64_t tile, int64_t stride)
 lt_tile_weights lt_tile_mask(const lt_decode_plan *plan, int64_t n_frames, int64_t first, int64_t end,
                              int64_t row, int64_t column);
 
+/* The tile at cell (0, 0) of a plan's only window, dry: what lt_decode_window needs of the workspace for a tile of this size. */
+lt_status lt_decode_corner(lt_context *dry, lt_vae *vae, const lt_decode_plan *plan, lt_tensor latents,
+                           lt_err *err);
+
 /* Tiles of an encode plan along one axis. */
 typedef struct encode_axis {
     int tile, stride; /* pixels */

@@ -15,36 +15,47 @@ typedef struct measure {
     double flops;
 } measure;
 
-/* Run the network dry on one tile of n frames of h x w (cells for a decode, pixels for an encode), in a workspace of its
- * own, through the same code as the real call. */
-static lt_status run_dry(lt_context *dry, lt_vae *vae, bool decode, int64_t n, int64_t h, int64_t w,
-                         measure *m, lt_err *err)
+/* What one call works on: n frames (latents for a decode) of height x width (cells for a decode, pixels for an encode). */
+typedef struct job {
+    bool decode;
+    int64_t n, height, width;
+} job;
+
+/* One tile of h x w, at the corner of a whole that is at least as large; through the same code as the real call. */
+static lt_status run_tile(lt_context *dry, lt_vae *vae, const job *j, int64_t h, int64_t w, lt_err *err)
+{
+    const lt_vae_info *info = lt_vae_get_info(vae);
+    if (!j->decode) {
+        const lt_encode_plan plan = {
+            .factor = info->factor, .height = (int)h, .width = (int)w, .batch = (int)j->n};
+        lt_tensor frames = {.dtype = LT_F32, .rank = 4, .shape = {j->n, h, w, 3}};
+        return lt_encode_frames(dry, vae, &plan, frames, 8, NULL, NULL, err);
+    }
+    const lt_decode_plan plan = {.temporal = info->temporal,
+                                 .factor = info->factor,
+                                 .height = (int)LT_MAX(h, j->height),
+                                 .width = (int)LT_MAX(w, j->width),
+                                 .window = (int)j->n,
+                                 .stride = (int)j->n,
+                                 .tile_height = (int)h,
+                                 .tile_width = (int)w,
+                                 .stride_height = (int)h,
+                                 .stride_width = (int)w};
+    lt_tensor latents = {
+        .dtype = LT_F32, .rank = 4, .shape = {j->n, plan.height, plan.width, info->latent_channels}};
+    return lt_decode_corner(dry, vae, &plan, latents, err);
+}
+
+/* Run the network dry on one tile, in a workspace of its own. */
+static lt_status run_dry(lt_context *dry, lt_vae *vae, const job *j, int64_t h, int64_t w, measure *m,
+                         lt_err *err)
 {
     lt_workspace *saved = dry->workspace, *own;
     lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status != LT_OK) return status;
-    const lt_vae_info *info = lt_vae_get_info(vae);
     double before = dry->flops;
     dry->workspace = own;
-    if (decode) {
-        const lt_decode_plan plan = {.temporal = info->temporal,
-                                     .factor = info->factor,
-                                     .height = (int)h,
-                                     .width = (int)w,
-                                     .window = (int)n,
-                                     .stride = (int)n,
-                                     .tile_height = (int)h,
-                                     .tile_width = (int)w,
-                                     .stride_height = (int)h,
-                                     .stride_width = (int)w};
-        lt_tensor latents = {.dtype = LT_F32, .rank = 4, .shape = {n, h, w, info->latent_channels}};
-        status = lt_decode_window(dry, vae, &plan, n, 0, latents, NULL, err);
-    } else {
-        const lt_encode_plan plan = {
-            .factor = info->factor, .height = (int)h, .width = (int)w, .batch = (int)n};
-        lt_tensor frames = {.dtype = LT_F32, .rank = 4, .shape = {n, h, w, 3}};
-        status = lt_encode_frames(dry, vae, &plan, frames, 8, NULL, NULL, err);
-    }
+    status = run_tile(dry, vae, j, h, w, err);
     dry->workspace = saved;
     *m = (measure){lt_workspace_peak(own), dry->flops - before};
     dry->flops = before;
@@ -71,14 +82,14 @@ static void note_size(axis_sizes *a, int64_t size)
 }
 
 /* Peak and work of one unit: the tile shapes that occur, each run once. */
-static lt_status cost_of(lt_context *dry, lt_vae *vae, bool decode, int64_t n, const axis_sizes *rows,
+static lt_status cost_of(lt_context *dry, lt_vae *vae, const job *job, const axis_sizes *rows,
                          const axis_sizes *columns, lt_tile_cost *cost, lt_err *err)
 {
     *cost = (lt_tile_cost){0};
     for (int i = 0; i < rows->n; i++) {
         for (int j = 0; j < columns->n; j++) {
             measure m;
-            lt_status status = run_dry(dry, vae, decode, n, rows->size[i], columns->size[j], &m, err);
+            lt_status status = run_dry(dry, vae, job, rows->size[i], columns->size[j], &m, err);
             if (status != LT_OK) return status;
             int64_t times = rows->count[i] * columns->count[j];
             cost->workspace_bytes = LT_MAX(cost->workspace_bytes, m.peak);
@@ -86,7 +97,7 @@ static lt_status cost_of(lt_context *dry, lt_vae *vae, bool decode, int64_t n, c
             cost->n_tiles += (int)times;
         }
     }
-    const vae_half *h = &vae->halves[decode ? VAE_DECODER : VAE_ENCODER];
+    const vae_half *h = &vae->halves[job->decode ? VAE_DECODER : VAE_ENCODER];
     for (int i = 0; i < h->n_weights; i++)
         cost->weight_bytes += vae->weights[h->first_weight + i]->packed_bytes;
     return LT_OK;
@@ -145,7 +156,7 @@ static double area_of(const tile_choice *choice)
 }
 
 /* The choice of least area, if it fits in memory. */
-static lt_status choose_smallest(lt_context *dry, lt_vae *vae, bool decode, int64_t n, size_t memory,
+static lt_status choose_smallest(lt_context *dry, lt_vae *vae, const job *job, size_t memory,
                                  const tile_choice *choices, int n_choices, const tile_choice **chosen,
                                  lt_err *err)
 {
@@ -153,19 +164,19 @@ static lt_status choose_smallest(lt_context *dry, lt_vae *vae, bool decode, int6
     for (int i = 1; i < n_choices; i++)
         if (area_of(&choices[i]) < area_of(least)) least = &choices[i];
     measure m;
-    lt_status status = run_dry(dry, vae, decode, n, least->rows.tile, least->columns.tile, &m, err);
+    lt_status status = run_dry(dry, vae, job, least->rows.tile, least->columns.tile, &m, err);
     *chosen = least;
     if (status != LT_OK || m.peak <= memory) return status;
     return lt_fail(err, LT_E_NO_MEMORY,
                    "%.0f MiB of memory for activations are too few: the smallest tile needs %.0f MiB; give "
                    "more memory%s",
                    (double)memory / 0x1p20, (double)m.peak / 0x1p20 + 0.5,
-                   decode ? ", or a shorter window" : "");
+                   job->decode ? ", or a shorter window" : "");
 }
 
 /* The first of the choices, in order of work, whose peak is within memory. The peak is nearly proportional to the area, so
  * that few dry runs are needed: choices clearly too large by the last measurement are passed over. */
-static lt_status choose_tiles(lt_context *dry, lt_vae *vae, bool decode, int64_t n, size_t memory,
+static lt_status choose_tiles(lt_context *dry, lt_vae *vae, const job *job, size_t memory,
                               const tile_choice *choices, int n_choices, const tile_choice **chosen,
                               lt_err *err)
 {
@@ -173,21 +184,20 @@ static lt_status choose_tiles(lt_context *dry, lt_vae *vae, bool decode, int64_t
     measure m;
     if (memory &&
         n_choices > 1) { /* a first guess, low on purpose, from a small tile: the largest are slow to try */
-        int64_t edge = decode ? GOOD_TILE : (int64_t)GOOD_TILE * lt_vae_get_info(vae)->factor;
-        lt_status status = run_dry(dry, vae, decode, n, edge, edge, &m, err);
+        int64_t edge = job->decode ? GOOD_TILE : (int64_t)GOOD_TILE * lt_vae_get_info(vae)->factor;
+        lt_status status = run_dry(dry, vae, job, edge, edge, &m, err);
         if (status != LT_OK) return status;
         per_cell = 0.8 * (double)m.peak / (double)(edge * edge);
     }
     for (int i = 0; i < n_choices; i++) {
         if (memory && 0.95 * per_cell * area_of(&choices[i]) > (double)memory) continue;
-        lt_status status =
-            run_dry(dry, vae, decode, n, choices[i].rows.tile, choices[i].columns.tile, &m, err);
+        lt_status status = run_dry(dry, vae, job, choices[i].rows.tile, choices[i].columns.tile, &m, err);
         if (status != LT_OK) return status;
         *chosen = &choices[i];
         if (!memory || m.peak <= memory) return LT_OK;
         per_cell = (double)m.peak / area_of(&choices[i]);
     }
-    return choose_smallest(dry, vae, decode, n, memory, choices, n_choices, chosen, err);
+    return choose_smallest(dry, vae, job, memory, choices, n_choices, chosen, err);
 }
 
 static void set_tiles(lt_decode_plan *p, const tile_choice *choice)
@@ -213,7 +223,8 @@ static lt_status choose_decode(lt_context *dry, lt_vae *vae, const lt_decode_req
                 rows[i].tile < LT_MIN(r->height, GOOD_TILE) || columns[j].tile < LT_MIN(r->width, GOOD_TILE)};
     qsort(choices, (size_t)n_choices, sizeof(*choices), by_work);
     const tile_choice *chosen = NULL;
-    lt_status status = choose_tiles(dry, vae, true, n, r->memory, choices, n_choices, &chosen, err);
+    lt_status status = choose_tiles(dry, vae, &(job){true, n, r->height, r->width}, r->memory, choices,
+                                    n_choices, &chosen, err);
     if (status == LT_OK) set_tiles(plan, chosen);
     free(choices);
     return status;
@@ -233,7 +244,7 @@ static lt_status decode_cost(lt_context *dry, lt_vae *vae, const lt_decode_plan 
     int64_t n = n_frames > 0 ? LT_MIN(p->window, n_frames) : p->window;
     axis_sizes rows = decode_sizes(p->height, p->tile_height, p->stride_height);
     axis_sizes columns = decode_sizes(p->width, p->tile_width, p->stride_width);
-    lt_status status = cost_of(dry, vae, true, n, &rows, &columns, cost, err);
+    lt_status status = cost_of(dry, vae, &(job){true, n, p->height, p->width}, &rows, &columns, cost, err);
     double time = n_frames > 0 ? (double)axis_work(n_frames, p->window, p->stride) / (double)n_frames
                                : (double)p->window / p->stride;
     size_t cells = (size_t)n * (size_t)p->height * (size_t)p->width;
@@ -287,7 +298,8 @@ static lt_status encode_cost(lt_context *dry, lt_vae *vae, const lt_encode_plan 
                              lt_err *err)
 {
     axis_sizes rows = encode_sizes(p, p->height), columns = encode_sizes(p, p->width);
-    lt_status status = cost_of(dry, vae, false, p->batch, &rows, &columns, cost, err);
+    lt_status status =
+        cost_of(dry, vae, &(job){false, p->batch, p->height, p->width}, &rows, &columns, cost, err);
     size_t cells = (size_t)(p->height / p->factor) * (size_t)(p->width / p->factor);
     cost->flops /= p->batch;
     cost->work_factor = (double)rows.work / p->height * (double)columns.work / p->width;
@@ -322,7 +334,8 @@ static lt_status choose_encode(lt_context *dry, lt_vae *vae, size_t memory, lt_e
     if (!choices) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a plan");
     int n = encode_choices(plan, choices, capacity);
     const tile_choice *chosen = NULL;
-    lt_status status = choose_tiles(dry, vae, false, plan->batch, memory, choices, n, &chosen, err);
+    lt_status status = choose_tiles(dry, vae, &(job){false, plan->batch, plan->height, plan->width}, memory,
+                                    choices, n, &chosen, err);
     if (status == LT_OK) plan->tile = chosen->rows.stride;
     free(choices);
     return status;

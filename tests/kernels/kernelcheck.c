@@ -205,7 +205,7 @@ static lt_tensor fetch(lt_context *c, const lt_tensor *t)
 static void bring(lt_context *c, const op_case *k, const lt_tensor *host, lt_tensor *inputs)
 {
     for (int i = 0; i < k->n_inputs; i++) {
-        bool stays = c->backend->host_memory || !host[i].data || host[i].dtype == LT_I32;
+        bool stays = c->backend->host_memory || !host[i].data || k->inputs[i].host;
         inputs[i] = stays ? host[i] : lt_upload(c, host[i], host[i].dtype);
     }
 }
@@ -515,6 +515,12 @@ int main(int argc, char **argv)
     }
     if (a.bench) return bench(a.threads, a.op);
     printf("seed %llu\n", (unsigned long long)a.seed);
+    lt_device_info info;
+    lt_err err;
+    if (a.device && lt_device_probe(a.device, &info, &err) != LT_OK) {
+        fprintf(stderr, "kernelcheck: %s\n", err.text);
+        return 1;
+    }
     int n_checked = 0, n_failed = 0;
     const lt_dtype dtypes[] = {LT_F32, LT_BF16, LT_F16};
     for (size_t b = 0; b < LT_COUNT(backends); b++) {

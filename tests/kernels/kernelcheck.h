@@ -37,6 +37,7 @@ typedef struct spec {
     values values;
     double scale;  /* of the values; 0 means 1 */
     bool left_out; /* an optional operand that this case does not give */
+    bool host;     /* numbers of rows: the operator takes them from the host's memory */
     bool shared;   /* not per sample: the batch test passes it whole */
 } spec;
 

@@ -183,7 +183,7 @@ static void make_concat(op_case *k, rng *r, bool big)
 /* Numbers of rows of a table of n. */
 static spec row_numbers(rng *r, int rank, int64_t n)
 {
-    spec s = {.rank = rank, .dtype = LT_I32, .values = VALUES_PIXELS, .scale = (double)n};
+    spec s = {.rank = rank, .dtype = LT_I32, .host = true, .values = VALUES_PIXELS, .scale = (double)n};
     for (int i = 0; i < rank; i++) s.shape[i] = rng_range(r, i ? 1 : 0, 9);
     return s;
 }

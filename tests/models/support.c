@@ -148,8 +148,20 @@ lt_context *open_context(const char *device, lt_dtype dtype, size_t bytes, int t
 {
     lt_context *context;
     lt_err err = {0};
+    const char *other = getenv("LT_TEST_DEVICE");
+    if (other && strcmp(device, "cpu") == 0) device = other;
     must(lt_context_create(&context, device, dtype, bytes, threads, &err), &err);
     return context;
+}
+
+float *fetch_f32(lt_context *context, lt_tensor tensor)
+{
+    lt_err err = {0};
+    float *values = malloc((size_t)lt_n_elements(&tensor) * sizeof(float) + 1);
+    assert_non_null(values);
+    lt_download(context, tensor, LT_F32, values);
+    must(lt_context_status(context, &err), &err);
+    return values;
 }
 
 lt_vae *open_vae(const char *path, int parts, lt_numerics numerics)

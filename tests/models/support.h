@@ -84,10 +84,13 @@ double check_close(const char *label, const float *a, const float *b, int64_t n,
 /* ---- contexts and models --------------------------------------------------------------------------------------------------- */
 
 void must(lt_status status, const lt_err *err); /* fails with err's text unless status is OK */
+/* device "cpu" is that of the environment variable LT_TEST_DEVICE, where there is one. */
 lt_context *open_context(const char *device, lt_dtype dtype, size_t bytes, int threads);
 lt_vae *open_vae(const char *folder, int parts, lt_numerics numerics);
 /* A new zeroed f32 tensor [n,h,w,c] on the heap. */
 lt_tensor new_host(int64_t n, int64_t h, int64_t w, int64_t c);
+/* A tensor of the workspace as f32 on the heap; waits. Fails with the context's error. */
+float *fetch_f32(lt_context *context, lt_tensor tensor);
 /* Nothing may be left in the workspace. */
 void check_empty(const lt_context *context);
 

@@ -134,7 +134,7 @@ static lt_denoiser *open_case(const denoiser_case *k, lt_dtype dtype)
 /* A host tensor of f32 in the context's dtype, in its workspace. */
 static lt_tensor given(lt_context *c, lt_tensor host)
 {
-    return host.data ? lt_convert(c, host, c->dtype == LT_F64 ? LT_F32 : c->dtype) : LT_NONE;
+    return host.data ? lt_upload(c, host, c->dtype == LT_F64 ? LT_F32 : c->dtype) : LT_NONE;
 }
 
 static lt_tensor call(lt_context *c, lt_denoiser *denoiser, const inputs *in)
@@ -181,9 +181,7 @@ static float *run(const char *device, lt_dtype dtype, int threads, lt_denoiser *
         assert_int_equal(y.rank, 5);
         assert_memory_equal(y.shape, in->x.shape, 5 * sizeof(int64_t));
         size_t n = (size_t)lt_n_elements(&y);
-        float *values = malloc(n * sizeof(float));
-        assert_non_null(values);
-        for (size_t j = 0; j < n; j++) values[j] = (float)lt_load_f64(y.data, y.dtype, (int64_t)j);
+        float *values = fetch_f32(c, y);
         lt_drop(c, &y);
         check_empty(c);
         if (out) assert_memory_equal(out, values, n * sizeof(float));
@@ -304,15 +302,19 @@ static void positions_follow(void **state)
         lt_err err = {0};
         lt_tensor y = call(c, denoiser, now);
         must(lt_context_status(c, &err), &err);
-        check_close(i == 1 ? other->fixture : k->fixture, y.data, now->expected.data, lt_n_elements(&y),
+        float *values = fetch_f32(c, y);
+        check_close(i == 1 ? other->fixture : k->fixture, values, now->expected.data, lt_n_elements(&y),
                     F32_BOUND);
+        free(values);
         lt_drop(c, &y);
     }
     in.end = 1;
     lt_tensor changed = call(c, denoiser, &in);
     double moved = 0;
+    float *values = fetch_f32(c, changed);
     for (int64_t i = 0; i < lt_n_elements(&changed); i++)
-        moved = fmax(moved, fabs((double)((float *)changed.data)[i] - ((float *)in.expected.data)[i]));
+        moved = fmax(moved, fabs((double)values[i] - ((float *)in.expected.data)[i]));
+    free(values);
     assert_true(moved > 1e-2);
     lt_drop(c, &changed);
     lt_denoiser_close(denoiser, c);
@@ -411,7 +413,9 @@ static void wrong_calls(void **state)
     in.timestep = NAN;
     expect_failure(c, d, &in, "timestep is not finite");
     lt_tensor y = call(c, d, &good);
-    check_close("after all failures", y.data, good.expected.data, lt_n_elements(&y), F32_BOUND);
+    float *values = fetch_f32(c, y);
+    check_close("after all failures", values, good.expected.data, lt_n_elements(&y), F32_BOUND);
+    free(values);
     lt_denoiser_close(d, c);
     lt_context_destroy(c);
     free_inputs(&good);

@@ -64,15 +64,8 @@ static lt_text_encoder *open_encoder(const char *path, lt_text_which which)
 /* A tensor as f32 on the heap. */
 static float *take(lt_context *c, lt_tensor *t, int64_t *n)
 {
-    lt_err err = {0};
-    lt_tensor f32 = lt_convert(c, *t, LT_F32);
-    must(lt_context_status(c, &err), &err);
-    *n = lt_n_elements(&f32);
-    float *values = malloc(lt_tensor_bytes(&f32));
-    assert_non_null(values);
-    memcpy(values, f32.data, lt_tensor_bytes(&f32));
-    lt_drop(c, &f32);
-    return values;
+    *n = lt_n_elements(t);
+    return fetch_f32(c, *t);
 }
 
 /* Sequence or pooled vectors of ids, in a workspace of exactly the size that a dry run gives. */
