@@ -1,6 +1,9 @@
 /* record.c - the values that are JSON: totals, the state of a clip, and its record. */
 #include "cache/internal.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -154,19 +157,28 @@ lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_sum
 
 /* ---- record of a clip ---------------------------------------------------------------------------------- */
 
-/* Timestamps as JSON: {"first": t, "steps": [[step, times], ...]}. A constant rate takes one pair. */
+/* Timestamps as JSON: {"first": t, "steps": "512 1024x7 ..."}: differences, and how often each comes where it is more than once. One
+ * string, since a long film of variable rate has a million of them. */
 static json_t *pack_timestamps(const lt_cache_clip *clip)
 {
     if (!clip->pts_delta) return json_null();
-    json_t *steps = json_array();
+    char *steps = NULL;
+    size_t bytes = 0;
+    FILE *text = open_memstream(&steps, &bytes);
+    if (!text) return NULL;
     for (int64_t i = 1, run = 0; i < clip->n_frames; i++) {
         run++;
         bool last = i + 1 == clip->n_frames || clip->pts_delta[i + 1] != clip->pts_delta[i];
         if (!last) continue;
-        json_array_append_new(steps, json_pack("[II]", (json_int_t)clip->pts_delta[i], (json_int_t)run));
+        fprintf(text, run == i ? "%" PRId64 : " %" PRId64, clip->pts_delta[i]);
+        if (run > 1) fprintf(text, "x%" PRId64, run);
         run = 0;
     }
-    return json_pack("{sIso}", "first", (json_int_t)clip->pts_delta[0], "steps", steps);
+    bool fine = fclose(text) == 0;
+    json_t *object =
+        fine ? json_pack("{sIss%}", "first", (json_int_t)clip->pts_delta[0], "steps", steps, bytes) : NULL;
+    free(steps);
+    return object;
 }
 
 static json_t *pack_picture(const lt_cache_picture *p)
@@ -238,30 +250,36 @@ static const char *text_of(const json_t *object, const char *name, lt_arena *are
     return copy;
 }
 
+/* The next of the steps, "512" or "1024x7", and how often it comes; false when there is none. */
+static bool next_step(const char **at, int64_t *step, int64_t *times)
+{
+    char *end;
+    errno = 0;
+    *step = strtoll(*at, &end, 10);
+    *times = 1;
+    if (end == *at) return false;
+    if (*end == 'x') *times = strtoll(end + 1, &end, 10);
+    *at = end;
+    return *times > 0 && !errno;
+}
+
 /* Unpack timestamps to differences; false when they are not n_frames of them. */
 static bool parse_timestamps(const json_t *value, int64_t n_frames, lt_arena *arena, const int64_t **out)
 {
     *out = NULL;
     if (json_is_null(value)) return true;
+    const char *steps = json_string_value(json_object_get(value, "steps"));
     size_t bytes;
-    if (!lt_mul_size((size_t)n_frames, sizeof(int64_t), &bytes)) return false;
-    const json_t *steps = json_object_get(value, "steps");
-    int64_t total = 1;
-    for (size_t i = 0; i < json_array_size(steps); i++) {
-        int64_t times = json_integer_value(json_array_get(json_array_get(steps, i), 1));
-        if (times <= 0 || times > n_frames - total) return false;
-        total += times;
-    }
+    int64_t total = 1, step, times;
+    if (!steps || !lt_mul_size((size_t)n_frames, sizeof(int64_t), &bytes)) return false;
+    for (const char *at = steps; *at; total += times)
+        if (!next_step(&at, &step, &times) || times > n_frames - total) return false;
     int64_t *deltas = total == n_frames ? lt_arena_alloc(arena, bytes) : NULL;
     if (!deltas) return false;
-    deltas[0] = integer(value, "first");
-    int64_t at = 1;
-    for (size_t i = 0; i < json_array_size(steps); i++) {
-        const json_t *pair = json_array_get(steps, i);
-        int64_t step = json_integer_value(json_array_get(pair, 0)),
-                times = json_integer_value(json_array_get(pair, 1));
-        while (times-- > 0) deltas[at++] = step;
-    }
+    int64_t i = 0;
+    deltas[i++] = integer(value, "first");
+    for (const char *at = steps; *at;)
+        for (next_step(&at, &step, &times); times > 0; times--) deltas[i++] = step;
     *out = deltas;
     return true;
 }

@@ -62,10 +62,10 @@ static char *timestamps(const lt_cache_clip *clip, int64_t first, int64_t n)
     if (!text) return NULL;
     int64_t pts = 0;
     text[at++] = '[';
-    for (int64_t i = 0; clip->pts_delta && i < first + n; i++) {
+    for (int64_t i = 0; clip->pts_delta && i < first; i++) pts += clip->pts_delta[i];
+    for (int64_t i = first; clip->pts_delta && i < first + n; i++) {
         pts += clip->pts_delta[i];
-        if (i >= first)
-            at += (size_t)snprintf(text + at, bytes - at, "%s%lld", i > first ? "," : "", (long long)pts);
+        at += (size_t)snprintf(text + at, bytes - at, "%s%lld", i > first ? "," : "", (long long)pts);
     }
     text[at++] = ']';
     text[at] = 0;

@@ -56,16 +56,18 @@ def stage_pids(orchestrator_pid):
     return found
 
 
-def narrow_model(folder):
-    """A copy of the tiny model with 32 channels everywhere and fixed weights: what counts processes and bytes needs no pictures."""
+def narrow_model(folder, channels=32):
+    """A copy of the tiny model with few channels everywhere and fixed weights: what counts processes and bytes needs no pictures. With
+    fewer than 32, which a temporal decoder cannot have, it is the encoder alone."""
+    encoder = channels < 32
     raw = (MODEL / WEIGHTS).read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     rng = random.Random(1)
     header, data = {}, bytearray()
     for name, tensor in json.loads(raw[8 : 8 + length]).items():
-        if name == "__metadata__" or "conv_shortcut" in name:
+        if name == "__metadata__" or "conv_shortcut" in name or (encoder and "decoder." in name):
             continue
-        shape = [32 if n > 32 else n for n in tensor["shape"]]
+        shape = [channels if n >= 32 else n for n in tensor["shape"]]
         count = math.prod(shape)
         values = [1.0] * count if "norm" in name and name.endswith("weight") else [rng.uniform(-0.05, 0.05) for _ in range(count)]
         begin = len(data)
@@ -76,7 +78,9 @@ def narrow_model(folder):
     folder.mkdir()
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
     config = json.loads((MODEL / "config.json").read_text())
-    config["block_out_channels"] = [32] * len(config["block_out_channels"])
+    config["block_out_channels"] = [channels] * len(config["block_out_channels"])
+    if encoder:
+        config.update(_class_name="AutoencoderKL", norm_num_groups=channels // 4, up_block_types=["UpDecoderBlock2D"] * len(config["block_out_channels"]))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 

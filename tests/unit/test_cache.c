@@ -315,12 +315,44 @@ static void damage_is_found(void **state)
 }
 
 /* Numbers that no clip has: one that would take gigabytes of timestamps, one that is none of 32 bits. */
+/* Timestamps are read back as they were, and steps that are not the clip's are damage. */
+static void timestamps_are_as_many_as_frames(void **state)
+{
+    static const struct {
+        const char *steps;
+        bool fine;
+    } cases[] = {{"7x10 -3 40x7", true}, {"1x18", true},   {"1x19", false},
+                 {"1x17", false},        {"1x18 ", false}, {"1x0 1x18", false},
+                 {"x18", false},         {"1x", false},    {"1x18 2x-1", false},
+                 {"1;1x17", false},      {"", false},      {"1x99999999999999999999", false}};
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_clip clip = sample_clip("film"), out;
+    MUST(put_clip(f->cache, &clip, &err));
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        char text[400];
+        lt_arena arena = {0};
+        snprintf(text, sizeof text,
+                 "{\"state\":\"complete\",\"frames\":19,\"chunk\":8,\"latent\":{\"channels\":3,\"height\":5,"
+                 "\"width\":7,\"dtype\":\"F32\"},\"timestamps\":{\"first\":9,\"steps\":\"%s\"}}",
+                 cases[i].steps);
+        tamper(f->cache, "clip/film/0123456789abcdef", text, strlen(text));
+        assert_int_equal(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &out, &err),
+                         cases[i].fine ? LT_OK : LT_E_FORMAT);
+        if (i == 0) {
+            const int64_t *d = out.pts_delta;
+            assert_true(d[0] == 9 && d[1] == 7 && d[10] == 7 && d[11] == -3 && d[12] == 40 && d[18] == 40);
+        }
+        lt_arena_finish(&arena);
+    }
+}
+
 static void a_record_that_lies_is_damaged(void **state)
 {
     static const char *const records[] = {
         "{\"state\":\"complete\",\"frames\":%lld,\"chunk\":8,\"latent\":{\"channels\":3,\"height\":5,"
         "\"width\":7,"
-        "\"dtype\":\"F32\"},\"timestamps\":{\"first\":0,\"steps\":[[1,%lld]]}}",
+        "\"dtype\":\"F32\"},\"timestamps\":{\"first\":0,\"steps\":\"1x%lld\"}}",
         "{\"state\":\"complete\",\"frames\":19,\"chunk\":%lld,\"latent\":{\"channels\":3,\"height\":5,"
         "\"width\":7,"
         "\"dtype\":\"F32\"},\"timestamps\":null}",
@@ -467,6 +499,7 @@ int main(int argc, char **argv)
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
         TEST(damage_is_found),
+        TEST(timestamps_are_as_many_as_frames),
         TEST(a_record_that_lies_is_damaged),
         TEST(nan_is_found),
         TEST(the_tool_tells),
