@@ -132,6 +132,10 @@ static lt_status take_chunk(const lt_safetensors *file, lt_cache_chunk *chunk, l
         (b->rank != 4 || b->dtype != a->dtype || memcmp(a->shape, b->shape, 4 * sizeof a->shape[0])))
         return lt_fail(err, LT_E_FORMAT, "logvar is %s, other than latent",
                        lt_tensor_describe(b, text, sizeof text));
+    uintptr_t size = lt_dtype_bytes(a->dtype);
+    if ((uintptr_t)a->data % size || (uintptr_t)b->data % size)
+        return lt_fail(err, LT_E_FORMAT, "its tensors do not begin at multiples of their elements' %d bytes",
+                       (int)size);
     const char *expected = lt_safetensors_metadata(file, "xxh3");
     char hash[24];
     checksum(a, b, hash);
