@@ -32,6 +32,9 @@ typedef enum { LT_ACT_NONE, LT_ACT_SILU, LT_ACT_GELU_ERF, LT_ACT_GELU_TANH, LT_A
  * or left out. residual [N,To,Ho,Wo,O], added to the result, or LT_NONE. Pads are zeros around x, not negative, and may
  * differ on the two sides. Returns [N,To,Ho,Wo,O], To = (T + pad_front + pad_back - kt) / stride_t + 1, rounded down, and
  * so on; none may be 0. FLOPs: 2 N To Ho Wo O I kt kh kw, pads included.
+ * With a stride of 1 and kernels of 3, sums and differences of inputs may be multiplied in place of the inputs (Winograd's
+ * algorithm): an infinite input then makes NaN of results that would be infinite, an input that is not finite may make NaN of
+ * results up to 3 places beside those that depend on it, along the kernel's axes, and inputs above 2^120 may overflow.
  * Error: (4 + 2 sqrt(I kt kh kw)) u |.|max for weights of deviation 1 / sqrt(I kt kh kw).
  * Agrees with torch.nn.functional.conv2d / conv3d. */
 typedef struct lt_conv_params {

@@ -139,7 +139,8 @@ static void product(const attention *p, float *c, int64_t c_stride, const void *
         p->simd->gemm_pairs(c, c_stride, a, (const uint16_t *)(const void *)panels, panel_stride, rows,
                             columns, inner, accumulate);
     } else {
-        p->simd->gemm(c, c_stride, a, panels, false, panel_stride, rows, columns, inner, accumulate);
+        p->simd->gemm(c, c_stride, a, ROW_STRIDE, panels, false, panel_stride, rows, columns, inner,
+                      accumulate);
     }
 }
 

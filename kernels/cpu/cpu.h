@@ -30,7 +30,14 @@ static inline const cpu_device *cpu_of(const lt_context *c)
 
 /* ---- weights.c --------------------------------------------------------------------------------------- */
 
-enum { CPU_FORM_VECTOR = 1, CPU_FORM_PANELS, CPU_FORM_ONEDNN, CPU_FORM_NARROW };
+enum {
+    CPU_FORM_VECTOR = 1,
+    CPU_FORM_PANELS,
+    CPU_FORM_ONEDNN,
+    CPU_FORM_NARROW,
+    CPU_FORM_WINOGRAD_2,
+    CPU_FORM_WINOGRAD_4
+};
 
 /* One form of a weight; a weight has a list of them, since a layout may depend on the dtype and on the shape it meets. */
 typedef struct cpu_packed {
@@ -87,6 +94,12 @@ lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight,
 bool cpu_conv_is_narrow(const lt_conv_dims *d);
 lt_status conv_narrow_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+
+/* ---- winograd.c -------------------------------------------------------------------------------------- */
+
+bool cpu_conv_is_winograd(lt_dtype dtype, const lt_conv_dims *d);
+lt_status conv_winograd_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                            const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 
 /* ---- operators --------------------------------------------------------------------------------------- */
 

@@ -122,8 +122,8 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
             simd->gemm_pairs(sums, CHUNK, (const uint16_t *)(const void *)block, panels, panel_stride,
                              padded_rows, padded_columns, n, k > 0);
         } else {
-            simd->gemm(sums, CHUNK, block, panels, p->bf16, panel_stride, padded_rows, padded_columns, n,
-                       k > 0);
+            simd->gemm(sums, CHUNK, block, ROW_STRIDE, panels, p->bf16, panel_stride, padded_rows,
+                       padded_columns, n, k > 0);
         }
     }
     cpu_epilogue e = p->epilogue;

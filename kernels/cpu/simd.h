@@ -15,6 +15,22 @@ enum { BLOCK_ROWS = 96, BLOCK_K = 512, ROW_STRIDE = BLOCK_K + 16 };
 /* Of the convolution to few outputs. */
 enum { NARROW_PIXELS = 4, NARROW_OUTPUTS = 4 };
 
+/* Of Winograd's convolution: points along t (1: the axis is not transformed; 4), and along h and w (1, 4 or 6, with t 1 or 4, but
+ * not both 1, nor 6 with 4), and the most that a tile has in all, of points and of outputs. */
+typedef struct cpu_winograd {
+    int t, hw;
+} cpu_winograd;
+enum { WINOGRAD_POINTS = 64, WINOGRAD_OUTPUTS = 16 };
+
+typedef struct cpu_winograd_out {
+    const float *sums; /* a tile's value at the first point; the others' are `plane` floats apart */
+    int64_t plane;
+    float *const *to;             /* where the tile's outputs lie; NULL: it is beside the frame */
+    const float *const *residual; /* the same for what is added, or NULL */
+    const float *bias;            /* [n] or NULL */
+    int64_t n;                    /* channels */
+} cpu_winograd_out;
+
 typedef struct cpu_epilogue {
     const float *bias; /* [n] or NULL */
     lt_activation act;
@@ -83,10 +99,10 @@ typedef struct cpu_simd {
     /* out = a x + b y in f64, rounded once. */
     void (*combine)(float *out, const float *x, double a, const float *y, double b, int64_t n);
 
-    /* c [rows][c_stride] (+)= a [rows][ROW_STRIDE] b. b lies in panels of tile_columns columns, [k][tile_columns],
+    /* c [rows][c_stride] (+)= a [rows][a_stride] b. b lies in panels of tile_columns columns, [k][tile_columns],
      * panel_stride elements apart, f32 or bf16. rows are a multiple of tile_rows, columns of half a tile's, k <= BLOCK_K. */
-    void (*gemm)(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t panel_stride,
-                 int64_t rows, int64_t columns, int64_t k, bool accumulate);
+    void (*gemm)(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b, bool b_bf16,
+                 int64_t panel_stride, int64_t rows, int64_t columns, int64_t k, bool accumulate);
     /* The same with both operands bf16 in pairs of k (even): a [rows][ROW_STRIDE] holds them one after the other, b
      * [k / 2][tile_columns][2]. NULL unless bf16_pairs. */
     void (*gemm_pairs)(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
@@ -99,6 +115,12 @@ typedef struct cpu_simd {
      * tap; weight [taps][inputs / lanes][outputs][lanes], a vector being half of tile_columns; inputs a multiple of that. */
     void (*narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
                    int64_t inputs, int64_t outputs);
+
+    /* Inputs of a tile, which lie at from[points], become their values at the points, `plane` floats apart; up to a vector's
+     * width of zeros stands behind `inputs`. And back, with what is added. */
+    void (*winograd_in)(float *to, int64_t plane, const float *const *from, cpu_winograd form,
+                        int64_t inputs);
+    void (*winograd_out)(const cpu_winograd_out *o, cpu_winograd form);
 
     void (*softmax)(const cpu_softmax *s);
     /* Rows of c times factor[row]; the reciprocals when `invert` (0 stays 0: a row that saw no key). */

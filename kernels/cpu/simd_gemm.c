@@ -19,8 +19,8 @@ enum { TILE_COLUMNS = 2 * LANES };
  * of RUN and not of its length. */
 enum { RUN = 256 };
 
-INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t k,
-                 bool accumulate, int vectors)
+INLINE void tile(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b, bool b_bf16,
+                 int64_t k, bool accumulate, int vectors)
 {
     int64_t i = 0;
     do {
@@ -34,7 +34,7 @@ INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool
             for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
 #pragma GCC unroll 12
             for (int r = 0; r < TILE_ROWS; r++) {
-                vf av = splat(a[r * ROW_STRIDE + i]);
+                vf av = splat(a[r * a_stride + i]);
                 for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
             }
         }
@@ -49,8 +49,9 @@ INLINE void tile(float *c, int64_t c_stride, const float *a, const void *b, bool
     } while (i < k);
 }
 
-INLINE void gemm_body(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16,
-                      int64_t panel_stride, int64_t rows, int64_t columns, int64_t k, bool accumulate)
+INLINE void gemm_body(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b,
+                      bool b_bf16, int64_t panel_stride, int64_t rows, int64_t columns, int64_t k,
+                      bool accumulate)
 {
     size_t size = b_bf16 ? 2 : 4;
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
@@ -58,21 +59,21 @@ INLINE void gemm_body(float *c, int64_t c_stride, const float *a, const void *b,
         for (int64_t i = 0; i < rows; i += TILE_ROWS) {
             float *to = c + i * c_stride + j;
             if (columns - j > LANES) {
-                tile(to, c_stride, a + i * ROW_STRIDE, panel, b_bf16, k, accumulate, 2);
+                tile(to, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 2);
             } else {
-                tile(to, c_stride, a + i * ROW_STRIDE, panel, b_bf16, k, accumulate, 1);
+                tile(to, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 1);
             }
         }
     }
 }
 
-static void gemm(float *c, int64_t c_stride, const float *a, const void *b, bool b_bf16, int64_t panel_stride,
-                 int64_t rows, int64_t columns, int64_t k, bool accumulate)
+static void gemm(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b, bool b_bf16,
+                 int64_t panel_stride, int64_t rows, int64_t columns, int64_t k, bool accumulate)
 {
     if (b_bf16) {
-        gemm_body(c, c_stride, a, b, true, panel_stride, rows, columns, k, accumulate);
+        gemm_body(c, c_stride, a, a_stride, b, true, panel_stride, rows, columns, k, accumulate);
     } else {
-        gemm_body(c, c_stride, a, b, false, panel_stride, rows, columns, k, accumulate);
+        gemm_body(c, c_stride, a, a_stride, b, false, panel_stride, rows, columns, k, accumulate);
     }
 }
 
@@ -266,6 +267,8 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
 #endif
     .epilogue = epilogue,
     .narrow = SIMD_NAME(narrow),
+    .winograd_in = SIMD_NAME(winograd_in),
+    .winograd_out = SIMD_NAME(winograd_out),
     .softmax = softmax,
     .scale_rows = scale_rows,
 };

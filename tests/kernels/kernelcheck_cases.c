@@ -2,6 +2,7 @@
 #include "tests/kernels/kernelcheck.h"
 
 #include <math.h>
+#include <string.h>
 
 int64_t pick(rng *r, const int64_t *from, int n)
 {
@@ -61,20 +62,44 @@ static void conv_shapes(op_case *k, rng *r, bool big)
     k->magnitude = (double)(size[0] * size[1] * size[2]);
 }
 
-static void make_conv(op_case *k, rng *r, bool big)
+/* Kernels of 3 with a stride of 1 over channels enough, which transforms make cheaper: sizes from one pixel on that are no
+ * multiples of a tile, channels that are none of a vector, any pads on any side. */
+static void same_size_shapes(op_case *k, rng *r, bool big)
+{
+    int64_t kernels[][3] = {{1, 3, 3}, {3, 1, 1}, {3, 3, 3}};
+    const int64_t *size = kernels[rng_range(r, 0, 2)];
+    int64_t in = big ? PICK(r, 96, 128, 320, 600) : PICK(r, 32, 33, 47, 64);
+    int64_t out = big ? PICK(r, 128, 320, 370) : PICK(r, 32, 37, 64, 130);
+    int64_t most = big ? 24 : size[0] == 3 && size[1] == 3 ? 5 : 13;
+    int64_t x[5] = {rng_range(r, 1, 3), 0, 0, 0, in}, w[5] = {out, in, size[0], size[1], size[2]};
+    for (int i = 0; i < 3; i++) {
+        x[1 + i] = i == 0 ? rng_range(r, 1, 5) : rng_range(r, 1, most);
+        if (size[i] > 1) {
+            k->ints[3 + 2 * i] = rng_range(r, 0, 2);
+            k->ints[4 + 2 * i] = rng_range(r, 0, 2);
+        } else if (size[0] == 3) {
+            x[1 + i] = rng_range(r, 1, big ? 24 : 6);
+        }
+        int64_t padded = x[1 + i] + k->ints[3 + 2 * i] + k->ints[4 + 2 * i];
+        if (padded < size[i]) x[1 + i] += size[i] - padded;
+    }
+    memcpy(k->inputs[0].shape, x, sizeof(x));
+    memcpy(k->weights[0].shape, w, sizeof(w));
+    k->weights[0].rank = 5;
+}
+
+/* Operands of a convolution whose shapes are chosen. */
+static void conv_operands(op_case *k, rng *r, values v)
 {
     k->op = "conv";
     k->run = run_conv;
     k->n_inputs = k->n_weights = 2;
-    conv_shapes(k, r, big);
     const int64_t *x = k->inputs[0].shape, *w = k->weights[0].shape, *i = k->ints;
     int64_t kernel[3] = {1, 1, 1};
     for (int e = 2; e < k->weights[0].rank; e++) kernel[3 - (k->weights[0].rank - e)] = w[e];
     double inner = (double)(w[1] * kernel[0] * kernel[1] * kernel[2]);
-    k->inputs[0] = (spec){.rank = 5,
-                          .shape = {x[0], x[1], x[2], x[3], x[4]},
-                          .dtype = DTYPE_CONTEXT,
-                          .values = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE)};
+    k->inputs[0] =
+        (spec){.rank = 5, .shape = {x[0], x[1], x[2], x[3], x[4]}, .dtype = DTYPE_CONTEXT, .values = v};
     k->inputs[1] = (spec){.rank = 5, .dtype = DTYPE_CONTEXT, .left_out = rng_range(r, 0, 1)};
     int64_t *y = k->inputs[1].shape;
     y[0] = x[0];
@@ -90,6 +115,18 @@ static void make_conv(op_case *k, rng *r, bool big)
     /* A sum of K products in f32, in any order: a random walk of K roundings, 5 deviations. */
     k->units = 4 + 2 * sqrt(inner);
     k->magnitude = 1;
+}
+
+static void make_conv(op_case *k, rng *r, bool big)
+{
+    conv_shapes(k, r, big);
+    conv_operands(k, r, (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE));
+}
+
+static void make_same_size(op_case *k, rng *r, bool big)
+{
+    same_size_shapes(k, r, big);
+    conv_operands(k, r, (values)PICK(r, VALUES_NORMAL, VALUES_WIDE, VALUES_OFFSET));
 }
 
 /* ---- linear ------------------------------------------------------------------------------------------ */
@@ -365,6 +402,7 @@ static void make_add_tile(op_case *k, rng *r, bool big)
 
 static const generator generators[] = {
     {"conv", make_conv},
+    {"conv_stride_1", make_same_size},
     {"linear", make_linear},
     {"group_norm", make_group_norm},
     {"attention", make_attention},
