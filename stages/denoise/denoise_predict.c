@@ -2,6 +2,7 @@
  * guidance. */
 #include "stages/denoise/denoise.h"
 
+#include "kernels/convert.h"
 #include "kernels/noise.h"
 
 #include <math.h>
@@ -84,35 +85,28 @@ static const void *latent_of(const lt_denoise_work *work, int64_t f)
     return (const char *)span->data + ((uint64_t)f - span->first) * bytes;
 }
 
-/* The context's tensor of memory in another dtype: a copy. */
+/* The context's tensor of host memory in some dtype; data may be NULL when dry. */
 static lt_tensor bring(lt_context *c, const void *data, lt_dtype dtype, int rank, const int64_t *shape)
 {
     lt_tensor host = {.data = (void *)data, .dtype = dtype, .rank = rank};
     memcpy(host.shape, shape, (size_t)rank * sizeof *shape);
-    return lt_convert(c, host, c->dtype);
+    return lt_upload(c, host, c->dtype);
 }
 
 /* Encoded latents and noise to the first step: a * scaling_factor * latent + b * noise. */
 static lt_status mix(lt_denoise_work *work, int64_t f, float *x, lt_err *err)
 {
     size_t n = work->geometry->waves.frame_elements;
-    const int64_t shape[1] = {(int64_t)n};
     const void *from = latent_of(work, f);
     double a, b;
     if (!from)
         return lt_fail(err, LT_E_INTERNAL, "clip %s: encoded latent %lld did not come", work->name,
                        (long long)f);
-    lt_context *c = work->model->run;
-    lt_tensor host = {
-        .data = (void *)from, .dtype = (lt_dtype)(work->latents->dtype - 1), .rank = 1, .shape = {shape[0]}};
-    lt_tensor latent = lt_convert(c, host, LT_F32);
-    lt_status status = lt_context_status(c, err);
-    if (status) return status;
-    const float *values = latent.data;
     lt_ddim_noise(&work->model->ddim, 0, &a, &b);
     for (size_t i = 0; i < n; i++)
-        x[i] = (float)(a * (work->model->info->scaling_factor * values[i]) + b * x[i]);
-    lt_drop(c, &latent);
+        x[i] = (float)(a * (work->model->info->scaling_factor *
+                            lt_load_f64(from, (lt_dtype)(work->latents->dtype - 1), (int64_t)i)) +
+                       b * x[i]);
     return LT_OK;
 }
 
@@ -223,15 +217,13 @@ static lt_status pass(lt_denoise_work *work, int unit, int64_t k, int step, int6
     place_window(g, first, n, &condition);
     lt_status status = condition_of(work, c, unit, &condition, &n_tokens, err);
     const int64_t shape[5] = {1, n, g->height, g->width, g->channels};
-    lt_tensor input = LT_NONE, prediction = LT_NONE, values = LT_NONE;
+    lt_tensor input = LT_NONE, prediction = LT_NONE;
     if (status == LT_OK) {
         input = bring(c, x, LT_F32, 5, shape);
         prediction = lt_denoise(c, work->model->net, input, work->model->ddim.timesteps[step], &condition);
-        values = lt_convert(c, prediction, LT_F32);
+        lt_download(c, prediction, LT_F32, out);
         status = lt_context_status(c, err);
     }
-    if (status == LT_OK) memcpy(out, values.data, lt_tensor_bytes(&values));
-    lt_drop(c, &values);
     lt_drop(c, &prediction);
     lt_drop(c, &input);
     lt_drop(c, &condition.context);
@@ -309,13 +301,13 @@ lt_status lt_denoise_dry_run(lt_denoise_model *m, int64_t t, int height, int wid
     int n_tokens = (int)text->height;
     const int64_t sequence[3] = {1, text->height, text->width}, pooled[2] = {1, text->channels};
     const int64_t shape[5] = {1, t, height, width, info->channels};
-    if (info->context_width) condition.context = lt_new(c, c->dtype, 3, sequence);
-    if (info->pooled_width) condition.pooled = lt_new(c, c->dtype, 2, pooled);
+    lt_dtype dtype = (lt_dtype)(text->dtype - 1);
+    if (info->context_width) condition.context = bring(c, NULL, dtype, 3, sequence);
+    if (info->pooled_width) condition.pooled = bring(c, NULL, dtype, 2, pooled);
     if (info->context_mask && text->height) condition.n_context = &n_tokens;
-    lt_tensor x = lt_new(c, c->dtype, 5, shape);
-    lt_tensor prediction = lt_denoise(c, m->net, x, 999, &condition),
-              values = lt_convert(c, prediction, LT_F32);
-    lt_drop(c, &values);
+    lt_tensor x = bring(c, NULL, LT_F32, 5, shape);
+    lt_tensor prediction = lt_denoise(c, m->net, x, 999, &condition);
+    lt_download(c, prediction, LT_F32, NULL);
     lt_drop(c, &prediction);
     lt_drop(c, &x);
     lt_drop(c, &condition.context);

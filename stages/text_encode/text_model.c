@@ -178,11 +178,18 @@ static lt_text_params params_of(const lt_text_model *m, int i)
     return (lt_text_params){.clip_skip = skip, .final_norm = m->form == LT_FORM_CLIP};
 }
 
-/* Copy rows of [n,bytes] into every out_stride bytes of `to`. */
-static void copy_rows(const void *from, size_t bytes, void *to, size_t out_stride, int64_t n)
+/* Rows of `text` [n,bytes] into every out_stride bytes of `to`. */
+static lt_status give_rows(lt_context *c, lt_tensor text, size_t bytes, void *to, size_t out_stride,
+                           int64_t n, lt_err *err)
 {
-    for (int64_t i = 0; i < n; i++)
-        memcpy((char *)to + (size_t)i * out_stride, (const char *)from + (size_t)i * bytes, bytes);
+    char *all = bytes == out_stride ? to : malloc((size_t)n * bytes);
+    if (!all) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for embeddings");
+    lt_download(c, text, text.dtype, all);
+    lt_status status = lt_context_status(c, err);
+    for (int64_t i = 0; all != to && status == LT_OK && i < n; i++)
+        memcpy((char *)to + (size_t)i * out_stride, all + (size_t)i * bytes, bytes);
+    if (all != to) free(all);
+    return status;
 }
 
 /* Run encoder i on ids [n,length]; copy what it gives (unless dry). */
@@ -196,10 +203,9 @@ static lt_status run_encoder(lt_text_model *m, lt_context *c, int i, lt_tensor i
     size_t element = lt_dtype_bytes(m->dtype);
     size_t width = (size_t)lt_text_encoder_get_info(m->encoders[i])->width * element;
     if (status == LT_OK && !c->dry) {
-        copy_rows(text.sequence.data, width, (char *)out->sequence + before, (size_t)m->width * element,
-                  n * m->length);
-        if (i == m->n - 1 && m->pooled_width)
-            memcpy(out->pooled, text.pooled.data, (size_t)n * (size_t)m->pooled_width * element);
+        if (i == m->n - 1 && m->pooled_width) lt_download(c, text.pooled, m->dtype, out->pooled);
+        status = give_rows(c, text.sequence, width, (char *)out->sequence + before,
+                           (size_t)m->width * element, n * m->length, err);
     }
     lt_drop(c, &text.sequence);
     lt_drop(c, &text.pooled);

@@ -167,17 +167,18 @@ static lt_status evaluate(run *r, lt_context *c, results *results, lt_err *err)
     lt_dtype dtype = c->dtype == LT_F64 ? LT_F32 : c->dtype;
     lt_condition condition = r->condition;
     condition.n_context = r->n_text;
-    lt_tensor x = lt_convert(c, r->x, dtype);
-    if (r->text.data) condition.context = lt_convert(c, r->text, dtype);
-    if (r->pooled.data) condition.pooled = lt_convert(c, r->pooled, dtype);
+    lt_tensor x = lt_upload(c, r->x, dtype);
+    if (r->text.data) condition.context = lt_upload(c, r->text, dtype);
+    if (r->pooled.data) condition.pooled = lt_upload(c, r->pooled, dtype);
     lt_tensor y = lt_denoise(c, r->denoiser, x, r->timestep, &condition);
+    if (c->dry) lt_download(c, y, LT_F32, NULL);
     lt_status status = lt_context_status(c, err);
     if (status == LT_OK && !c->dry) {
         lt_tensor *out = &results->tensors[results->n].tensor;
         results->tensors[results->n++].name = "sample";
         status = part_new(out, 5, y.shape, err);
-        for (int64_t i = 0; status == LT_OK && i < lt_n_elements(&y); i++)
-            ((float *)out->data)[i] = (float)lt_load_f64(y.data, y.dtype, i);
+        if (status == LT_OK) lt_download(c, y, LT_F32, out->data);
+        if (status == LT_OK) status = lt_context_status(c, err);
         if (status == LT_OK) status = transpose(out, false, err);
         if (status == LT_OK && r->picture) {
             memmove(&out->shape[2], &out->shape[3], 2 * sizeof(int64_t));

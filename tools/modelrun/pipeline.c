@@ -117,13 +117,12 @@ static lt_status pass(run *r, lt_context *c, const text *t, double timestep, con
     lt_condition condition = {
         .start_sec = r->start_sec, .end_sec = r->end_sec, .size_ids = {height, width, 0, 0, height, width}};
     lt_tensor host = {(void *)x, LT_F32, 5, {1, s[0], s[1], s[2], s[3]}, 0};
-    if (r->info->context_width) condition.context = lt_convert(c, t->context, dtype);
-    if (r->info->pooled_width) condition.pooled = lt_convert(c, t->pooled, dtype);
+    if (r->info->context_width) condition.context = lt_upload(c, t->context, dtype);
+    if (r->info->pooled_width) condition.pooled = lt_upload(c, t->pooled, dtype);
     if (r->info->context_mask) condition.n_context = &t->n_tokens;
-    lt_tensor input = lt_convert(c, host, dtype), y = lt_denoise(c, r->denoiser, input, timestep, &condition);
+    lt_tensor input = lt_upload(c, host, dtype), y = lt_denoise(c, r->denoiser, input, timestep, &condition);
+    lt_download(c, y, LT_F32, out);
     lt_status status = lt_context_status(c, err);
-    for (int64_t i = 0; status == LT_OK && out && i < lt_n_elements(&y); i++)
-        out[i] = (float)lt_load_f64(y.data, y.dtype, i);
     lt_drop(c, &y);
     lt_drop(c, &input);
     lt_drop(c, &condition.context);

@@ -76,15 +76,14 @@ fail:
 }
 
 /* A result on the heap under `name`; nothing where there is none. */
-static lt_status keep(run *r, results *results, const char *name, lt_tensor t, lt_err *err)
+static lt_status keep(run *r, lt_context *c, results *results, const char *name, lt_tensor t, lt_err *err)
 {
     if (!t.data) return LT_OK;
     lt_named_tensor *named = &results->tensors[results->n++];
     named->name = name;
     lt_status status = part_new(&named->tensor, t.rank, t.shape, err);
-    for (int64_t i = 0; status == LT_OK && i < lt_n_elements(&t); i++)
-        ((float *)named->tensor.data)[i] = (float)lt_load_f64(t.data, t.dtype, i);
-    return status;
+    if (status == LT_OK) lt_download(c, t, LT_F32, named->tensor.data);
+    return status == LT_OK ? lt_context_status(c, err) : status;
 }
 
 /* One pass; its results, where they are asked for. */
@@ -92,9 +91,10 @@ static lt_status pass(run *r, lt_context *c, const lt_text_params *params, const
                       const char *pooled, results *results, lt_err *err)
 {
     lt_text text = lt_text_encode(c, r->encoder, r->ids, r->n_ids, params);
+    if (c->dry) lt_download(c, text.sequence, LT_F32, NULL);
     lt_status status = lt_context_status(c, err);
-    if (status == LT_OK && !c->dry && sequence) status = keep(r, results, sequence, text.sequence, err);
-    if (status == LT_OK && !c->dry && pooled) status = keep(r, results, pooled, text.pooled, err);
+    if (status == LT_OK && !c->dry && sequence) status = keep(r, c, results, sequence, text.sequence, err);
+    if (status == LT_OK && !c->dry && pooled) status = keep(r, c, results, pooled, text.pooled, err);
     lt_drop(c, &text.sequence);
     lt_drop(c, &text.pooled);
     return status;
