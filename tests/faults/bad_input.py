@@ -46,6 +46,7 @@ def graph_of(folder, source=SOURCE, name="graph", **more):
 
 
 def missing_video(folder):
+    """The graph file is right, and the same command works once the file is there: 1, not 2."""
     refused(graph_of(folder, folder / "nowhere.mp4"), "nowhere.mp4")
 
 
