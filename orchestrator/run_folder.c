@@ -46,6 +46,7 @@ static int stem_bytes(const char *output)
 static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
 {
     bool ok = true;
+    int first = 0;
     for (int i = 0; i < graph->n_stages && ok; i++) {
         const char *output = lt_stage_output(&graph->stages[i]);
         if (!output) continue;
@@ -54,6 +55,13 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
     }
     if (graph->run) {
         ok = ok && add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->run));
+        first = folder->n_paths - 1;
+        /* It may say what an output's folder is called anyway: that is one folder, and one lock. */
+        for (int i = 0; ok && i < first; i++) {
+            if (strcmp(folder->paths[i], folder->paths[first])) continue;
+            folder->n_paths--;
+            first = i;
+        }
     } else if (!folder->n_paths && graph->cache) {
         ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->cache));
     } else if (!folder->n_paths) {
@@ -62,7 +70,7 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         if (n > 5 && !strcmp(name + n - 5, ".toml")) n -= 5;
         ok = add_path(folder, lt_arena_printf(arena, "%s/%.*s.longtake", graph->base, (int)n, name));
     }
-    folder->path = folder->paths[graph->run ? folder->n_paths - 1 : 0];
+    folder->path = folder->paths[first];
     return ok ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
 }
 

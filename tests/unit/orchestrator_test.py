@@ -297,6 +297,14 @@ def plans(place):
 
 
 @test
+def a_run_named_as_its_output(place):
+    """run = "NAME" where the output's folder is called so anyway: one folder, and no quarrel about its lock."""
+    place.call("run", place.graph(graph='run = "out.txt"'))
+    same(place.made(), list(range(10)))
+    assert (place.folder() / "manifest.json").exists()
+
+
+@test
 def runs_once(place):
     graph = place.graph(filter="replicas = 2")
     text = place.call("run", graph)
