@@ -185,8 +185,8 @@ static lt_status pack(const ProtobufCMessage *message, size_t prefix, void **dat
 
 static lt_status write_message(int fd, const ProtobufCMessage *message, lt_err *err)
 {
-    void *data;
-    size_t bytes;
+    void *data = NULL;
+    size_t bytes = 0;
     lt_status status = pack(message, PREFIX, &data, &bytes, err);
     if (status) return status;
     for (size_t done = 0; done < bytes && !status;) {
