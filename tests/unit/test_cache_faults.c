@@ -169,7 +169,8 @@ static void dead_readers_leave_no_slots(void **state)
     close(ready[1]);
 }
 
-static void put_forever(const char *folder)
+/* A byte goes to `begun` when the first clip is in. */
+static void put_forever(const char *folder, int begun)
 {
     lt_err err;
     lt_cache *cache = open_cache(folder, 0);
@@ -178,7 +179,7 @@ static void put_forever(const char *folder)
         snprintf(name, sizeof name, "clip-%d-%d", (int)getpid(), i);
         lt_cache_clip clip = sample_clip(name);
         clip.height = 40, clip.width = 60;
-        if (put_clip(cache, &clip, &err)) abort();
+        if (put_clip(cache, &clip, &err) || (!i && write(begun, "x", 1) != 1)) abort();
     }
 }
 
@@ -190,8 +191,13 @@ static void kills_at_any_time_leave_whole_values(void **state)
     unsigned seed = (unsigned)time(NULL);
     print_message("seed %u\n", seed);
     srand(seed);
+    int begun[2];
+    char byte;
+    assert_int_equal(pipe(begun), 0);
     for (int i = 0; i < 25; i++) {
-        pid_t a = IN_CHILD(put_forever(f->folder)), b = IN_CHILD(put_forever(f->folder));
+        pid_t a = IN_CHILD(put_forever(f->folder, begun[1])), b = IN_CHILD(put_forever(f->folder, begun[1]));
+        assert_int_equal(read(begun[0], &byte, 1),
+                         1); /* on a slow machine, too, something is there to be killed */
         usleep(5000 + (unsigned)rand() % 30000);
         kill(a, SIGKILL);
         usleep((unsigned)rand() % 5000);
@@ -199,6 +205,8 @@ static void kills_at_any_time_leave_whole_values(void **state)
         wait_for(a);
         wait_for(b);
     }
+    close(begun[0]);
+    close(begun[1]);
     alarm(60);
     lt_cache *cache = open_cache(f->folder, 0);
     lt_cache_clip clip = sample_clip("after");
@@ -457,8 +465,7 @@ static void ten_thousand_clips_are_counted_at_once(void **state)
                   (double)(listed - counted) / 1e6);
     assert_int_equal(stat.complete, 10000);
     assert_int_equal(n, 10000);
-    assert_true(counted - start < 20000000);
-    assert_true(listed - counted < 2000000000);
+    assert_true(counted - start < (listed - counted) / 20); /* it does not look at them */
     assert_int_equal(count_faults(cache), 0);
     lt_cache_close(cache);
     remove_folder(folder);
