@@ -111,6 +111,9 @@ bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason)
 {
     if (!lt_plan_is_dataset(run->plan)) return false;
     if (run->n_doomed == LT_MAX_DOOMED) return false;
+    for (int i = 0; i < run->n_doomed;
+         i++) /* it was told to leave the clip alone, and dies of it all the same */
+        if (run->doomed[i].stage == stage && run->doomed[i].clip == clip) return false;
     lt_doomed *doomed = &run->doomed[run->n_doomed++];
     doomed->stage = stage;
     doomed->clip = clip;

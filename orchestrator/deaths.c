@@ -75,6 +75,12 @@ static void how_it_ended(const lt_replica *replica, int wait_status, bool for_me
     }
 }
 
+/* What a stage does with a clip that is no work on a unit; NULL: it is. */
+static const char *beside_units(uint64_t unit)
+{
+    return unit == LT_UNIT_OPENING ? "while opening" : unit == LT_UNIT_FINISHING ? "while finishing" : NULL;
+}
+
 /* "on clip X, frames a-b (unit k)": where a unit of this stage lies. */
 static void where_it_was(const lt_run *run, const lt_crash *crash, char *text, size_t room)
 {
@@ -96,6 +102,11 @@ static void where_it_was(const lt_run *run, const lt_crash *crash, char *text, s
         snprintf(clip, sizeof clip, "%s", stream->name);
     else
         snprintf(clip, sizeof clip, "%u", crash->clip);
+    const char *doing = beside_units(unit);
+    if (doing) {
+        snprintf(text, room, "%s clip %s", doing, clip);
+        return;
+    }
     if (stream) step = count = stream->chunk;
     if (stream && stream->windows) {
         step = stream->windows->stride;
@@ -137,8 +148,9 @@ static void blame_unit(lt_run *run, lt_replica *replica, const char *how)
     where_it_was(run, crash, where, sizeof where);
     if (crash->count >= MAX_CRASHES_OF_UNIT && crash->has_unit) {
         char reason[256];
-        snprintf(reason, sizeof reason, "%s crashed %d times on it (%.150s)",
-                 lt_replica_title(run, replica, title), crash->count, how);
+        const char *doing = beside_units(crash->unit);
+        snprintf(reason, sizeof reason, "%s crashed %d times %s it (%.150s)",
+                 lt_replica_title(run, replica, title), crash->count, doing ? doing : "on", how);
         if (lt_clip_doom(run, replica->stage, crash->clip, reason)) return;
     }
     if (crash->count >= MAX_CRASHES_OF_UNIT)

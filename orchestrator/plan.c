@@ -110,6 +110,10 @@ static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **rep
     for (int i = 0; i < 4 && answer->out_bytes >= 4; i++) body |= (size_t)out[i] << 8 * i;
     if (answer->out_bytes >= 4 && body == answer->out_bytes - 4)
         *reply = lt__wire__plan_reply__unpack(NULL, body, out + 4);
+    int number = answer->exit_code - 128; /* of the signal, as shells say it */
+    if (!*reply && number > 0)
+        return lt_fail(err, LT_E_INVALID, "planning died of signal %d (%s)%s%s", number, strsignal(number),
+                       *answer->errors ? ": " : "", answer->errors);
     if (!*reply && answer->exit_code)
         return lt_fail(err, LT_E_INVALID, "planning ended with code %d%s%s", answer->exit_code,
                        *answer->errors ? ": " : "", answer->errors);

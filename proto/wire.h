@@ -20,6 +20,8 @@ enum {
     LT_PAYLOAD_ALIGNMENT = 64, /* of a span's offset */
 };
 #define LT_UNIT_BYTES_MAX ((uint64_t)1 << 40)
+#define LT_UNIT_OPENING   UINT64_MAX       /* in Started: not a unit, the clip is being opened */
+#define LT_UNIT_FINISHING (UINT64_MAX - 1) /* ... or finished */
 
 /* ---- frames on a pipe: a 32-bit little-endian length, then the message ------------------------------------- */
 

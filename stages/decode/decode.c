@@ -135,6 +135,7 @@ typedef struct sample {
     uint64_t frames, unit_bytes;
     size_t peak_bytes;
     lt_err first_error;
+    lt_trial *trial;
 } sample;
 
 /* Look at one clip; the largest so far is the one that the plan is made for. */
@@ -146,7 +147,9 @@ static lt_status look_at(lt_source *source, uint32_t index, int threads, lt_plan
     lt_err why;
     lt_status status = lt_source_get(source, index, plan->arena, &wanted, err);
     if (status) return status;
-    status = lt_source_open_video(source, &wanted, threads, &video, &why);
+    status = lt_trial_opens(sample->trial, index, wanted.input, &why);
+    if (!status) status = lt_source_open_video(source, &wanted, threads, &video, &why);
+    lt_trial_opened(sample->trial);
     if (status) {
         if (!sample->n_failed++) sample->first_error = why;
         return status == LT_E_NO_MEMORY ? lt_fail(err, status, "%s", why.text) : LT_OK;
@@ -175,10 +178,12 @@ static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err
         count ? LT_OK
               : lt_fail(err, LT_E_NOT_FOUND, "%s: this shard of it holds no clips", source->config->manifest);
     uint32_t n = LT_MIN(count, (uint32_t)SAMPLES);
+    if (!status) sample.trial = lt_trial_begin();
     for (uint32_t i = 0; i < n && !status; i++)
         status = look_at(source, (uint32_t)((uint64_t)i * count / n), threads, plan, &sample, err);
     for (uint32_t i = 0; i < LT_MIN(count, (uint32_t)TRIES) && !status && !sample.n; i++)
         status = look_at(source, i, threads, plan, &sample, err);
+    lt_trial_end(sample.trial);
     if (status) return status;
     if (!sample.n)
         return lt_fail(err,
@@ -303,6 +308,8 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     if (!status) status = lt_source_announce(source, &open->wanted, clip->output, clip->arena, err);
     if (status) return status;
     clip->state = open;
+    status = lt_stage_opens(clip, err);
+    if (status) return status;
     open->is_known = lt_source_recall(source, &open->wanted, clip->output, clip->arena);
     if (!open->is_known) {
         status = lt_source_announce(source, &open->wanted, clip->output, clip->arena, err);

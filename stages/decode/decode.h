@@ -78,6 +78,20 @@ bool lt_source_recall(const lt_source *source, const lt_wanted *wanted, lt_strea
 void lt_source_note(lt_source *source, const lt_stream *stream);
 void lt_source_flush(lt_source *source);
 
+/* ---- clips that kill who opens them (trial.c) --------------------------------------------------------------- */
+
+typedef struct lt_trial lt_trial;
+
+/* From here on a child goes on in this process's place (stdin, stdout and all); where it dies of a clip, another one begins here
+ * again, and is told. The process itself waits, and ends as the last child does. For a process of one thread that has written
+ * nothing yet. NULL: no memory, nothing is tried. */
+lt_trial *lt_trial_begin(void);
+/* Back to dying of clips: the process stays the child. Takes NULL, as the others do. */
+void lt_trial_end(lt_trial *trial);
+/* The clip is opened next. E_INVALID: a child has died of it. */
+lt_status lt_trial_opens(lt_trial *trial, uint32_t clip, const char *input, lt_err *err);
+void lt_trial_opened(lt_trial *trial);
+
 /* ---- one clip (clip.c) ----------------------------------------------------------------------------------- */
 
 /* Open the video of a clip as the configuration and the entry say. */

@@ -224,6 +224,7 @@ static lt_status latents_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     latents_state *state = opaque;
     char name[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     lt_status status = choose(state, clip, name, digest, err);
+    if (!status) status = lt_stage_opens(clip, err);
     if (status) return status;
     lt_cache_clip *record = lt_arena_alloc(clip->arena, sizeof *record);
     if (!record) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");

@@ -172,9 +172,21 @@ void rt_clip_doom(rt *rt, uint32_t index, const char *reason)
     if (clip) {
         abandon(rt, clip, reason, false);
     } else if (index >= rt->n_closed && rt->n_doomed < RT_DOOMED) {
+        pthread_mutex_lock(&rt->mutex);
         rt->doomed[rt->n_doomed].clip = index;
         copy_reason(rt->doomed[rt->n_doomed++].reason, sizeof rt->doomed[0].reason, reason);
+        pthread_mutex_unlock(&rt->mutex);
     }
+}
+
+const char *rt_clip_is_doomed(rt *rt, uint32_t index)
+{
+    const char *reason = NULL;
+    pthread_mutex_lock(&rt->mutex);
+    for (int i = 0; i < rt->n_doomed && !reason; i++)
+        if (rt->doomed[i].clip == index) reason = rt->doomed[i].reason;
+    pthread_mutex_unlock(&rt->mutex);
+    return reason;
 }
 
 static bool is_clips_own(const rt *rt, lt_status status)
@@ -285,8 +297,8 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
     lt_err err;
     clip->state = RT_CLIP_OPEN;
     rt->last_clip = clip->clip.index;
-    for (int i = 0; i < rt->n_doomed; i++)
-        if (rt->doomed[i].clip == clip->clip.index) abandon(rt, clip, rt->doomed[i].reason, false);
+    const char *reason = rt_clip_is_doomed(rt, clip->clip.index);
+    if (reason) abandon(rt, clip, reason, false);
     if (rt_is_sink(rt)) {
         clip->next_unit = clip->clip.first_unit;
         if (clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
@@ -417,6 +429,11 @@ bool rt_clips_dispatch(rt *rt)
     if (end_lowest(rt)) return true;
     if (rt->quits) return false;
     rt_clip *clip = next_to_open(rt);
+    const char *reason = clip && !rt_is_source(rt) ? rt_clip_is_doomed(rt, clip->clip.index) : NULL;
+    if (reason) { /* opening it would be one more death */
+        abandon(rt, clip, reason, false);
+        return rt_clips_dispatch(rt);
+    }
     if (!clip) return false;
     clip->state = RT_CLIP_OPENING;
     rt_job_post(rt, RT_OPEN_CLIP, clip);

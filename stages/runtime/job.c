@@ -87,11 +87,13 @@ static void do_job(rt *rt, rt_job *job)
     switch (job->kind) {
     case RT_CREATE: job->status = create(rt, job); break;
     case RT_OPEN_CLIP:
+        rt_report_started(rt, job->clip->clip.index, LT_UNIT_OPENING);
         job->status = rt->stage->open_clip(rt->state, &job->clip->clip, &job->err);
         job->clip->is_stage_open = job->status == LT_OK;
         break;
     case RT_PROCESS: job->status = process(rt, job); break;
     case RT_FINISH_CLIP:
+        rt_report_started(rt, job->clip->clip.index, LT_UNIT_FINISHING);
         job->clip->is_stage_open = false;
         job->status = finish(rt, job);
         break;

@@ -15,6 +15,16 @@ static rt *running;
 
 /* ---- called from process ---------------------------------------------------------------------------------------------------- */
 
+lt_status lt_stage_opens(const lt_clip *clip, lt_err *err)
+{
+    rt *rt = ((rt_clip *)clip)->rt;
+    uint32_t index = clip->index + clip->passed;
+    const char *reason = rt_clip_is_doomed(rt, index);
+    if (reason) return lt_fail(err, LT_E_INVALID, "%s", reason);
+    rt_report_started(rt, index, LT_UNIT_OPENING);
+    return LT_OK;
+}
+
 void lt_stage_safe(const lt_clip *clip, uint64_t unit)
 {
     rt_clip *mine = (rt_clip *)clip; /* lt_clip is its first member */

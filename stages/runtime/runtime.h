@@ -16,7 +16,7 @@
 enum {
     RT_CLIPS = 4,      /* known at once */
     RT_CLIPS_OPEN = 3, /* that a source works on at once */
-    RT_DOOMED = 16,    /* to be given up once they are open */
+    RT_DOOMED = 256,   /* to be given up, perhaps before they are opened */
     RT_RESULTS = 256,  /* told at the end */
     RT_KEY_BYTES = 32, /* of a CURVE key, raw */
     RT_ENDPOINT_MAX = 256,
@@ -353,6 +353,8 @@ void rt_clip_give_up(rt *rt, rt_clip *clip, const Lt__Wire__GiveUp *word, int fr
 /* The same, said by a producer, of a clip that may not be known yet; or by the orchestrator. */
 void rt_clip_given_up_above(rt *rt, uint32_t index, const Lt__Wire__GiveUp *word);
 void rt_clip_doom(rt *rt, uint32_t index, const char *reason);
+/* Why a clip is to be given up, NULL when it is not. From any thread. */
+const char *rt_clip_is_doomed(rt *rt, uint32_t index);
 /* Whether `status` is the clip's own failure, and costs no more than the clip; it is given up then. */
 bool rt_clip_fail(rt *rt, rt_clip *clip, lt_status status, const lt_err *err);
 /* Consumers of an edge are through with all clips below `closed`. */

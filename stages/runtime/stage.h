@@ -163,7 +163,11 @@ typedef struct lt_stage {
 /* Whole main function: --help, --version, --describe, --plan, and run (under an orchestrator). Returns the exit code. */
 int lt_stage_main(const lt_stage *stage, int argc, char **argv);
 
-/* ---- called from process ------------------------------------------------------------------------------------- */
+/* ---- called from open_clip and process ------------------------------------------------------------------------------------- */
+
+/* Sources, in open_clip: clip index + passed is opened from here on. Where the process dies of that, this clip is to blame, not index,
+ * and after three deaths it has been given up: E_INVALID, with the reason, for open_clip to return. */
+lt_status lt_stage_opens(const lt_clip *clip, lt_err *err);
 
 /* Sinks: units below `unit` of this clip are durable and will never be asked for again. */
 void lt_stage_safe(const lt_clip *clip, uint64_t unit);

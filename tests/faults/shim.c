@@ -4,6 +4,8 @@
  *     LT_SHIM_DISK=FOLDER     the disk below FOLDER is full from a certain change on
  *     LT_SHIM_COUNT=FILE      of two 64-bit numbers: changes so far, by all processes; and how many there is room for
  *
+ *     LT_SHIM_DEADLY=SUFFIX   a file whose name ends so kills who opens it, with SIGABRT
+ *
  * A change is a write to a file, its growth, its sync, or a new name. Those behind the limit fail with ENOSPC, as a whole. */
 #include <dlfcn.h>
 #include <errno.h>
@@ -62,6 +64,15 @@ time_t time(time_t *out)
     clock_gettime(CLOCK_REALTIME, &now);
     if (out) *out = now.tv_sec;
     return now.tv_sec;
+}
+
+/* ---- files that kill ------------------------------------------------------------------------------------- */
+
+static void beware(const char *path)
+{
+    const char *suffix = getenv("LT_SHIM_DEADLY");
+    size_t n = suffix ? strlen(suffix) : 0, length = strlen(path);
+    if (n && length >= n && !strcmp(path + length - n, suffix)) abort();
 }
 
 /* ---- disk ---------------------------------------------------------------------------------------------- */
@@ -140,6 +151,7 @@ static bool makes_ours(const char *path, int flags)
         mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(more, mode_t) : 0;                              \
         va_end(more);                                                                                        \
         NEXT(name);                                                                                          \
+        beware(path);                                                                                        \
         return fits(makes_ours(path, flags)) ? next(path, flags, mode) : -1;                                 \
     }
 OPENS(open)

@@ -18,6 +18,11 @@
 
 /* ---- what stages call of the runtime ----------------------------------------------------------------------- */
 
+lt_status lt_stage_opens(const lt_clip *clip, lt_err *err)
+{
+    return LT_OK;
+}
+
 void lt_stage_safe(const lt_clip *clip, uint64_t unit) {}
 void lt_stage_cached(const lt_clip *clip) {}
 bool lt_stage_stopping(void)

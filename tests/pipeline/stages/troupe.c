@@ -319,6 +319,7 @@ static void take_report(troupe *t, actor *actor, const Lt__Wire__Report *report)
         announce(t, actor);
         break;
     case LT__WIRE__REPORT__BODY_STARTED:
+        if (report->started->unit >= LT_UNIT_FINISHING) break;
         actor->started = report->started->unit;
         actor->n_started++;
         break;
