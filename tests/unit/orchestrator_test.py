@@ -392,7 +392,7 @@ def three_crashes_on_one_unit_end_the_run(place):
         has(text, f"stage work crashed 3 times on clip clip, frames 24-31 (unit 3) ({how}); see {place.folder(fault + '.txt')}/logs/work.0.log")
     has((place.folder("exit101.txt") / "logs" / "work.0.log").read_text(), "about to leave")
     same(place.stages(), {})
-    text = place.call("run", place.graph(filter='fault = "segv"\ntimes = 2', sink="unit_ms = 100", output="twice.txt"))
+    text = place.call("run", place.graph(filter='fault = "segv"\ntimes = 2', sink="unit_ms = 400", output="twice.txt"))
     has(text, "2 restarts")
 
 
@@ -425,7 +425,7 @@ def garbage_on_the_control_channel(place):
 
 @test
 def silence_is_noticed(place):
-    text = place.call("run", place.graph(filter='fault = "silent"\ntimes = 1', sink="units = 340\nunit_ms = 100"))
+    text = place.call("run", place.graph(filter='fault = "silent"\ntimes = 1', sink="units = 340\nunit_ms = 100"), timeout=100)
     has(text, "stage work gave no sign of life for 30 s: killed", "1 restart")
 
 
