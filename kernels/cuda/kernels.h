@@ -169,15 +169,15 @@ lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, co
 
 /* ---- tiles and windows (kernels_tiles.cu): models/tiling.h's arithmetic, the same bytes as the CPU's --------- */
 
-/* sums [t,height,width,3] f32 += frames * weight, where the tile lies: frames [t,rows.size,columns.size,3] of dtype, from pixel
- * (row, column) of the sums on. */
-lt_status lt_launch_tile_add(lt_stream stream, lt_dtype dtype, float *sums, const void *frames, int64_t t,
-                             int64_t height, int64_t width, int64_t row, int64_t column,
+/* lt_add_tile: sums [t,height,width,channels] f32 += tile * weight, where the tile lies: tile [t,rows.size,columns.size,channels] of dtype,
+ * from place (row, column) of the sums on. */
+lt_status lt_launch_tile_add(lt_stream stream, lt_dtype dtype, float *sums, const void *tile, int64_t t,
+                             int64_t height, int64_t width, int64_t channels, int64_t row, int64_t column,
                              const lt_tile_weights *weights);
 
-/* values = sums / weight: sums, values [pixels,3] f32 (values may be sums), weights [pixels], or one value with constant. */
+/* values = sums / weight: sums, values [pixels,channels] f32 (values may be sums), weights [pixels], or one value with constant. */
 lt_status lt_launch_tile_finish(lt_stream stream, float *values, const float *sums, const float *weights,
-                                bool constant, int64_t pixels);
+                                bool constant, int64_t pixels, int64_t channels);
 
 /* b = a * (1 - k / extent) + b * (k / extent) in the first `extent` rows (down) or columns (not down) of b, from the last of a;
  * extent is cut to what both have. a [n,ha,wa,channels], b [n,hb,wb,channels] f32; wb <= wa (down) or hb <= ha (not down). */

@@ -1,0 +1,430 @@
+/* kernels_norm.cu - group norm, layer norm, rms norm. Sums are f64 around a value of the group (row), added in an order that
+ * the shape of one sample decides. */
+#include "kernels/cuda/device.cuh"
+
+/* ---- group norm: how a sample is cut ------------------------------------------------------------------------ */
+
+/* Threads of a block stand in `lanes` rows of `columns` vectors; each keeps its channels and goes down the rows. */
+struct norm_shape {
+    int64_t rows, channels, vectors; /* vectors of 16 bytes in a row, the last maybe short */
+    int64_t chunks, chunk_rows, column_blocks;
+    int groups, width; /* channels of a group */
+    int columns, lanes;
+    bool whole;
+};
+
+/* A piece of rows: at least 32,768 elements, at most 256 pieces. */
+static norm_shape shape_of(int n_vector, int64_t rows, int64_t channels, int groups)
+{
+    norm_shape s = {};
+    s.rows = rows;
+    s.channels = channels;
+    s.groups = groups;
+    s.width = (int)(channels / groups);
+    s.vectors = (channels + n_vector - 1) / n_vector;
+    s.columns = (int)LT_MIN(s.vectors, (int64_t)THREADS);
+    s.lanes = THREADS / s.columns;
+    s.column_blocks = (s.vectors + s.columns - 1) / s.columns;
+    int64_t chunks = LT_MAX(LT_MIN(rows * channels / 32768, (int64_t)256), (int64_t)1);
+    s.chunk_rows = (rows + chunks - 1) / chunks;
+    s.chunks = (rows + s.chunk_rows - 1) / s.chunk_rows;
+    return s;
+}
+
+/* Groups that one block takes, so that a row of them is whole vectors and at least 64 bytes, and a sample's fit in shared
+ * memory (two blocks in a multiprocessor's): 0 where there is no such number. */
+enum { FOLD_BYTES = THREADS * 8 * 16, SLAB_MOST = (112 << 10) - FOLD_BYTES };
+
+static int bundle_of(size_t size, int64_t rows, int64_t channels, int groups)
+{
+    int64_t width = channels / groups, vector = 16 / (int64_t)size;
+    for (int bundle = 1; bundle <= groups; bundle++) {
+        int64_t bytes = bundle * width * (int64_t)size;
+        if (groups % bundle || bundle * width % vector || (bytes < 64 && bundle < groups)) continue;
+        bool fits = bytes / 16 <= THREADS && rows <= SLAB_MOST / bytes && bundle <= 64;
+        return fits ? bundle : 0;
+    }
+    return 0;
+}
+
+struct moments {
+    double sum, square; /* of x - shift; later mean and 1 / deviation */
+};
+
+static __device__ __forceinline__ float finite_or_zero(float v)
+{
+    return fabsf(v) <= 3.4028235e38f ? v : 0.0f;
+}
+
+/* What stays the same down the rows of a thread's channels: y = (x - centre) * scale + offset. */
+template <int N> struct norm_constants {
+    float centre[N], scale[N], offset[N];
+    __device__ __forceinline__ void set(int k, const moments &m, float gamma, float beta)
+    {
+        double by = m.square * (double)gamma;
+        centre[k] = (float)m.sum;
+        scale[k] = (float)by;
+        offset[k] =
+            (float)((double)beta + ((double)centre[k] - m.sum) * by); /* what rounding the mean took */
+    }
+    __device__ __forceinline__ void apply(float (&v)[N], lt_activation act) const
+    {
+#pragma unroll
+        for (int k = 0; k < N; k++) v[k] = activate(fmaf(v[k] - centre[k], scale[k], offset[k]), act);
+    }
+};
+
+static __device__ __forceinline__ moments mean_and_inverse(double shift, double sum, double square,
+                                                           double count, double eps)
+{
+    double away = sum / count, variance = square / count - away * away;
+    if (variance < 0) variance = 0;
+    moments m = {shift + away, 1 / sqrt(variance + eps)};
+    return m;
+}
+
+/* Value around which group g of the sample that begins at `sample` is summed. */
+template <class T>
+static __device__ __forceinline__ double shift_of(const void *x, int64_t sample, int64_t g, int width)
+{
+    return (double)finite_or_zero(T::get(((const typename T::storage *)x)[sample + g * width]));
+}
+
+/* ---- group norm in passes ----------------------------------------------------------------------------------- */
+
+/* partial [n,chunks,channels]: sums of each channel over a piece of rows. */
+template <class T>
+static __global__ void __launch_bounds__(THREADS) group_sums(moments *partial, const void *x, norm_shape s)
+{
+    constexpr int N = vector_of<T>;
+    int64_t column = blockIdx.x % s.column_blocks, piece = blockIdx.x / s.column_blocks;
+    int64_t chunk = piece % s.chunks, sample = piece / s.chunks * s.rows * s.channels;
+    int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
+    int64_t channel = (column * s.columns + tx) * N;
+    int count = lane < s.lanes ? (int)LT_MAX(LT_MIN((int64_t)N, s.channels - channel), (int64_t)0) : 0;
+    double shift[N], sum[N] = {}, square[N] = {};
+#pragma unroll
+    for (int k = 0; k < N; k++)
+        shift[k] = k < count ? shift_of<T>(x, sample, (channel + k) / s.width, s.width) : 0;
+    int64_t end = LT_MIN((chunk + 1) * s.chunk_rows, s.rows);
+    if (count > 0) {
+#pragma unroll 4
+        for (int64_t r = chunk * s.chunk_rows + lane; r < end; r += s.lanes) {
+            float v[N];
+            load<T>(v, x, sample + r * s.channels + channel, count, s.whole);
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                double d = (double)v[k] - shift[k];
+                sum[k] += d;
+                square[k] = fma(d, d, square[k]);
+            }
+        }
+    }
+    moments *fold = shared_memory<moments>();
+    if (lane < s.lanes) {
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            moments m = {sum[k], square[k]};
+            fold[(lane * s.columns + tx) * N + k] = m;
+        }
+    }
+    __syncthreads();
+    for (int c = (int)threadIdx.x; c < s.columns * N; c += THREADS) {
+        moments m = fold[c];
+        for (int l = 1; l < s.lanes; l++) {
+            m.sum += fold[l * s.columns * N + c].sum;
+            m.square += fold[l * s.columns * N + c].square;
+        }
+        int64_t at = column * s.columns * N + c;
+        if (at < s.channels) partial[piece * s.channels + at] = m;
+    }
+}
+
+/* Sums over a block, in a fixed order: thread 0 gets them. */
+static __device__ __forceinline__ moments block_sum(moments m)
+{
+    moments *warps = shared_memory<moments>();
+    m.sum = warp_sum(m.sum);
+    m.square = warp_sum(m.square);
+    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = m;
+    __syncthreads();
+    m.sum = m.square = 0;
+    for (int w = 0; w < THREADS / 32 && threadIdx.x == 0; w++) {
+        m.sum += warps[w].sum;
+        m.square += warps[w].square;
+    }
+    return m;
+}
+
+/* stats [n,groups]: mean and 1 / deviation, from the pieces. A block for each. */
+template <class T>
+static __global__ void __launch_bounds__(THREADS)
+    group_finish(moments *stats, const moments *partial, const void *x, norm_shape s, double eps)
+{
+    int64_t n = blockIdx.x / s.groups, g = blockIdx.x % s.groups;
+    moments m = {0, 0};
+    for (int64_t i = threadIdx.x; i < s.chunks * s.width; i += THREADS) {
+        const moments *from = &partial[(n * s.chunks + i / s.width) * s.channels + g * s.width + i % s.width];
+        m.sum += from->sum;
+        m.square += from->square;
+    }
+    m = block_sum(m);
+    if (threadIdx.x == 0) {
+        double shift = shift_of<T>(x, n * s.rows * s.channels, g, s.width);
+        stats[blockIdx.x] = mean_and_inverse(shift, m.sum, m.square, (double)s.rows * s.width, eps);
+    }
+}
+
+template <class T>
+static __global__ void __launch_bounds__(THREADS)
+    group_apply(void *y, const void *x, const moments *stats, const float *gamma, const float *beta,
+                lt_activation act, norm_shape s)
+{
+    constexpr int N = vector_of<T>;
+    int64_t column = blockIdx.x % s.column_blocks, piece = blockIdx.x / s.column_blocks;
+    int64_t chunk = piece % s.chunks, n = piece / s.chunks;
+    int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
+    int64_t channel = (column * s.columns + tx) * N, end = LT_MIN((chunk + 1) * s.chunk_rows, s.rows);
+    int count = (int)LT_MIN((int64_t)N, s.channels - channel);
+    if (lane >= s.lanes || count <= 0) return;
+    norm_constants<N> c;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int64_t at = LT_MIN(channel + k, s.channels - 1);
+        c.set(k, stats[n * s.groups + at / s.width], gamma[at], beta[at]);
+    }
+#pragma unroll 4
+    for (int64_t r = chunk * s.chunk_rows + lane; r < end; r += s.lanes) {
+        int64_t i = (n * s.rows + r) * s.channels + channel;
+        float v[N];
+        load<T>(v, x, i, count, s.whole);
+        c.apply(v, act);
+        store<T>(v, y, i, count, s.whole);
+    }
+}
+
+/* ---- group norm in one pass --------------------------------------------------------------------------------- */
+
+/* A block takes `bundle` groups of a sample: their rows stay in shared memory between the sums and the result. Here s.columns and
+ * s.lanes are of the bundle. */
+template <class T>
+static __global__ void __launch_bounds__(THREADS)
+    group_fused(void *y, const void *x, const float *gamma, const float *beta, double eps, lt_activation act,
+                int bundle, norm_shape s)
+{
+    constexpr int N = vector_of<T>;
+    typedef typename T::storage S;
+    int bundles = s.groups / bundle, channels = bundle * s.width;
+    int64_t sample = blockIdx.x / bundles * s.rows * s.channels, first = blockIdx.x % bundles * channels;
+    int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
+    moments *fold = shared_memory<moments>();
+    S *slab = (S *)(fold + THREADS * 8);
+    double shift[N], sum[N] = {}, square[N] = {};
+#pragma unroll
+    for (int k = 0; k < N; k++) shift[k] = shift_of<T>(x, sample, (first + tx * N + k) / s.width, s.width);
+    for (int64_t r = lane; r < s.rows && lane < s.lanes; r += s.lanes) {
+        S raw[N];
+        load_raw(raw, x, sample + r * s.channels + first + tx * N, N, s.whole);
+        store_raw(raw, slab, r * channels + tx * N, N, true);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            double d = (double)T::get(raw[k]) - shift[k];
+            sum[k] += d;
+            square[k] = fma(d, d, square[k]);
+        }
+    }
+    if (lane < s.lanes) {
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            moments m = {sum[k], square[k]};
+            fold[lane * channels + tx * N + k] = m;
+        }
+    }
+    __syncthreads();
+    /* Over the lanes, of each channel; into the first lane's place. */
+    for (int c = (int)threadIdx.x; c < channels; c += THREADS) {
+        for (int l = 1; l < s.lanes; l++) {
+            fold[c].sum += fold[l * channels + c].sum;
+            fold[c].square += fold[l * channels + c].square;
+        }
+    }
+    __syncthreads();
+    moments m = {0, 0};
+    if ((int)threadIdx.x < bundle) {
+        for (int c = 0; c < s.width; c++) {
+            m.sum += fold[threadIdx.x * s.width + c].sum;
+            m.square += fold[threadIdx.x * s.width + c].square;
+        }
+        double around = shift_of<T>(x, sample, first / s.width + threadIdx.x, s.width);
+        m = mean_and_inverse(around, m.sum, m.square, (double)s.rows * s.width, eps);
+    }
+    __syncthreads();
+    if ((int)threadIdx.x < bundle) fold[threadIdx.x] = m;
+    __syncthreads();
+    norm_constants<N> c;
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int at = tx * N + k;
+        c.set(k, fold[at / s.width], gamma[first + at], beta[first + at]);
+    }
+    for (int64_t r = lane; r < s.rows && lane < s.lanes; r += s.lanes) {
+        float v[N];
+        load<T>(v, slab, r * channels + tx * N, N, true);
+        c.apply(v, act);
+        store<T>(v, y, sample + r * s.channels + first + tx * N, N, s.whole);
+    }
+}
+
+/* ---- group norm: launch ------------------------------------------------------------------------------------- */
+
+static size_t size_of(lt_dtype dtype)
+{
+    return dtype == LT_F32 ? 4 : 2;
+}
+
+size_t lt_group_norm_scratch(lt_dtype dtype, int64_t n, int64_t rows, int64_t channels, int groups)
+{
+    if (n < 1 || rows < 1 || channels < 1 || groups < 1 || channels % groups || !is_float(dtype)) return 0;
+    if (bundle_of(size_of(dtype), rows, channels, groups)) return 0;
+    norm_shape s = shape_of((int)(16 / size_of(dtype)), rows, channels, groups);
+    return (size_t)n * ((size_t)s.chunks * (size_t)channels + (size_t)groups) * sizeof(moments);
+}
+
+template <class T>
+static lt_status launch_passes(lt_stream stream, void *y, const void *x, int64_t n, norm_shape s,
+                               const float *gamma, const float *beta, double eps, lt_activation act,
+                               void *scratch)
+{
+    moments *partial = (moments *)scratch, *stats = partial + n * s.chunks * s.channels;
+    int64_t pieces = n * s.chunks * s.column_blocks;
+    size_t fold = (size_t)THREADS * vector_of<T> * sizeof(moments);
+    lt_status status = launch(group_sums<T>, pieces, fold, stream, partial, x, s);
+    if (status == LT_OK)
+        status = launch(group_finish<T>, n * s.groups, THREADS / 32 * sizeof(moments), stream, stats, partial,
+                        x, s, eps);
+    if (status == LT_OK) status = launch(group_apply<T>, pieces, 0, stream, y, x, stats, gamma, beta, act, s);
+    return status;
+}
+
+lt_status lt_launch_group_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t n,
+                               int64_t rows, int64_t channels, int groups, const float *gamma,
+                               const float *beta, double eps, lt_activation act, void *scratch)
+{
+    if (n < 0 || rows < 0 || channels < 0 || groups < 1 || channels % groups || !is_float(dtype))
+        return LT_E_INVALID;
+    if (n * rows * channels == 0) return LT_OK;
+    int bundle = bundle_of(size_of(dtype), rows, channels, groups);
+    norm_shape s = shape_of((int)(16 / size_of(dtype)), rows, channels, groups);
+    s.whole = channels % (int64_t)(16 / size_of(dtype)) == 0 && are_aligned(x, y);
+    if (n * s.chunks * s.column_blocks > INT32_MAX || n * groups > INT32_MAX) return LT_E_INVALID;
+    if (!bundle) {
+        if (!scratch) return LT_E_INVALID;
+        WITH_DTYPE(dtype, T, return launch_passes<T>(stream, y, x, n, s, gamma, beta, eps, act, scratch));
+    }
+    size_t row_bytes = (size_t)bundle * (size_t)s.width * size_of(dtype);
+    s.columns = (int)(row_bytes / 16);
+    s.lanes = THREADS / s.columns;
+    WITH_DTYPE(dtype, T,
+               return launch(group_fused<T>, n * (groups / bundle), FOLD_BYTES + (size_t)rows * row_bytes,
+                             stream, y, x, gamma, beta, eps, act, bundle, s));
+}
+
+/* ---- norms of rows ------------------------------------------------------------------------------------------ */
+
+struct row_norm {
+    int64_t rows, channels;
+    divisor sample_rows;
+    const float *gamma, *beta;
+    const void *scale, *shift; /* of a sample, or NULL */
+    double eps;
+    bool centre; /* layer norm; otherwise rms norm */
+    bool whole;
+};
+
+/* LANES threads take a row: 32, or all of the block. */
+template <class T, int LANES>
+static __global__ void __launch_bounds__(THREADS) norm_rows(void *y, const void *x, row_norm p)
+{
+    constexpr int N = vector_of<T>;
+    int64_t row = (int64_t)blockIdx.x * (THREADS / LANES) + threadIdx.x / LANES, at = row * p.channels;
+    int lane = (int)threadIdx.x % LANES;
+    if (row >= p.rows) return;
+    double shift = p.centre ? shift_of<T>(x, at, 0, 0) : 0;
+    moments m = {0, 0};
+    for (int64_t c = lane * N; c < p.channels; c += LANES * N) {
+        int count = (int)LT_MIN((int64_t)N, p.channels - c);
+        float v[N];
+        load<T>(v, x, at + c, count, p.whole);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            double d = k < count ? (double)v[k] - shift : 0;
+            m.sum += d;
+            m.square = fma(d, d, m.square);
+        }
+    }
+    if (LANES == 32) {
+        m.sum = warp_sum(m.sum);
+        m.square = warp_sum(m.square);
+    } else {
+        m = block_sum(m);
+        moments *all = shared_memory<moments>() + THREADS / 32;
+        if (threadIdx.x == 0) *all = m;
+        __syncthreads();
+        m = *all;
+    }
+    if (!p.centre) m.sum = 0;
+    m = mean_and_inverse(shift, m.sum, m.square, (double)p.channels, p.eps);
+    float centre = (float)m.sum, inverse = (float)m.square,
+          rest = (float)(((double)centre - m.sum) * m.square);
+    int64_t sample = p.scale || p.shift ? divide(row, p.sample_rows) * p.channels : 0;
+    for (int64_t c = lane * N; c < p.channels; c += LANES * N) {
+        int count = (int)LT_MIN((int64_t)N, p.channels - c);
+        float v[N], g[N], b[N], by[N], to[N];
+        load<T>(v, x, at + c, count, p.whole);
+        if (p.gamma) load<f32>(g, p.gamma, c, count, p.whole);
+        if (p.beta) load<f32>(b, p.beta, c, count, p.whole);
+        if (p.scale) load<T>(by, p.scale, sample + c, count, p.whole);
+        if (p.shift) load<T>(to, p.shift, sample + c, count, p.whole);
+#pragma unroll
+        for (int k = 0; k < N; k++) {
+            v[k] = fmaf(v[k] - centre, inverse, rest);
+            if (p.gamma) v[k] *= g[k];
+            if (p.beta) v[k] += b[k];
+            if (p.scale) v[k] *= 1.0f + by[k];
+            if (p.shift) v[k] += to[k];
+        }
+        store<T>(v, y, at + c, count, p.whole);
+    }
+}
+
+/* Which of the two follows from the row's length alone. */
+static lt_status launch_rows(lt_stream stream, lt_dtype dtype, void *y, const void *x, row_norm p)
+{
+    bool wide = p.channels >= 2048;
+    int64_t blocks = wide ? p.rows : (p.rows + THREADS / 32 - 1) / (THREADS / 32);
+    if (blocks > INT32_MAX) return LT_E_INVALID;
+    size_t shared = (THREADS / 32 + 1) * sizeof(moments);
+    p.whole = p.channels % (int64_t)(16 / size_of(dtype)) == 0 && are_aligned(x, y, p.gamma, p.beta) &&
+              are_aligned(p.scale, p.shift);
+    WITH_DTYPE(dtype, T, if (wide) return launch(norm_rows<T, THREADS>, blocks, shared, stream, y, x, p);
+               return launch(norm_rows<T, 32>, blocks, 0, stream, y, x, p));
+}
+
+lt_status lt_launch_layer_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t n,
+                               int64_t rows, int64_t channels, const float *gamma, const float *beta,
+                               double eps, const void *scale, const void *shift)
+{
+    if (n < 0 || rows < 0 || channels < 0 || !is_float(dtype)) return LT_E_INVALID;
+    if (n * rows * channels == 0) return LT_OK;
+    row_norm p = {n * rows, channels, divisor_of(rows), gamma, beta, scale, shift, eps, true, false};
+    return launch_rows(stream, dtype, y, x, p);
+}
+
+lt_status lt_launch_rms_norm(lt_stream stream, lt_dtype dtype, void *y, const void *x, int64_t rows,
+                             int64_t channels, const float *gamma, double eps)
+{
+    if (rows < 0 || channels < 0 || !is_float(dtype)) return LT_E_INVALID;
+    if (rows * channels == 0) return LT_OK;
+    row_norm p = {rows, channels, divisor_of(1), gamma, NULL, NULL, NULL, eps, false, false};
+    return launch_rows(stream, dtype, y, x, p);
+}
