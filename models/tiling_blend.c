@@ -68,11 +68,24 @@ void lt_blend_destroy(lt_blend *b)
     free(b);
 }
 
+/* The buffers of a frame that is gone, for one that comes: as many are made as frames are held at once. */
+static void inherit(lt_blend *b, int i)
+{
+    held_frame *h = held_at(b, i), none = {0};
+    for (int j = b->capacity - 1; j > i && !h->sums; j--) {
+        held_frame *gone = held_at(b, j);
+        if (!gone->sums) continue;
+        *h = *gone;
+        *gone = none;
+    }
+}
+
 /* Memory for frames up to held index n - 1; what is there is kept. */
 static bool reserve(lt_blend *b, int n)
 {
     for (int i = b->n_held; i < n; i++) {
         held_frame *h = held_at(b, i);
+        inherit(b, i);
         if (!h->sums) h->sums = malloc(3 * b->pixels * sizeof(float));
         if (!h->weights) h->weights = malloc((b->constant ? 1 : b->pixels) * sizeof(float));
         if (!h->sums || !h->weights) return false;

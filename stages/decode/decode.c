@@ -171,7 +171,7 @@ static lt_status look_at(lt_source *source, uint32_t index, int threads, lt_plan
 /* A manifest: some clips, spread over it, stand for all. */
 static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err *err)
 {
-    enum { SAMPLES = 16, TRIES = 256, BASE = 13 << 20 };
+    enum { SAMPLES = 16, TRIES = 256, BASE = 9600 << 10 };
     uint32_t count = lt_source_count(source);
     sample sample = {0};
     lt_status status =
@@ -195,7 +195,7 @@ static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err
     plan->output->run_frames = frames;
     plan->peak_bytes = sample.peak_bytes +
                        (open - 1) * (sample.peak_bytes - LT_MIN(sample.peak_bytes, (size_t)BASE)) +
-                       (size_t)count * 24 + (2 << 20);
+                       (size_t)count * 24;
     lt_plan_note(plan, "%u clips, about %" PRIu64 " frames (%d clips looked at, %.1f frames each%s)", count,
                  frames, sample.n, (double)sample.frames / sample.n, sample.n_failed ? "" : "; none failed");
     if (sample.n_failed)

@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets. */
-enum { BASE_BYTES = 2200 << 10, VAE_FACTOR = 8 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what
+ * oneDNN makes for the convolutions of a UNet. */
+enum { BASE_BYTES = 1600 << 10, UNET_BYTES = 1600 << 10, VAE_FACTOR = 8 };
 
 /* ---- sizes --------------------------------------------------------------------------------------------- */
 
@@ -333,12 +334,12 @@ static void add_notes(const lt_denoise_model *m, const lt_denoise_geometry *g, l
 }
 
 /* Anonymous memory at the peak: the network, the wavefront, its frontier as bytes twice (ours, and the transaction's). */
-static size_t peak_bytes(const lt_denoise_geometry *g)
+static size_t peak_bytes(const lt_denoise_model *m, const lt_denoise_geometry *g)
 {
     size_t frame = g->waves.frame_elements * sizeof(float), live = (size_t)lt_wavefront_live(&g->waves);
     size_t window = (size_t)window_frames(g) * frame, chunk = (size_t)LT_MIN(g->chunk, g->n_frames) * frame;
-    return BASE_BYTES + g->workspace_bytes + g->weight_bytes + lt_wavefront_bytes(&g->waves) +
-           4 * live * frame + 2 * window + 4 * chunk;
+    return BASE_BYTES + (m->info->size_ids ? UNET_BYTES : 0) + g->workspace_bytes + g->weight_bytes +
+           lt_wavefront_bytes(&g->waves) + 4 * live * frame + 2 * window + 4 * chunk;
 }
 
 lt_status lt_denoise_stage_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,
@@ -351,7 +352,7 @@ lt_status lt_denoise_stage_plan(const lt_setup *setup, const lt_stream *const *i
     if (status) return status;
     LT_TRY(lt_denoise_geometry_of(&m, inputs, &g, err));
     LT_TRY(lt_denoise_describe(&m, &g, inputs, 0, plan->output, plan->arena, err));
-    plan->peak_bytes = peak_bytes(&g);
+    plan->peak_bytes = peak_bytes(&m, &g);
     if (config->memory > 0 && plan->peak_bytes > (uint64_t)config->memory)
         LT_TRY(lt_fail(
             err, LT_E_NO_MEMORY, "denoise takes %.0f MiB; memory is %.0f MiB: make the window%s smaller",

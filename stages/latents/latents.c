@@ -135,7 +135,7 @@ static lt_status check_cache(const lt_setup *setup, lt_err *err)
 static lt_status latents_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,
                               lt_err *err)
 {
-    enum { BASE_BYTES = 4 << 20, OPEN = 3 };
+    enum { BASE_BYTES = 700 << 10, OPEN = 3 };
     const lt_latents_config *config = setup->config;
     char name[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     uint32_t largest = 0;
@@ -153,7 +153,8 @@ static lt_status latents_plan(const lt_setup *setup, const lt_stream *const *inp
     LT_TRY(announce(name, digest, &record, lt_is_pattern(config->clips), plan->output, plan->arena, err));
     LT_TRY(describe(&record, plan->output, plan->arena, err));
     plan->work_factor = 1;
-    plan->peak_bytes = BASE_BYTES + (size_t)clips.n * 128 + OPEN * (size_t)record.n_frames * 8;
+    plan->peak_bytes =
+        BASE_BYTES + (size_t)clips.n * 128 + 2 * OPEN * (size_t)record.n_frames * sizeof(int64_t);
     if (lt_is_pattern(config->clips)) {
         plan->output->run_clips = clips.n;
         plan->output->run_frames = frames;

@@ -46,9 +46,18 @@ static lt_decode_plan plan_of(const lt_stream *stream)
 size_t lt_frames_peak_bytes(const lt_stream *stream)
 {
     if (!is_windows(stream) || !stream->windows) return 0;
-    size_t values = (size_t)stream->width * stream->height * 3;
-    size_t held = stream->windows->window - LT_MIN(stream->windows->stride, stream->windows->window);
-    return values * (held ? (held + 1) * sizeof(float) + sample_bytes(stream) : 0);
+    lt_decode_plan plan = plan_of(stream);
+    int64_t lead, trail, held = 0, n_frames = (int64_t)stream->n_frames;
+    for (int64_t k = 0; k < lt_decode_windows_count(&plan, n_frames); k++) {
+        lt_decode_window_shared(&plan, n_frames, k, &lead, &trail);
+        held = LT_MAX(held, trail);
+    }
+    if (stream->run_clips) held = LT_MAX(held, (int64_t)plan.window - plan.stride); /* of a longer one */
+    size_t pixels = (size_t)stream->width * stream->height;
+    bool tiles = plan.tile_height < plan.height || plan.tile_width < plan.width; /* weights over space */
+    if (!held) return 0;
+    return pixels * ((size_t)held * (tiles ? 4 : 3) + 3 + tiles) * sizeof(float) +
+           3 * pixels * sample_bytes(stream);
 }
 
 static lt_status start_blend(lt_frames *frames, int64_t first_frame, lt_err *err)

@@ -172,7 +172,7 @@ static bool takes_audio(const mux_config *config)
  * --------------------------------------------------------------------------------------------- */
 
 /* Measured: libraries and buffers that no setting changes. */
-enum { BASE_BYTES = 20 << 20 };
+enum { BASE_BYTES = 9400 << 10 };
 
 static const char placeholder[] = "{clip}";
 

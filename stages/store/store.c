@@ -61,14 +61,15 @@ static size_t chunk_bytes(const lt_stream *in)
 
 static lt_status store_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
-    enum { BASE_BYTES = 3 << 20, OPEN = 3 };
+    enum { BASE_BYTES = 700 << 10 };
     const lt_stream *in = inputs[0];
     lt_status status = check_input(in, err);
     if (status) return status;
     if (!setup->cache || !*setup->cache)
         return lt_fail(err, LT_E_INVALID, "store keeps latents in the graph's cache, and [graph] names none");
     plan->in_flight[0] = 4;
-    plan->peak_bytes = BASE_BYTES + 3 * OPEN * chunk_bytes(in);
+    /* Of a chunk that is not there yet: as the cache has it, packed, and on its way to the disk. */
+    plan->peak_bytes = BASE_BYTES + 3 * chunk_bytes(in);
     plan->work_factor = 1;
     if (is_text(in)) return LT_OK;
     uint64_t frames = in->run_frames ? in->run_frames : in->n_frames;

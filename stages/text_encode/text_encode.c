@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and a tokenizer's tables. */
-enum { BASE_BYTES = 2200 << 10, TOKEN_BYTES = 220 };
+enum { BASE_BYTES = 1400 << 10, TOKEN_BYTES = 220 };
 
 #define AT(field) offsetof(lt_text_encode_config, field)
 static const lt_option options[] = {
@@ -162,20 +162,21 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
             lt_err_prefix(err, "%s %d", i ? "prompt" : "negative prompt", LT_MAX(i, 1));
             goto fail;
         }
-    LT_TRY(lt_text_model_cost(&model, (int)config->batch, &cost, err));
+    int at_once = (int)LT_MIN(config->batch, (int64_t)prompts.n_texts);
+    LT_TRY(lt_text_model_cost(&model, at_once, &cost, err));
     LT_TRY(describe(&model, &prompts, 0, plan->output, plan->arena, err));
     size_t unit = plan->output->unit_bytes, tokens = 0;
     for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
     plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + cost.workspace_bytes + cost.packed_bytes +
                        unit * (size_t)prompts.n_texts * 2 + model.length * sizeof(int32_t);
     plan->disk_bytes = *setup->cache ? (uint64_t)prompts.n_texts * (unit + 4096) : 0;
-    plan->flops = cost.flops / (double)config->batch * prompts.n_texts;
+    plan->flops = cost.flops / at_once * prompts.n_texts;
     if (captions) {
         int64_t n = lt_clip_list_count(captions);
         plan->peak_bytes += unit * (size_t)prompts.n_texts; /* of the clip that is opened ahead */
         plan->disk_bytes = (uint64_t)(n + 1) * (unit + 4096);
         set_run(plan->output, captions);
-        plan->flops = cost.flops / (double)config->batch * (double)(n + 1);
+        plan->flops = cost.flops / at_once * (double)(n + 1);
         lt_plan_note(plan, "%" PRId64 " captions", n);
     }
     lt_plan_note(plan, "%s: sequence %d x %d, pooled %d, %s; a negative prompt and %d more",

@@ -6,9 +6,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
- * tiles cost (lt_vae_shape_bytes). */
-enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 58 << 10 };
+/* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets. */
+enum { BASE_BYTES = 3500 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -78,27 +77,11 @@ size_t lt_decode_pixel_bytes(const lt_decode_geometry *g)
     return lt_decode_frame_elements(g) * (g->bits > 8 ? 2 : 1);
 }
 
-static void note_sizes(lt_tile_sizes *sizes, int size, int tile, int stride, int factor)
-{
-    for (int64_t start = 0;; start += stride) {
-        lt_tile_sizes_add(sizes, (int)LT_MIN(tile, size - start) * factor);
-        if (start + tile >= size) return;
-    }
-}
-
-static size_t shape_bytes(const lt_decode_plan *p)
-{
-    lt_tile_sizes rows = {0}, columns = {0};
-    note_sizes(&rows, p->height, p->tile_height, p->stride_height, p->factor);
-    note_sizes(&columns, p->width, p->tile_width, p->stride_width, p->factor);
-    return lt_vae_shape_bytes(&rows, &columns, SHAPE_BYTES);
-}
-
 /* What a replica holds beside the workspace. */
 static size_t held_bytes(const lt_decode_geometry *g)
 {
     return g->cost.weight_bytes + lt_decode_latent_bytes(g) + lt_decode_sum_bytes(g) +
-           lt_decode_pixel_bytes(g) + shape_bytes(&g->plan);
+           lt_decode_pixel_bytes(g);
 }
 
 /* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */

@@ -9,7 +9,7 @@
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
  * tiles cost (lt_vae_shape_bytes). */
-enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 40 << 10 };
+enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 8 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 

@@ -323,11 +323,21 @@ lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
     return status;
 }
 
-/* Pictures that a decoder holds, measured at 1920x1080 with two threads (RssAnon): references and
- * reordering, what frame threads have in flight, and with H.264 and HEVC a third more for motion vectors. */
+/* What a decoder holds, measured at 96x64 to 1920x1080 with two threads (RssAnon): tables of its own; and pictures, which are
+ * references and reordering, what frame threads have in flight, and with H.264 and HEVC a third more for motion vectors. */
+static size_t decoder_tables(const lt_video *video)
+{
+    if (video->is_graph) return 0;
+    switch (video->container.decoder->codec_id) {
+    case AV_CODEC_ID_H264: return 3600 << 10;
+    case AV_CODEC_ID_HEVC: return 2200 << 10;
+    default: return 0;
+    }
+}
+
 static double decoder_pictures(const lt_video *video)
 {
-    if (video->is_graph) return 1;
+    if (video->is_graph) return 3;
     const AVCodecContext *decoder = video->container.decoder;
     int extra = decoder->active_thread_type & FF_THREAD_FRAME ? decoder->thread_count - 2 : 0;
     switch (decoder->codec_id) {
@@ -342,7 +352,7 @@ static double decoder_pictures(const lt_video *video)
 
 size_t lt_video_peak_bytes(const lt_video *video)
 {
-    enum { GRAPH_BASE = 10 << 20, FILE_BASE = 13 << 20 }; /* libraries, demuxer, index */
+    enum { GRAPH_BASE = 8600 << 10, FILE_BASE = 9600 << 10 }; /* libraries, demuxer, index */
     const lt_convert *convert = &video->convert;
     const AVFrame *frame = video->frame;
     int one = av_image_get_buffer_size(frame->format, (int)lt_round_up((size_t)frame->width, 64) + 64,
@@ -354,5 +364,5 @@ size_t lt_video_peak_bytes(const lt_video *video)
         scaled += 3 * (size_t)(convert->bits / 8) * (size_t)convert->box_height *
                   (size_t)(convert->box_width + 2 * convert->inner_width);
     size_t pictures = (size_t)(LT_MAX(one, 0) * decoder_pictures(video));
-    return (video->is_graph ? GRAPH_BASE : FILE_BASE) + pictures + tables + scaled;
+    return (video->is_graph ? GRAPH_BASE : FILE_BASE) + decoder_tables(video) + pictures + tables + scaled;
 }

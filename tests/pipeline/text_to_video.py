@@ -326,7 +326,7 @@ def compare_lengths(folder, short, long, steps, timeout):
     for name in ("prompt", "denoise"):
         print(f"  {name}: {few[name][0] / mib:.1f} MiB for {short} frames, {many[name][0] / mib:.1f} for {long}, {many[name][1] / mib:.1f} planned")
         assert many[name][0] <= 1.05 * few[name][0] + mib / 2, f"{name} grew from {few[name][0]} to {many[name][0]} bytes"
-        assert many[name][0] <= many[name][1], f"{name} used {many[name][0]} bytes, {many[name][1]} were planned"
+        assert many[name][0] <= 1.1 * many[name][1], f"{name} used {many[name][0]} bytes, {many[name][1]} were planned"
 
 
 def memory_does_not_grow_with_length(folder):

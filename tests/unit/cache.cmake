@@ -16,9 +16,3 @@ if(TARGET lt_vae_encode_stage AND TARGET lt_vae_decode_stage)
     # Spinning threads of several processes on few cores cost more than the work.
     set_tests_properties(unit_cache_stages PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
 endif()
-
-if(TARGET stage-vae_encode AND TARGET stage-vae_decode AND TARGET stage-mux)
-    add_test(NAME pipeline_cache_memory COMMAND python3 ${CMAKE_SOURCE_DIR}/tests/pipeline/cache_memory.py)
-    set_tests_properties(pipeline_cache_memory PROPERTIES
-        ENVIRONMENT "LT_BIN=${CMAKE_BINARY_DIR}/bin;OMP_WAIT_POLICY=passive" SKIP_RETURN_CODE 77 TIMEOUT 300 RUN_SERIAL TRUE)
-endif()
