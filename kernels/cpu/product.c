@@ -105,6 +105,14 @@ static void load_block(const product *p, char *block, int64_t row, int64_t rows,
     for (int64_t r = rows; r < padded; r++) zeros(p, block + (size_t)r * stride, n);
 }
 
+/* Whether whole tiles of rows of x can be multiplied where they lie: f32, and rows that do not all fall on the same sets of the
+ * first-level cache, which repeat every 4 KiB. */
+static bool rows_serve(const product *p, int64_t rows, int64_t padded_rows)
+{
+    enum { FLOATS_OF_SETS = 1024 };
+    return !p->dims && !p->bf16 && rows == padded_rows && p->inner % FLOATS_OF_SETS != 0;
+}
+
 static void compute_piece(const product *p, float *scratch, int64_t row, int64_t column)
 {
     float *block = scratch, *sums = scratch + (size_t)BLOCK_ROWS * ROW_STRIDE;
@@ -114,16 +122,18 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
     int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)simd->tile_rows);
     int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns / 2);
     int64_t panel_stride = p->padded_inner * simd->tile_columns;
+    bool in_place = rows_serve(p, rows, padded_rows);
     for (int64_t k = 0; k < p->padded_inner; k += BLOCK_K) {
         int64_t n = LT_MIN(BLOCK_K, p->padded_inner - k);
         const void *panels = p->panels + (size_t)(column * p->padded_inner + k * simd->tile_columns) * size;
-        load_block(p, (char *)block, row, rows, padded_rows, k, n);
+        if (!in_place) load_block(p, (char *)block, row, rows, padded_rows, k, n);
         if (p->pairs) {
             simd->gemm_pairs(sums, CHUNK, (const uint16_t *)(const void *)block, panels, panel_stride,
                              padded_rows, padded_columns, n, k > 0);
         } else {
-            simd->gemm(sums, CHUNK, block, ROW_STRIDE, panels, p->bf16, panel_stride, padded_rows,
-                       padded_columns, n, k > 0);
+            const float *a = in_place ? (const float *)(const void *)p->x + row * p->inner + k : block;
+            simd->gemm(sums, CHUNK, a, in_place ? p->inner : ROW_STRIDE, panels, p->bf16, panel_stride,
+                       padded_rows, padded_columns, n, k > 0);
         }
     }
     cpu_epilogue e = p->epilogue;

@@ -16,37 +16,33 @@ enum { TILE_ROWS = 6 }; /* 12 of 16 */
 enum { TILE_COLUMNS = 2 * LANES };
 
 /* A sum of RUN products is rounded as a whole when it is added to what stands in c: the error of a long sum grows with the root
- * of RUN and not of its length. */
+ * of RUN and not of its length. RUN rows of a panel also stay in the first-level cache while all tiles of a block use them. */
 enum { RUN = 256 };
 
+/* k <= RUN. */
 INLINE void tile(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b, bool b_bf16,
                  int64_t k, bool accumulate, int vectors)
 {
-    int64_t i = 0;
-    do {
-        int64_t end = i + RUN < k ? i + RUN : k;
-        vf sum[TILE_ROWS][2];
+    vf sum[TILE_ROWS][2];
 #pragma GCC unroll 12
-        for (int r = 0; r < TILE_ROWS; r++)
-            for (int v = 0; v < vectors; v++) sum[r][v] = (vf){0};
-        for (; i < end; i++) {
-            vf bv[2];
-            for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
-#pragma GCC unroll 12
-            for (int r = 0; r < TILE_ROWS; r++) {
-                vf av = splat(a[r * a_stride + i]);
-                for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
-            }
-        }
+    for (int r = 0; r < TILE_ROWS; r++)
+        for (int v = 0; v < vectors; v++) sum[r][v] = (vf){0};
+    for (int64_t i = 0; i < k; i++) {
+        vf bv[2];
+        for (int v = 0; v < vectors; v++) bv[v] = load_t(b, b_bf16, i * TILE_COLUMNS + v * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < TILE_ROWS; r++) {
-            for (int v = 0; v < vectors; v++) {
-                float *to = c + r * c_stride + v * LANES;
-                store_f32(to, accumulate ? load_f32(to) + sum[r][v] : sum[r][v]);
-            }
+            vf av = splat(a[r * a_stride + i]);
+            for (int v = 0; v < vectors; v++) sum[r][v] = madd(av, bv[v], sum[r][v]);
         }
-        accumulate = true;
-    } while (i < k);
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < TILE_ROWS; r++) {
+        for (int v = 0; v < vectors; v++) {
+            float *to = c + r * c_stride + v * LANES;
+            store_f32(to, accumulate ? load_f32(to) + sum[r][v] : sum[r][v]);
+        }
+    }
 }
 
 INLINE void gemm_body(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b,
@@ -55,13 +51,19 @@ INLINE void gemm_body(float *c, int64_t c_stride, const float *a, int64_t a_stri
 {
     size_t size = b_bf16 ? 2 : 4;
     for (int64_t j = 0; j < columns; j += TILE_COLUMNS) {
-        const void *panel = (const char *)b + (size_t)(j / TILE_COLUMNS * panel_stride) * size;
-        for (int64_t i = 0; i < rows; i += TILE_ROWS) {
-            float *to = c + i * c_stride + j;
-            if (columns - j > LANES) {
-                tile(to, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 2);
-            } else {
-                tile(to, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 1);
+        for (int64_t run = 0; run < k || run == 0; run += RUN) {
+            const void *panel =
+                (const char *)b + (size_t)(j / TILE_COLUMNS * panel_stride + run * TILE_COLUMNS) * size;
+            int64_t n = LT_MIN(k - run, RUN);
+            bool add = accumulate || run > 0;
+            for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+                float *to = c + i * c_stride + j;
+                const float *from = a + i * a_stride + run;
+                if (columns - j > LANES) {
+                    tile(to, c_stride, from, a_stride, panel, b_bf16, n, add, 2);
+                } else {
+                    tile(to, c_stride, from, a_stride, panel, b_bf16, n, add, 1);
+                }
             }
         }
     }
