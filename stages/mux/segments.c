@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,32 +142,36 @@ void lt_segment_list_finish(lt_segment_list *list)
 /* ---- writing
  * -------------------------------------------------------------------------------------------- */
 
-static json_t *to_json(const lt_segment_list *list)
+/* The list as JSON, a segment a line: written as text, since a day's film has tens of thousands of them, and all are written again
+ * for each. Names hold no characters that JSON would escape. */
+static void print_manifest(const lt_segment_list *list, FILE *file)
 {
-    json_t *segments = json_array();
+    fprintf(file, "{\n \"version\": %d,\n \"digest\": \"%s\",\n \"time_base\": [%d, %d],\n \"segments\": [",
+            MANIFEST_VERSION, list->digest, list->time_base_num, list->time_base_den);
     for (int64_t i = 0; i < list->n; i++) {
         char path[PATH_BYTES];
         const lt_segment_entry *e = &list->entries[i];
         lt_segment_path(list, i, false, path, sizeof path);
-        json_array_append_new(segments,
-                              json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:i}", "file", strrchr(path, '/') + 1,
-                                        "first", (json_int_t)e->first, "frames", (json_int_t)e->frames,
-                                        "bytes", (json_int_t)e->bytes, "pts", (json_int_t)e->pts, "end",
-                                        (json_int_t)e->end, "reorder", e->reorder));
+        fprintf(file,
+                "%s\n  {\"file\": \"%s\", \"first\": %" PRId64 ", \"frames\": %" PRId64
+                ", \"bytes\": %" PRId64 ", \"pts\": %" PRId64 ", \"end\": %" PRId64 ", \"reorder\": %d}",
+                i ? "," : "", strrchr(path, '/') + 1, e->first, e->frames, e->bytes, e->pts, e->end,
+                e->reorder);
     }
-    return json_pack("{s:i, s:s, s:[i,i], s:o}", "version", MANIFEST_VERSION, "digest", list->digest,
-                     "time_base", list->time_base_num, list->time_base_den, "segments", segments);
+    fputs("\n ]\n}\n", file);
 }
 
 static lt_status write_manifest(const lt_segment_list *list, lt_err *err)
 {
     char part[PATH_BYTES];
     snprintf(part, sizeof part, "%s.part", list->manifest);
-    json_t *root = to_json(list);
+    FILE *file = fopen(part, "we");
+    if (!file) return lt_fail_errno(err, errno, "%s: writing", part);
     errno = 0;
-    bool failed = !root || json_dump_file(root, part, JSON_INDENT(1)) != 0;
+    print_manifest(list, file);
+    bool failed = ferror(file);
+    failed |= fclose(file) != 0;
     int error = errno ? errno : EIO;
-    json_decref(root);
     lt_status status =
         failed ? lt_fail_errno(err, error, "%s: writing", part) : lt_file_replace(part, list->manifest, err);
     if (status) unlink(part);

@@ -1,11 +1,12 @@
 """A film of ten hours at 64x64, of variable rate and with sound: memory that stays flat, no frame lost, timestamps exact to the end.
 
-    tests/studies/ten_hours.py [HOURS] [FOLDER]        default 10; FOLDER is kept, and a film that is in it is used again
+    tests/studies/ten_hours.py [HOURS] [FOLDER] [remux | encode]        default 10; FOLDER is kept, and a film that is in it is used again
 
 Two runs, each killed with -9 in the middle and continued: decode -> mux (x264 ultrafast), and decode -> vae_encode -> store with a model
 of 16 channels. Every few seconds the anonymous and shared memory of every stage is read, and attributed to the hour of the film that the run has
-come to. Flat means: the most of the last hour is within 5 % or 2 MiB of the most of the second. Every timestamp of the output is compared
-with the film's, and those of the cache where Python has the package lmdb.
+come to. Flat means: the most of the last hour is within 5 % or 2 MiB of the most of the second. What is taken at the end, when segments are
+joined into a file whose index is all held, is told apart. Every timestamp of the output is compared with the film's, and those of the
+cache where Python has the package lmdb.
 """
 
 import json
@@ -23,6 +24,8 @@ from roundtrip import ffmpeg  # noqa: E402
 
 RATE, BASE = 25, 90000
 MIB = 1 << 20
+MARGIN = 40000  # frames: progress is told every ten seconds, and the end may have come since
+END = 1 << 20  # instead of an hour: at the end
 SAMPLE_S = 3
 
 REMUX = """
@@ -91,14 +94,14 @@ def frames_done(log):
 class Watch:
     """The most memory of every stage in every hour of the film, and how fast each hour went by."""
 
-    def __init__(self):
-        self.most, self.reached = {}, {}
+    def __init__(self, frames):
+        self.most, self.reached, self.frames = {}, {}, frames
 
     def sample(self, going, origin):
         done = frames_done(going.text()[origin:])
         if done is None:
             return 0
-        hour = done // (3600 * RATE)
+        hour = done // (3600 * RATE) if done < self.frames - MARGIN else END
         for pid, program in going.stages().items():
             try:
                 most = self.most.setdefault(program.removeprefix("stage-"), {})
@@ -110,7 +113,8 @@ class Watch:
 
     def report(self, name, hours):
         for program, most in sorted(self.most.items()):
-            print(f"{name}: {program}, most MiB by hour: " + ", ".join(f"{hour + 1}: {most[hour] / MIB:.1f}" for hour in sorted(most)))
+            hours_of = {hour: "end" if hour == END else hour + 1 for hour in sorted(most)}
+            print(f"{name}: {program}, most MiB by hour: " + ", ".join(f"{text}: {most[hour] / MIB:.1f}" for hour, text in hours_of.items()))
         seconds = {hour: self.reached[hour + 1] - begin for hour, begin in self.reached.items() if hour + 1 in self.reached}
         print(f"{name}: seconds an hour took: " + ", ".join(f"{hour + 1}: {seconds[hour]:.0f}" for hour in sorted(seconds)))
         for program, most in self.most.items():
@@ -119,9 +123,9 @@ class Watch:
                 assert last <= max(1.05 * second, second + 2 * MIB), f"{name}: {program} grew from {second} to {last} bytes"
 
 
-def run_and_kill(name, graph, frames, hours):
-    """Run a graph, kill its orchestrator in the middle, continue; the time both took."""
-    watch, begin, killed, origin = Watch(), time.monotonic(), None, 0
+def run_and_kill(name, graph, frames):
+    """Run a graph, kill its orchestrator in the middle, continue; what was seen."""
+    watch, begin, killed, origin = Watch(frames), time.monotonic(), None, 0
     going = Run(graph)
     while going.running():
         time.sleep(SAMPLE_S)
@@ -135,7 +139,7 @@ def run_and_kill(name, graph, frames, hours):
     if killed is None:
         print(f"{name}: was over before it could be killed")
     print(f"{name}: {frames} frames in {seconds:.0f} s, {frames / seconds:.0f} a second; killed at frame {killed}, and continued")
-    watch.report(name, hours)
+    return watch
 
 
 def report_of(path, name):
@@ -161,12 +165,12 @@ def check_remux(folder, film, frames):
         assert segment["end"] == (times[at] if at < frames else end), segment
     assert at == frames, f"the segments hold {at} frames"
     print(f"remux: {frames} timestamps, the end ({end} / {BASE} s), {len(sound[0])} packets of sound and {len(segments)} segments are exact")
-    return times
 
 
-def check_cache(folder, times):
+def check_cache(folder, film, frames):
+    times, _ = packets(film, "v:0")
     clip = json.loads(subprocess.run([BIN / "latents", "ls", folder / "cache", "--json"], stdout=subprocess.PIPE, check=True).stdout)
-    assert clip["state"] == "complete" and clip["frames"] == len(times), clip
+    assert clip["state"] == "complete" and clip["frames"] == len(times) == frames, clip
     subprocess.run([BIN / "latents", "verify", folder / "cache"], check=True, stdout=subprocess.DEVNULL)
     print(f"encode: {clip['frames']} frames of latents in {clip['chunks']} chunks are there and verified")
     try:
@@ -192,21 +196,21 @@ def check_cache(folder, times):
     print(f"encode: {len(got)} timestamps of the record, and of the chunks, are exact")
 
 
-def study(folder, hours):
+def study(folder, hours, only=None):
     film, frames = folder / "film.mp4", round(hours * 3600 * RATE)
     folder.mkdir(exist_ok=True)
     if not film.exists():
         make_film(film, frames)
     if not (folder / "model").exists():
         narrow_model(folder / "model", 16)
-    for name, text in (("remux", REMUX), ("encode", ENCODE)):
-        graph = folder / f"{name}.toml"
-        graph.write_text(text.format(film=film, folder=folder))
-        run_and_kill(name, graph, frames, int(hours))
-        report_of(folder / ("out.mp4.longtake" if name == "remux" else "encode.longtake") / "report.json", name)
-        if name == "remux":
-            times = check_remux(folder, film, frames)
-    check_cache(folder, times)
+    for name, text, run_folder, check in (("remux", REMUX, "out.mp4.longtake", check_remux), ("encode", ENCODE, "encode.longtake", check_cache)):
+        if only in (None, name):
+            graph = folder / f"{name}.toml"
+            graph.write_text(text.format(film=film, folder=folder))
+            watch = run_and_kill(name, graph, frames)
+            report_of(folder / run_folder / "report.json", name)
+            check(folder, film, frames)
+            watch.report(name, int(hours))
 
 
 if __name__ == "__main__":
@@ -214,7 +218,7 @@ if __name__ == "__main__":
     sys.stdout.reconfigure(line_buffering=True)
     wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     if len(sys.argv) > 2:
-        study(pathlib.Path(sys.argv[2]).resolve(), wanted)
+        study(pathlib.Path(sys.argv[2]).resolve(), wanted, *sys.argv[3:4])
     else:
         with Folder("ten-hours") as made:
             study(made, wanted)
