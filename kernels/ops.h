@@ -65,7 +65,8 @@ lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight 
  * -infinity) gives zeros. Returns [B,L,heads,D].
  * Never holds an L x S matrix whole: memory is O(L + S). FLOPs: 4 B heads L S D, causal or not.
  * Error: (16 + 2 sqrt(S) + s (2 + sqrt(D))) u |.|max, s a bound of the scaled scores. In a bf16 context the weights of a
- * query may be rounded to 16 bits before they multiply v: then 2^-16 |v|max more.
+ * query may be rounded to 16 bits before they multiply v: then 2^-16 |v|max more. On cuda, in 16 bits, they are rounded to the dtype, as
+ * its matrix units take them: 2^-8 |v|max more in bf16, 2^-11 in f16.
  * Dao et al., FlashAttention, 2022; agrees with torch.nn.functional.scaled_dot_product_attention. */
 lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_tensor mask, double scale,
                        bool causal);

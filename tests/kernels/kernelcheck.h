@@ -63,7 +63,9 @@ struct op_case {
     /* The bound: |y - ref| <= eps(result) |ref| + units * eps(f32) * max(magnitude, max |ref|). units 0: equal. */
     double units, magnitude;
     double bf16_units; /* more of them in a bf16 context */
-    bool rounded;      /* instead: equal to the reference's f64 result rounded to the result's dtype */
+    bool
+        narrow_weights; /* on cuda, in 16 bits: factors that are below 1 in sum, of values of 1, are rounded to the dtype on the way */
+    bool rounded;       /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };
 
 /* A tensor [batch, rows, channels] of any size. */

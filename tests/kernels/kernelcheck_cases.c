@@ -225,6 +225,7 @@ static void make_attention(op_case *k, rng *r, bool big)
     double score = 16 * k->reals[0] * sqrt((double)width);
     k->units = 16 + score * (2 + sqrt((double)width)) + 2 * sqrt((double)keys);
     k->bf16_units = 0x1p-16 / 0x1p-23; /* weights rounded to 16 bits, of values of 1 */
+    k->narrow_weights = true;
     k->magnitude = 1;
 }
 

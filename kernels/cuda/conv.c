@@ -1,0 +1,281 @@
+/* conv.c - convolutions.
+ *
+ * - One pixel in, one pixel out: a linear layer.
+ * - In 16 bits, over space (1,kh,kw), with the frames as images, or over time (kt,1,1), with time as height and a frame's pixels as
+ *   width: cuDNN, with bias and residual added to its f32 sums in the same kernel. All channels-last; two dimensions
+ *   of space, for which cuDNN has its best engines.
+ * - Whatever cuDNN has no engine for, and all of f32, where its engines with an epilogue would round to TF32: what each window sees is
+ *   laid out as rows of a matrix, some rows at a time, and is a linear layer then. Which of the two it is follows from the shape
+ *   of one sample. */
+#include "kernels/cuda/operators.h"
+
+enum { MATRIX_BYTES = 64 << 20, CANONICAL_IMAGES = 8 };
+
+static const int64_t most_elements = ((int64_t)1 << 31) - 1; /* of a tensor of one call */
+
+/* A convolution over two dimensions, of images. */
+typedef struct conv_problem {
+    int64_t images, h, w, i, ho, wo, o, kh, kw, sh, sw, top, bottom, left, right;
+    cudnnDataType_t type;
+    bool has_bias, has_residual;
+    size_t x_alignment, y_alignment;
+} conv_problem;
+
+/* What all ways need. */
+typedef struct conv_call {
+    const lt_conv_dims *d;
+    const void *x, *weight, *residual;
+    cuda_vector bias;
+    bool has_bias, has_residual;
+    void *y;
+} conv_call;
+
+/* ---- linear layers ----------------------------------------------------------------------------------- */
+
+static int64_t sample_rows(const lt_conv_dims *d)
+{
+    return d->to * d->ho * d->wo;
+}
+
+static cuda_layer layer_of(const conv_call *k, int64_t inner)
+{
+    const lt_conv_dims *d = k->d;
+    return (cuda_layer){.op = "conv",
+                        .rows = d->n * sample_rows(d),
+                        .inner = inner,
+                        .columns = d->o,
+                        .canonical_rows = cuda_canonical_rows(sample_rows(d)),
+                        .x = k->x,
+                        .weight = k->weight,
+                        .residual = k->residual,
+                        .bias = k->bias,
+                        .has_bias = k->has_bias,
+                        .has_residual = k->has_residual,
+                        .y = k->y};
+}
+
+static bool is_pointwise(const lt_conv_dims *d)
+{
+    return d->kt * d->kh * d->kw == 1 && d->st == 1 && d->sh == 1 && d->sw == 1 && d->front == 0 &&
+           d->back == 0 && d->top == 0 && d->bottom == 0 && d->left == 0 && d->right == 0;
+}
+
+static lt_status run_as_matrix(lt_context *c, const conv_call *k)
+{
+    const lt_conv_dims *d = k->d;
+    int64_t inner = d->kt * d->kh * d->kw * d->i, rows = d->n * sample_rows(d);
+    size_t size = cuda_dtype_bytes(c->dtype), row_bytes = (size_t)inner * size;
+    int64_t step = LT_MAX((int64_t)(MATRIX_BYTES / row_bytes) / 256 * 256, (int64_t)256);
+    step = LT_MIN(step, rows);
+    void *matrix = lt_scratch(c, (size_t)step * row_bytes);
+    if (!matrix) return c->err.status;
+    lt_status status = LT_OK;
+    for (int64_t first = 0; first < rows && status == LT_OK; first += step) {
+        size_t at = (size_t)(first * d->o) * size;
+        cuda_layer l = layer_of(k, inner);
+        l.rows = LT_MIN(step, rows - first);
+        l.x = matrix;
+        l.y = (char *)k->y + at;
+        if (k->has_residual) l.residual = (const char *)k->residual + at;
+        if (!c->dry)
+            status = cuda_launched(
+                c, "conv", lt_launch_im2col(cuda_of(c)->compute, matrix, k->x, size, d, 1, 1, first, l.rows));
+        if (status == LT_OK) status = cuda_layer_run(c, &l);
+        if (c->dry) break;
+    }
+    lt_scratch_release(c, matrix);
+    return status;
+}
+
+/* ---- cuDNN ------------------------------------------------------------------------------------------- */
+
+/* Over space alone, or over time alone? False when it is neither. */
+static bool two_dimensions(const lt_conv_dims *d, conv_problem *p)
+{
+    if (d->kt == 1 && d->st == 1 && d->front == 0 && d->back == 0) {
+        *p = (conv_problem){.images = d->n * d->t,
+                            .h = d->h,
+                            .w = d->w,
+                            .ho = d->ho,
+                            .wo = d->wo,
+                            .kh = d->kh,
+                            .kw = d->kw,
+                            .sh = d->sh,
+                            .sw = d->sw,
+                            .top = d->top,
+                            .bottom = d->bottom,
+                            .left = d->left,
+                            .right = d->right};
+    } else if (d->kh == 1 && d->kw == 1 && d->sh == 1 && d->sw == 1 && d->top == 0 && d->bottom == 0 &&
+               d->left == 0 && d->right == 0) {
+        *p = (conv_problem){.images = d->n,
+                            .h = d->t,
+                            .w = d->h * d->w,
+                            .ho = d->to,
+                            .wo = d->h * d->w,
+                            .kh = d->kt,
+                            .kw = 1,
+                            .sh = d->st,
+                            .sw = 1,
+                            .top = d->front,
+                            .bottom = d->back};
+    } else {
+        return false;
+    }
+    p->i = d->i;
+    p->o = d->o;
+    return true;
+}
+
+enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_RESIDUAL, UID_SUMS, UID_BIASED };
+
+/* Channels-last: the dimensions are named N, C, H, W all the same. */
+static cudnnBackendDescriptor_t images(graph_builder *g, int64_t uid, cudnnDataType_t type, graph_kind kind,
+                                       int64_t n, int64_t c, int64_t h, int64_t w, size_t alignment)
+{
+    const int64_t dims[4] = {n, c, h, w}, strides[4] = {h * w * c, 1, w * c, c};
+    return graph_tensor(g, uid, type, kind, 4, dims, strides, alignment);
+}
+
+static void build_conv(graph_builder *g, const void *problem, int64_t n)
+{
+    const conv_problem *p = problem;
+    const int64_t pre[2] = {p->top, p->left}, post[2] = {p->bottom, p->right}, strides[2] = {p->sh, p->sw};
+    cudnnBackendDescriptor_t x, w, y, at;
+    x = images(g, UID_X, p->type, GRAPH_STORED, n, p->i, p->h, p->w, p->x_alignment);
+    w = images(g, UID_W, p->type, GRAPH_STORED, p->o, p->i, p->kh, p->kw, CUDA_ALIGNMENT);
+    y = images(g, UID_Y, p->type, GRAPH_STORED, n, p->o, p->ho, p->wo, p->y_alignment);
+    bool last = !p->has_bias && !p->has_residual;
+    at = last ? y
+              : images(g, UID_SUMS, CUDNN_DATA_FLOAT, GRAPH_VIRTUAL, n, p->o, p->ho, p->wo, CUDA_ALIGNMENT);
+    graph_conv(g, x, w, at, pre, post, strides);
+    if (p->has_bias) {
+        cudnnBackendDescriptor_t bias =
+            images(g, UID_BIAS, CUDNN_DATA_FLOAT, GRAPH_STORED, 1, p->o, 1, 1, CUDA_ALIGNMENT);
+        cudnnBackendDescriptor_t to = p->has_residual ? images(g, UID_BIASED, CUDNN_DATA_FLOAT, GRAPH_VIRTUAL,
+                                                               n, p->o, p->ho, p->wo, CUDA_ALIGNMENT)
+                                                      : y;
+        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, bias, NULL, to);
+        at = to;
+    }
+    if (p->has_residual) {
+        cudnnBackendDescriptor_t residual =
+            images(g, UID_RESIDUAL, p->type, GRAPH_STORED, n, p->o, p->ho, p->wo, p->y_alignment);
+        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, residual, NULL, y);
+    }
+}
+
+static graph_key key_of(const conv_problem *p)
+{
+    enum { CONV = 1 };
+    return (graph_key){{CONV,
+                        p->h,
+                        p->w,
+                        p->i,
+                        p->ho,
+                        p->wo,
+                        p->o,
+                        p->kh,
+                        p->kw,
+                        p->sh,
+                        p->sw,
+                        p->top,
+                        p->bottom,
+                        p->left,
+                        p->right,
+                        p->type,
+                        p->has_bias,
+                        p->has_residual,
+                        (int64_t)p->x_alignment,
+                        (int64_t)p->y_alignment}};
+}
+
+static lt_status run_images(lt_context *c, const conv_call *k, const conv_problem *p,
+                            const cuda_graph_plan *plan, int64_t first)
+{
+    void *workspace = NULL;
+    if (plan->workspace && !(workspace = lt_scratch(c, plan->workspace))) return c->err.status;
+    size_t size = cuda_dtype_bytes(c->dtype), at_x = (size_t)(first * p->h * p->w * p->i) * size,
+           at_y = (size_t)(first * p->ho * p->wo * p->o) * size;
+    int64_t uids[5] = {UID_X, UID_W, UID_Y};
+    void *pointers[5] = {(char *)(uintptr_t)k->x + at_x, (void *)(uintptr_t)k->weight, (char *)k->y + at_y};
+    int n = 3;
+    if (p->has_bias) {
+        uids[n] = UID_BIAS;
+        pointers[n++] = (void *)(uintptr_t)k->bias.values;
+    }
+    if (p->has_residual) {
+        uids[n] = UID_RESIDUAL;
+        pointers[n++] = (char *)(uintptr_t)k->residual + at_y;
+    }
+    lt_status status = c->dry ? LT_OK : cuda_graph_run(c, "conv", plan, n, uids, pointers, workspace);
+    lt_scratch_release(c, workspace);
+    return status;
+}
+
+/* All images, as many in one call as its tensors' elements can be numbered in 32 bits, and as there is a plan for. */
+static lt_status run_cudnn(lt_context *c, const conv_call *k, const conv_problem *p, int64_t at_once,
+                           int64_t canonical)
+{
+    graph_key key = key_of(p);
+    lt_status status = LT_OK;
+    int64_t n;
+    for (int64_t first = 0; first < p->images && status == LT_OK; first += n) {
+        n = LT_MIN(at_once, p->images - first);
+        const cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
+        if (plan && !plan->supported && n > 1) {
+            n = at_once = 1;
+            plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
+        }
+        if (!plan) return c->err.status;
+        if (!plan->supported) {
+            return lt_context_fail(
+                c, LT_E_UNSUPPORTED,
+                "conv: cuDNN's engine for %lld images of %lld x %lld does not take one alone",
+                (long long)canonical, (long long)p->h, (long long)p->w);
+        }
+        status = run_images(c, k, p, plan, first);
+    }
+    return status;
+}
+
+/* ---- the operator ------------------------------------------------------------------------------------ */
+
+static lt_status run_conv(lt_context *c, const conv_call *k)
+{
+    const lt_conv_dims *d = k->d;
+    conv_problem p;
+    if (is_pointwise(d)) {
+        cuda_layer l = layer_of(k, d->i);
+        return cuda_layer_run(c, &l);
+    }
+    if (c->dtype == LT_F32 || d->i % 8 != 0 || !two_dimensions(d, &p)) return run_as_matrix(c, k);
+    size_t size = cuda_dtype_bytes(c->dtype);
+    p.type = cuda_dnn_type(c->dtype);
+    p.has_bias = k->has_bias;
+    p.has_residual = k->has_residual;
+    p.x_alignment = cuda_alignment((size_t)p.i * size);
+    p.y_alignment = cuda_alignment((size_t)p.o * size);
+    int64_t elements = LT_MAX(p.h * p.w * p.i, p.ho * p.wo * p.o);
+    int64_t at_once = LT_MAX(most_elements / elements, (int64_t)1);
+    int64_t canonical = LT_MIN(at_once, (int64_t)CANONICAL_IMAGES);
+    graph_key key = key_of(&p);
+    const cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
+    if (!choice) return c->err.status;
+    return choice->supported ? run_cudnn(c, k, &p, at_once, canonical) : run_as_matrix(c, k);
+}
+
+lt_status conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
+{
+    cuda_of(c);
+    conv_call k = {.d = d,
+                   .x = x->data,
+                   .residual = residual->data,
+                   .has_bias = bias && bias->tensor.data,
+                   .has_residual = residual->data != NULL,
+                   .y = y->data};
+    k.weight = cuda_weight_matrix(c, weight);
+    if ((!k.weight && !c->dry) || !cuda_weight_vector(c, bias, &k.bias)) return c->err.status;
+    return run_conv(c, &k);
+}

@@ -1,0 +1,428 @@
+/* graph.c - graphs of cuDNN's operations, by its backend API. */
+#include "kernels/cuda/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- building ---------------------------------------------------------------------------------------- */
+
+static cudnnBackendDescriptor_t create(graph_builder *g, cudnnBackendDescriptorType_t type, const char *what)
+{
+    if (g->status != CUDNN_STATUS_SUCCESS) return NULL;
+    g->what = what;
+    if (g->n_owned == GRAPH_MOST_DESCRIPTORS) {
+        g->status = CUDNN_STATUS_INTERNAL_ERROR;
+        return NULL;
+    }
+    cudnnBackendDescriptor_t d = NULL;
+    g->status = cudnnBackendCreateDescriptor(type, &d);
+    if (g->status != CUDNN_STATUS_SUCCESS) return NULL;
+    g->owned[g->n_owned++] = d;
+    return d;
+}
+
+static void set(graph_builder *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                cudnnBackendAttributeType_t type, int64_t n, const void *values)
+{
+    if (g->status == CUDNN_STATUS_SUCCESS) g->status = cudnnBackendSetAttribute(d, name, type, n, values);
+}
+
+static void set_descriptor(graph_builder *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name,
+                           cudnnBackendDescriptor_t value)
+{
+    set(g, d, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value);
+}
+
+static void finalize(graph_builder *g, cudnnBackendDescriptor_t d)
+{
+    if (g->status == CUDNN_STATUS_SUCCESS) g->status = cudnnBackendFinalize(d);
+}
+
+static void add_op(graph_builder *g, cudnnBackendDescriptor_t op)
+{
+    finalize(g, op);
+    if (g->status != CUDNN_STATUS_SUCCESS) return;
+    if (g->n_ops == GRAPH_MOST_OPS) {
+        g->status = CUDNN_STATUS_INTERNAL_ERROR;
+        return;
+    }
+    g->ops[g->n_ops++] = op;
+}
+
+cudnnBackendDescriptor_t graph_tensor(graph_builder *g, int64_t uid, cudnnDataType_t type, graph_kind kind,
+                                      int rank, const int64_t *dims, const int64_t *strides, size_t alignment)
+{
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_TENSOR_DESCRIPTOR, "a tensor");
+    int64_t bytes = (int64_t)alignment;
+    bool yes = true;
+    set(g, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+    set(g, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, rank, dims);
+    set(g, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, rank, strides);
+    set(g, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &uid);
+    set(g, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &bytes);
+    if (kind == GRAPH_VIRTUAL) set(g, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &yes);
+    if (kind == GRAPH_BY_VALUE) set(g, d, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, &yes);
+    finalize(g, d);
+    return d;
+}
+
+void graph_conv(graph_builder *g, cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t w,
+                cudnnBackendDescriptor_t y, const int64_t pre[2], const int64_t post[2],
+                const int64_t strides[2])
+{
+    const cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    const int64_t rank = 2, dilations[2] = {1, 1};
+    const float one = 1, zero = 0;
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, "a convolution");
+    set(g, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &rank);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, rank, pre);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, rank, post);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, rank, dilations);
+    set(g, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, rank, strides);
+    finalize(g, d);
+    cudnnBackendDescriptor_t op =
+        create(g, CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, "a convolution");
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, x);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W, w);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, y);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, d);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA, CUDNN_TYPE_FLOAT, 1, &one);
+    set(g, op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA, CUDNN_TYPE_FLOAT, 1, &zero);
+    add_op(g, op);
+}
+
+void graph_pointwise(graph_builder *g, cudnnPointwiseMode_t mode, cudnnDataType_t precision, int64_t axis,
+                     cudnnBackendDescriptor_t x, cudnnBackendDescriptor_t b, cudnnBackendDescriptor_t t,
+                     cudnnBackendDescriptor_t y)
+{
+    const float one = 1;
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, "an elementwise operation");
+    set(g, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
+    set(g, d, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision);
+    if (mode == CUDNN_POINTWISE_GEN_INDEX) set(g, d, CUDNN_ATTR_POINTWISE_AXIS, CUDNN_TYPE_INT64, 1, &axis);
+    finalize(g, d);
+    cudnnBackendDescriptor_t op =
+        create(g, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, "an elementwise operation");
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, d);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
+    if (b) set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, b);
+    if (t) set_descriptor(g, op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC, t);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, CUDNN_TYPE_FLOAT, 1, &one);
+    set(g, op, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, CUDNN_TYPE_FLOAT, 1, &one);
+    add_op(g, op);
+}
+
+void graph_matmul(graph_builder *g, cudnnBackendDescriptor_t a, cudnnBackendDescriptor_t b,
+                  cudnnBackendDescriptor_t c)
+{
+    const cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_MATMUL_DESCRIPTOR, "a product");
+    set(g, d, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+    finalize(g, d);
+    cudnnBackendDescriptor_t op = create(g, CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, "a product");
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_MATMUL_ADESC, a);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_MATMUL_BDESC, b);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_MATMUL_CDESC, c);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_MATMUL_DESC, d);
+    add_op(g, op);
+}
+
+void graph_reduce(graph_builder *g, cudnnReduceTensorOp_t how, cudnnBackendDescriptor_t x,
+                  cudnnBackendDescriptor_t y)
+{
+    const cudnnDataType_t type = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_REDUCTION_DESCRIPTOR, "a reduction");
+    set(g, d, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
+    set(g, d, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &how);
+    finalize(g, d);
+    cudnnBackendDescriptor_t op = create(g, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, "a reduction");
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC, x);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC, y);
+    set_descriptor(g, op, CUDNN_ATTR_OPERATION_REDUCTION_DESC, d);
+    add_op(g, op);
+}
+
+/* The graph of the operations so far. */
+static cudnnBackendDescriptor_t finish_graph(graph_builder *g, cudnnHandle_t handle)
+{
+    cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, "the graph");
+    set(g, d, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+    set(g, d, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->n_ops, g->ops);
+    finalize(g, d);
+    return d;
+}
+
+static void destroy_plan(cuda_graph_plan *p)
+{
+    if (!p) return;
+    graph_builder *g = &p->graph;
+    while (g->n_owned > 0) cudnnBackendDestroyDescriptor(g->owned[--g->n_owned]);
+    free(p);
+}
+
+void cuda_graphs_destroy(cuda_device *d)
+{
+    while (d->graphs) {
+        cuda_graph_plan *next = d->graphs->next;
+        destroy_plan(d->graphs);
+        d->graphs = next;
+    }
+}
+
+/* ---- engines ----------------------------------------------------------------------------------------- */
+
+static bool refused(cudnnStatus_t s)
+{
+    return CUDNN_STATUS_CATEGORY((int)s) == CUDNN_STATUS_NOT_SUPPORTED;
+}
+
+/* Does the engine keep what ops.h promises? */
+static bool engine_allowed(cudnnBackendDescriptor_t engine)
+{
+    cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    int64_t n = 0;
+    cudnnStatus_t s =
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                 CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes);
+    if (s != CUDNN_STATUS_SUCCESS) return false;
+    for (int64_t i = 0; i < n; i++) {
+        switch (notes[i]) {
+        case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
+        case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+        case CUDNN_NUMERICAL_NOTE_FFT:
+        case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
+        case CUDNN_NUMERICAL_NOTE_WINOGRAD:
+        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
+        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
+        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13: return false;
+        default: break;
+        }
+    }
+    return true;
+}
+
+/* The knobs of a configuration; false when one of them makes sums depend on the batch, or they cannot be read. */
+static bool read_knobs(cudnnBackendDescriptor_t config, cuda_graph_plan *p)
+{
+    cudnnBackendDescriptor_t choices[GRAPH_MOST_KNOBS] = {0};
+    int64_t n = 0;
+    bool good = true;
+    for (int i = 0; i < GRAPH_MOST_KNOBS && good; i++)
+        good = cudnnBackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choices[i]) ==
+               CUDNN_STATUS_SUCCESS;
+    good = good &&
+           cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                    GRAPH_MOST_KNOBS, &n, choices) == CUDNN_STATUS_SUCCESS &&
+           n <= GRAPH_MOST_KNOBS;
+    for (int64_t i = 0; i < n && good; i++) {
+        int64_t one;
+        good = cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+                                        &one, &p->knobs[i]) == CUDNN_STATUS_SUCCESS &&
+               cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
+                                        &one, &p->values[i]) == CUDNN_STATUS_SUCCESS &&
+               !(p->knobs[i] == CUDNN_KNOB_TYPE_STREAM_K && p->values[i] > 0);
+    }
+    p->n_knobs = good ? (int)n : 0;
+    for (int i = 0; i < GRAPH_MOST_KNOBS; i++) {
+        if (choices[i]) cudnnBackendDestroyDescriptor(choices[i]);
+    }
+    return good;
+}
+
+/* The engine of a configuration of the heuristics and its knobs into p; false when it is not allowed. */
+static bool read_config(cudnnBackendDescriptor_t config, cuda_graph_plan *p)
+{
+    cudnnBackendDescriptor_t engine = NULL;
+    int64_t n = 0;
+    bool good =
+        cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) == CUDNN_STATUS_SUCCESS &&
+        cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n,
+                                 &engine) == CUDNN_STATUS_SUCCESS &&
+        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n,
+                                 &p->engine) == CUDNN_STATUS_SUCCESS &&
+        engine_allowed(engine) && read_knobs(config, p);
+    if (engine) cudnnBackendDestroyDescriptor(engine);
+    return good;
+}
+
+/* The plan that p's engine and knobs make of p's graph. */
+static cudnnStatus_t make_plan(cuda_graph_plan *p, cudnnHandle_t handle)
+{
+    graph_builder *g = &p->graph;
+    int kept = g->n_owned;
+    cudnnBackendDescriptor_t engine = create(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR, "an engine");
+    set_descriptor(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, p->operation_graph);
+    set(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &p->engine);
+    finalize(g, engine);
+    cudnnBackendDescriptor_t choices[GRAPH_MOST_KNOBS];
+    for (int i = 0; i < p->n_knobs; i++) {
+        choices[i] = create(g, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, "a knob");
+        set(g, choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &p->knobs[i]);
+        set(g, choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &p->values[i]);
+        finalize(g, choices[i]);
+    }
+    cudnnBackendDescriptor_t config =
+        create(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "an engine's configuration");
+    set_descriptor(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+    if (p->n_knobs)
+        set(g, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, p->n_knobs, choices);
+    finalize(g, config);
+    p->plan = create(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "a plan");
+    set(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+    set_descriptor(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
+    finalize(g, p->plan);
+    int64_t bytes = 0, n = 0;
+    if (g->status == CUDNN_STATUS_SUCCESS)
+        g->status = cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                             CUDNN_TYPE_INT64, 1, &n, &bytes);
+    p->workspace = (size_t)bytes;
+    cudnnStatus_t s = g->status;
+    if (s == CUDNN_STATUS_SUCCESS) return s;
+    g->status = CUDNN_STATUS_SUCCESS; /* the graph itself is good: another engine may do it */
+    while (g->n_owned > kept) cudnnBackendDestroyDescriptor(g->owned[--g->n_owned]);
+    p->plan = NULL;
+    return s;
+}
+
+/* The first allowed configuration of one mode's list from which a plan can be made; CUDNN_STATUS_NOT_SUPPORTED when none is. */
+static cudnnStatus_t choose_from(cuda_graph_plan *p, cudnnHandle_t handle, cudnnBackendHeurMode_t mode)
+{
+    enum { MOST = 32 };
+    cudnnBackendDescriptor_t heuristics = NULL, configs[MOST] = {0};
+    int64_t n = 0;
+    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
+                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &p->operation_graph);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(heuristics);
+    for (int i = 0; i < MOST && s == CUDNN_STATUS_SUCCESS; i++)
+        s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[i]);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                     MOST, &n, configs);
+    bool found = false;
+    for (int64_t i = 0; i < LT_MIN(n, (int64_t)MOST) && s == CUDNN_STATUS_SUCCESS && !found; i++)
+        found = read_config(configs[i], p) && make_plan(p, handle) == CUDNN_STATUS_SUCCESS;
+    for (int i = 0; i < MOST; i++) {
+        if (configs[i]) cudnnBackendDestroyDescriptor(configs[i]);
+    }
+    if (heuristics) cudnnBackendDestroyDescriptor(heuristics);
+    return s == CUDNN_STATUS_SUCCESS && !found ? CUDNN_STATUS_NOT_SUPPORTED : s;
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------- */
+
+static cuda_graph_plan *find_plan(const cuda_device *d, const graph_key *key, int64_t n)
+{
+    cuda_graph_plan *p = d->graphs;
+    while (p && (p->n != n || memcmp(&p->key, key, sizeof(*key)) != 0)) p = p->next;
+    return p;
+}
+
+static lt_status fail_graph(lt_context *c, const char *op, const cuda_graph_plan *p, cudnnStatus_t s)
+{
+    char text[256] = "";
+    cudnnGetLastErrorString(text, sizeof(text));
+    lt_status status = cuda_status_of(cudaPeekAtLastError());
+    if (status == LT_E_DEVICE_LOST) return cuda_check_dnn(c, op, s);
+    if (CUDNN_STATUS_CATEGORY((int)s) != CUDNN_STATUS_BAD_PARAM) return cuda_check_dnn(c, op, s);
+    return lt_context_fail(c, LT_E_INTERNAL, "%s: cuDNN does not take %s: %s %s", op,
+                           p->graph.what ? p->graph.what : "the graph", cudnnGetErrorString(s), text);
+}
+
+/* A new plan's graph, built for n samples, in the list: p->supported says whether cuDNN takes it. */
+static cuda_graph_plan *add_graph(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+                                  const void *problem, int64_t n)
+{
+    cuda_device *d = c->device;
+    cuda_graph_plan *p = calloc(1, sizeof(*p));
+    if (!p) {
+        lt_context_fail(c, LT_E_NO_MEMORY, "%s: out of memory", op);
+        return NULL;
+    }
+    p->key = *key;
+    p->n = n;
+    build(&p->graph, problem, n);
+    p->operation_graph = finish_graph(&p->graph, d->dnn);
+    p->supported = p->graph.status == CUDNN_STATUS_SUCCESS;
+    if (!p->supported && !refused(p->graph.status)) {
+        fail_graph(c, op, p, p->graph.status);
+        destroy_plan(p);
+        return NULL;
+    }
+    p->next = d->graphs;
+    d->graphs = p;
+    return p;
+}
+
+/* The choice for the canonical number of samples. */
+static cuda_graph_plan *choice_for(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+                                   const void *problem, int64_t canonical)
+{
+    cuda_device *d = c->device;
+    cuda_graph_plan *p = find_plan(d, key, canonical);
+    if (p) return p;
+    p = add_graph(c, op, key, build, problem, canonical);
+    if (!p || !p->supported) return p;
+    cudnnStatus_t s = choose_from(p, d->dnn, CUDNN_HEUR_MODE_A);
+    if (refused(s)) s = choose_from(p, d->dnn, CUDNN_HEUR_MODE_FALLBACK);
+    p->supported = s == CUDNN_STATUS_SUCCESS;
+    if (p->supported || refused(s)) return p;
+    fail_graph(c, op, p, s);
+    d->graphs = p->next;
+    destroy_plan(p);
+    return NULL;
+}
+
+const cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key,
+                                      graph_build_fn *build, const void *problem, int64_t n,
+                                      int64_t canonical)
+{
+    cuda_device *d = cuda_of(c);
+    cuda_graph_plan *choice = choice_for(c, op, key, build, problem, canonical);
+    if (!choice || !choice->supported || n == canonical) return choice;
+    cuda_graph_plan *p = find_plan(d, key, n);
+    if (p) return p;
+    p = add_graph(c, op, key, build, problem, n);
+    if (!p || !p->supported) return p;
+    p->engine = choice->engine;
+    p->n_knobs = choice->n_knobs;
+    memcpy(p->knobs, choice->knobs, sizeof(p->knobs));
+    memcpy(p->values, choice->values, sizeof(p->values));
+    cudnnStatus_t s = make_plan(p, d->dnn);
+    p->supported = s == CUDNN_STATUS_SUCCESS;
+    if (p->supported || refused(s)) return p;
+    fail_graph(c, op, p, s);
+    d->graphs = p->next;
+    destroy_plan(p);
+    return NULL;
+}
+
+/* ---- running ----------------------------------------------------------------------------------------- */
+
+lt_status cuda_graph_run(lt_context *c, const char *op, const cuda_graph_plan *plan, int n_uids,
+                         const int64_t *uids, void *const *pointers, void *workspace)
+{
+    cuda_device *d = cuda_of(c);
+    cudnnBackendDescriptor_t pack = NULL;
+    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n_uids,
+                                     pointers);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n_uids,
+                                     uids);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+                                     &workspace);
+    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(pack);
+    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendExecute(d->dnn, plan->plan, pack);
+    if (pack) cudnnBackendDestroyDescriptor(pack);
+    return cuda_check_dnn(c, op, s);
+}

@@ -1,0 +1,852 @@
+/* fake_dnn.cpp - cuDNN's backend API on the host: descriptors that check their attributes, heuristics whose first answers are ones that
+ * must not be taken, and an interpreter of graphs.
+ *
+ * Of graphs it takes what the plug-in counts on: a convolution with sums added to it, and attention; others are "not supported", as
+ * are uneven pads and channels of which eight do not make a whole number. Sums run in an order that the engine's knob says, and
+ * the knob that the heuristics give depends on the number of samples they were asked for. */
+#include "kernels/convert.h"
+#include "tests/cuda_on_host/fake.h"
+
+#include <cublasLt.h>
+#include <cudnn.h>
+#include <map>
+#include <math.h>
+#include <memory>
+#include <set>
+#include <stdio.h>
+#include <string>
+#include <string.h>
+#include <vector>
+
+struct cudnnContext {
+    cudaStream_t stream;
+};
+
+namespace
+{
+
+struct attribute {
+    cudnnBackendAttributeType_t type;
+    int64_t n;
+    std::vector<char> bytes;
+};
+
+struct descriptor;
+typedef std::shared_ptr<descriptor> ref;
+
+struct descriptor {
+    cudnnBackendDescriptorType_t type;
+    bool finalized = false;
+    std::map<int, attribute> attributes;
+    std::vector<ref> parts; /* keeps what it was made of, as the library does */
+    std::vector<ref> results;
+    int64_t workspace = 0;
+};
+
+/* What an attribute must be; n 0: any number. */
+struct rule {
+    cudnnBackendDescriptorType_t of;
+    cudnnBackendAttributeName_t name;
+    cudnnBackendAttributeType_t type;
+    int64_t n;
+    bool needed;
+};
+
+const rule rules[] = {
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 0, true},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 0, true},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, true},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, true},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, false},
+    {CUDNN_BACKEND_TENSOR_DESCRIPTOR, CUDNN_ATTR_TENSOR_IS_BY_VALUE, CUDNN_TYPE_BOOLEAN, 1, false},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1,
+     true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, true},
+    {CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+     CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+     CUDNN_TYPE_FLOAT, 1, true},
+    {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+     CUDNN_TYPE_FLOAT, 1, true},
+    {CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, true},
+    {CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, true},
+    {CUDNN_BACKEND_POINTWISE_DESCRIPTOR, CUDNN_ATTR_POINTWISE_AXIS, CUDNN_TYPE_INT64, 1, false},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_XDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_BDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, false},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_TDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, false},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_YDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, CUDNN_TYPE_FLOAT, 1,
+     false},
+    {CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, CUDNN_TYPE_FLOAT, 1,
+     false},
+    {CUDNN_BACKEND_MATMUL_DESCRIPTOR, CUDNN_ATTR_MATMUL_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
+    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_ADESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_BDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_CDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR, CUDNN_ATTR_OPERATION_MATMUL_DESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_REDUCTION_DESCRIPTOR, CUDNN_ATTR_REDUCTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, true},
+    {CUDNN_BACKEND_REDUCTION_DESCRIPTOR, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1,
+     true},
+    {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_XDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_YDESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR, CUDNN_ATTR_OPERATION_REDUCTION_DESC,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, true},
+    {CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0,
+     true},
+    {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, true},
+    {CUDNN_BACKEND_ENGINE_DESCRIPTOR, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+     true},
+    {CUDNN_BACKEND_ENGINE_DESCRIPTOR, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, true},
+    {CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, true},
+    {CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, true},
+    {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0,
+     false},
+    {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, true},
+    {CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, true},
+    {CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, 0,
+     true},
+    {CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, 0, true},
+    {CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, true},
+};
+
+std::string last_error = "";
+std::map<descriptor *, ref> alive;
+
+cudnnStatus_t fail(cudnnStatus_t s, const std::string &text)
+{
+    last_error = text;
+    return s;
+}
+
+size_t size_of_type(cudnnBackendAttributeType_t t)
+{
+    switch (t) {
+    case CUDNN_TYPE_INT64:
+    case CUDNN_TYPE_VOID_PTR:
+    case CUDNN_TYPE_HANDLE:
+    case CUDNN_TYPE_BACKEND_DESCRIPTOR: return 8;
+    case CUDNN_TYPE_BOOLEAN: return sizeof(bool);
+    default: return 4;
+    }
+}
+
+template <typename T> T get(const descriptor *d, int name, T otherwise = T())
+{
+    auto at = d->attributes.find(name);
+    if (at == d->attributes.end()) return otherwise;
+    T value;
+    memcpy(&value, at->second.bytes.data(), sizeof(T));
+    return value;
+}
+
+std::vector<int64_t> numbers(const descriptor *d, int name)
+{
+    const attribute &a = d->attributes.at(name);
+    std::vector<int64_t> out((size_t)a.n);
+    memcpy(out.data(), a.bytes.data(), a.bytes.size());
+    return out;
+}
+
+descriptor *part(const descriptor *d, int name)
+{
+    return get<descriptor *>(d, name, NULL);
+}
+
+bool is_virtual(const descriptor *t)
+{
+    return get<bool>(t, CUDNN_ATTR_TENSOR_IS_VIRTUAL);
+}
+
+bool is_value(const descriptor *t)
+{
+    return get<bool>(t, CUDNN_ATTR_TENSOR_IS_BY_VALUE);
+}
+
+} // namespace
+
+/* ---- descriptors --------------------------------------------------------------------------------------- */
+
+static cudnnStatus_t check_tensor(const descriptor *t)
+{
+    std::vector<int64_t> dims = numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS),
+                         strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
+    int64_t alignment = get<int64_t>(t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT);
+    if (dims.size() != strides.size() || dims.size() < 3 || dims.size() > 8)
+        return fail(CUDNN_STATUS_BAD_PARAM, "a tensor's dimensions and strides differ in number");
+    for (size_t i = 0; i < dims.size(); i++) {
+        if (dims[i] < 1 || strides[i] < 1) return fail(CUDNN_STATUS_BAD_PARAM, "a tensor's size or stride");
+    }
+    if (alignment < 1 || (alignment & (alignment - 1)))
+        return fail(CUDNN_STATUS_BAD_PARAM, "a tensor's alignment");
+    if (is_virtual(t) && is_value(t)) return fail(CUDNN_STATUS_BAD_PARAM, "a tensor is virtual and a value");
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t check_conv(const descriptor *op)
+{
+    const descriptor *c = part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+    auto x = numbers(part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto w = numbers(part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto y = numbers(part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto pre = numbers(c, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
+         post = numbers(c, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+    auto stride = numbers(c, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
+    bool good =
+        x.size() == 4 && w.size() == 4 && y.size() == 4 && x[0] == y[0] && x[1] == w[1] && w[0] == y[1];
+    for (size_t i = 0; i < 2 && good; i++)
+        good = stride[i] > 0 && y[2 + i] == (x[2 + i] + pre[i] + post[i] - w[2 + i]) / stride[i] + 1;
+    return good ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "a convolution's sizes");
+}
+
+static cudnnStatus_t check_matmul(const descriptor *op)
+{
+    auto a = numbers(part(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto b = numbers(part(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto c = numbers(part(op, CUDNN_ATTR_OPERATION_MATMUL_CDESC), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    bool good = a.size() == 4 && b.size() == 4 && c.size() == 4 && a[0] == b[0] && a[0] == c[0] &&
+                a[1] == b[1] && a[1] == c[1] && a[3] == b[2] && c[2] == a[2] && c[3] == b[3];
+    return good ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "a product's sizes");
+}
+
+/* Sizes of a are those of y, or 1. */
+static bool broadcasts(const descriptor *a, const descriptor *y)
+{
+    auto da = numbers(a, CUDNN_ATTR_TENSOR_DIMENSIONS), dy = numbers(y, CUDNN_ATTR_TENSOR_DIMENSIONS);
+    if (da.size() != dy.size()) return false;
+    for (size_t i = 0; i < da.size(); i++) {
+        if (da[i] != dy[i] && da[i] != 1) return false;
+    }
+    return true;
+}
+
+static cudnnStatus_t check_pointwise(const descriptor *op)
+{
+    const descriptor *y = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
+    int mode = get<int>(part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR), CUDNN_ATTR_POINTWISE_MODE);
+    bool unary = mode == CUDNN_POINTWISE_EXP || mode == CUDNN_POINTWISE_GEN_INDEX;
+    bool ternary = mode == CUDNN_POINTWISE_BINARY_SELECT;
+    const descriptor *b = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC),
+                     *t = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
+    if (!unary != !!b || ternary != !!t)
+        return fail(CUDNN_STATUS_BAD_PARAM, "an elementwise operation's inputs");
+    bool good = broadcasts(part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC), y) && (!b || broadcasts(b, y)) &&
+                (!t || broadcasts(t, y));
+    return good ? CUDNN_STATUS_SUCCESS
+                : fail(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "an elementwise operation's sizes");
+}
+
+static cudnnStatus_t check_reduction(const descriptor *op)
+{
+    bool good = broadcasts(part(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC),
+                           part(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC));
+    return good ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM_SHAPE_MISMATCH, "a reduction's sizes");
+}
+
+cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *out)
+{
+    if (fake_library_fails())
+        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
+    ref d = std::make_shared<descriptor>();
+    d->type = type;
+    alive[d.get()] = d;
+    fake_library_count(1);
+    *out = d.get();
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static ref find(const void *d)
+{
+    auto at = alive.find((descriptor *)d);
+    if (at == alive.end()) fake_die("cuDNN: a descriptor that is none");
+    return at->second;
+}
+
+cudnnStatus_t cudnnBackendDestroyDescriptor(cudnnBackendDescriptor_t d)
+{
+    find(d);
+    alive.erase((descriptor *)d);
+    fake_library_count(-1);
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static const rule *rule_of(const descriptor *d, cudnnBackendAttributeName_t name)
+{
+    for (const rule &r : rules) {
+        if (r.of == d->type && r.name == name) return &r;
+    }
+    return NULL;
+}
+
+cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t handle, cudnnBackendAttributeName_t name,
+                                       cudnnBackendAttributeType_t type, int64_t n, const void *values)
+{
+    ref d = find(handle);
+    const rule *r = rule_of(d.get(), name);
+    if (d->finalized) return fail(CUDNN_STATUS_NOT_INITIALIZED, "set after it was finalised");
+    if (!r) return fail(CUDNN_STATUS_BAD_PARAM, "no attribute of this descriptor");
+    if (r->type != type) return fail(CUDNN_STATUS_BAD_PARAM_ATTRIBUTE_TYPE, "an attribute's type");
+    if (!values) return fail(CUDNN_STATUS_BAD_PARAM_NULL_POINTER, "no values");
+    if (n < 1 || (r->n && r->n != n)) return fail(CUDNN_STATUS_BAD_PARAM, "an attribute's number of values");
+    for (int64_t i = 0; i < n && type == CUDNN_TYPE_BACKEND_DESCRIPTOR; i++) {
+        ref p = find(((void *const *)values)[i]);
+        if (!p->finalized) return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "a part that is not finalised");
+        d->parts.push_back(p);
+    }
+    const char *bytes = (const char *)values;
+    d->attributes[name] = {type, n, std::vector<char>(bytes, bytes + (size_t)n * size_of_type(type))};
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* ---- graphs -------------------------------------------------------------------------------------------- */
+
+static std::vector<descriptor *> operations(const descriptor *graph)
+{
+    std::vector<int64_t> handles = numbers(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS);
+    std::vector<descriptor *> out;
+    for (int64_t h : handles) out.push_back((descriptor *)h);
+    return out;
+}
+
+/* In the order inputs, output. */
+static std::vector<descriptor *> tensors_of(const descriptor *op)
+{
+    static const cudnnBackendAttributeName_t names[] = {
+        CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+        CUDNN_ATTR_OPERATION_POINTWISE_XDESC,       CUDNN_ATTR_OPERATION_POINTWISE_BDESC,
+        CUDNN_ATTR_OPERATION_POINTWISE_TDESC,       CUDNN_ATTR_OPERATION_MATMUL_ADESC,
+        CUDNN_ATTR_OPERATION_MATMUL_BDESC,          CUDNN_ATTR_OPERATION_REDUCTION_XDESC,
+        CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y, CUDNN_ATTR_OPERATION_POINTWISE_YDESC,
+        CUDNN_ATTR_OPERATION_MATMUL_CDESC,          CUDNN_ATTR_OPERATION_REDUCTION_YDESC};
+    std::vector<descriptor *> out;
+    for (cudnnBackendAttributeName_t name : names) {
+        if (part(op, name)) out.push_back(part(op, name));
+    }
+    return out;
+}
+
+/* Virtual tensors are written before they are read, one uid is one tensor, and the last result is stored. */
+static cudnnStatus_t check_graph(const descriptor *graph)
+{
+    std::map<int64_t, const descriptor *> by_uid;
+    std::set<const descriptor *> written;
+    bool stored = false;
+    for (const descriptor *op : operations(graph)) {
+        std::vector<descriptor *> all = tensors_of(op);
+        for (size_t i = 0; i < all.size(); i++) {
+            const descriptor *t = all[i];
+            int64_t uid = get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID);
+            if (by_uid.count(uid) && by_uid[uid] != t)
+                return fail(CUDNN_STATUS_BAD_PARAM_DUPLICATED_ENTRIES, "two tensors of one uid");
+            by_uid[uid] = t;
+            if (i + 1 < all.size() && is_virtual(t) && !written.count(t))
+                return fail(CUDNN_STATUS_BAD_PARAM, "a virtual tensor is read before it is written");
+        }
+        written.insert(all.back());
+        stored = !is_virtual(all.back());
+    }
+    return stored ? CUDNN_STATUS_SUCCESS : fail(CUDNN_STATUS_BAD_PARAM, "the graph stores nothing");
+}
+
+static bool supported_conv(const std::vector<descriptor *> &ops)
+{
+    const descriptor *c = part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+    const descriptor *x = part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X);
+    auto dims = numbers(x, CUDNN_ATTR_TENSOR_DIMENSIONS), strides = numbers(x, CUDNN_ATTR_TENSOR_STRIDES);
+    auto w = numbers(part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    for (size_t i = 1; i < ops.size(); i++) {
+        if (ops[i]->type != CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR) return false;
+    }
+    return ops.size() <= 3 && strides[1] == 1 && dims[1] % 8 == 0 && w[0] % 8 == 0 &&
+           numbers(c, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS) ==
+               numbers(c, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+}
+
+static bool supported_attention(const std::vector<descriptor *> &ops)
+{
+    const descriptor *q = part(ops[0], CUDNN_ATTR_OPERATION_MATMUL_ADESC);
+    const descriptor *weights = part(ops.back(), CUDNN_ATTR_OPERATION_MATMUL_ADESC);
+    auto dims = numbers(q, CUDNN_ATTR_TENSOR_DIMENSIONS);
+    return ops.back()->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR &&
+           (ops.size() == 8 || ops.size() == 12) && dims[3] % 8 == 0 && dims[3] <= 256 &&
+           is_virtual(weights) &&
+           get<int>(weights, CUDNN_ATTR_TENSOR_DATA_TYPE) == get<int>(q, CUDNN_ATTR_TENSOR_DATA_TYPE);
+}
+
+static bool supported(const descriptor *graph)
+{
+    std::vector<descriptor *> ops = operations(graph);
+    int type = get<int>(tensors_of(ops[0])[0], CUDNN_ATTR_TENSOR_DATA_TYPE);
+    if (type != CUDNN_DATA_HALF && type != CUDNN_DATA_BFLOAT16) return false;
+    if (ops[0]->type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR) return supported_conv(ops);
+    return ops[0]->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR && supported_attention(ops);
+}
+
+/* ---- engines ------------------------------------------------------------------------------------------- */
+
+enum { ENGINE_ATOMIC = 3, ENGINE_FRAIL = 5, ENGINE_GOOD = 11, WORKSPACE_BYTES = 1000 };
+
+static ref made(cudnnBackendDescriptorType_t type)
+{
+    ref d = std::make_shared<descriptor>();
+    d->type = type;
+    d->finalized = true;
+    return d;
+}
+
+template <typename T> static void put(const ref &d, int name, cudnnBackendAttributeType_t type, T value)
+{
+    const char *bytes = (const char *)&value;
+    d->attributes[name] = {type, 1, std::vector<char>(bytes, bytes + sizeof(T))};
+}
+
+static ref knob(cudnnBackendKnobType_t type, int64_t value)
+{
+    ref d = made(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+    put(d, CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, (int)type);
+    put(d, CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, value);
+    return d;
+}
+
+static ref config(int64_t engine, int64_t tile, int64_t stream_k)
+{
+    ref c = made(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR), e = made(CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    put(e, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, engine);
+    put(e, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+        (int)(engine == ENGINE_ATOMIC ? CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC
+                                      : CUDNN_NUMERICAL_NOTE_TENSOR_CORE));
+    c->results = {e, knob(CUDNN_KNOB_TYPE_TILE_SIZE, tile), knob(CUDNN_KNOB_TYPE_STREAM_K, stream_k)};
+    return c;
+}
+
+static void make_results(descriptor *heuristics)
+{
+    const descriptor *graph = part(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH);
+    if (!supported(graph)) return;
+    int64_t n = numbers(tensors_of(operations(graph)[0])[0], CUDNN_ATTR_TENSOR_DIMENSIONS)[0];
+    int64_t tile = n >= 8 ? 64 : n > 1 ? 48 : 16;
+    if (get<int>(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE) == CUDNN_HEUR_MODE_A)
+        heuristics->results = {config(ENGINE_ATOMIC, tile, 0), config(ENGINE_GOOD, tile, 1),
+                               config(ENGINE_FRAIL, tile, 0)};
+    else
+        heuristics->results = {config(ENGINE_GOOD, tile, 0)};
+}
+
+static cudnnStatus_t check_plan(descriptor *plan)
+{
+    const descriptor *c = part(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG),
+                     *e = part(c, CUDNN_ATTR_ENGINECFG_ENGINE);
+    if (get<int64_t>(e, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) != ENGINE_GOOD)
+        return fail(CUDNN_STATUS_NOT_SUPPORTED, "this engine does not do it");
+    plan->workspace = WORKSPACE_BYTES;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t handle)
+{
+    ref d = find(handle);
+    if (fake_library_fails())
+        return fail(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, "a planned failure");
+    for (const rule &r : rules) {
+        if (r.of == d->type && r.needed && !d->attributes.count(r.name))
+            return fail(CUDNN_STATUS_BAD_PARAM, "attribute " + std::to_string(r.name) + " is missing");
+    }
+    cudnnStatus_t s = CUDNN_STATUS_SUCCESS;
+    switch (d->type) {
+    case CUDNN_BACKEND_TENSOR_DESCRIPTOR: s = check_tensor(d.get()); break;
+    case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR: s = check_conv(d.get()); break;
+    case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: s = check_pointwise(d.get()); break;
+    case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: s = check_matmul(d.get()); break;
+    case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: s = check_reduction(d.get()); break;
+    case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR: s = check_graph(d.get()); break;
+    case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: s = check_plan(d.get()); break;
+    case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR: make_results(d.get()); break;
+    case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR:
+        if (d->attributes[CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS].n !=
+            d->attributes[CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS].n)
+            s = fail(CUDNN_STATUS_BAD_PARAM, "as many pointers as uids are needed");
+        break;
+    default: break;
+    }
+    d->finalized = s == CUDNN_STATUS_SUCCESS;
+    return s;
+}
+
+/* Descriptors are handed out into ones that the caller has created. */
+static cudnnStatus_t give(const std::vector<ref> &from, int64_t room, int64_t *n, void *values)
+{
+    if (n) *n = (int64_t)from.size();
+    for (int64_t i = 0; i < room && i < (int64_t)from.size(); i++) {
+        ref to = find(((void *const *)values)[i]);
+        if (to->type != from[(size_t)i]->type)
+            return fail(CUDNN_STATUS_BAD_PARAM, "a descriptor of another type");
+        *to = *from[(size_t)i];
+    }
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
+                                       cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
+                                       int64_t room, int64_t *n, void *values)
+{
+    ref d = find(handle);
+    if (!d->finalized) return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "asked before it was finalised");
+    if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS) return give(d->results, room, n, values);
+    if (name == CUDNN_ATTR_ENGINECFG_ENGINE)
+        return give({d->results.begin(), d->results.begin() + 1}, room, n, values);
+    if (name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)
+        return give({d->results.begin() + 1, d->results.end()}, room, n, values);
+    if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64) {
+        memcpy(values, &d->workspace, 8);
+        if (n) *n = 1;
+        return CUDNN_STATUS_SUCCESS;
+    }
+    auto at = d->attributes.find(name);
+    if (at == d->attributes.end() || at->second.type != type)
+        return fail(CUDNN_STATUS_BAD_PARAM, "no such attribute");
+    if (n) *n = at->second.n;
+    memcpy(values, at->second.bytes.data(), at->second.bytes.size());
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* ---- the interpreter ----------------------------------------------------------------------------------- */
+
+namespace
+{
+
+struct values {
+    std::vector<int64_t> dims;
+    std::vector<float> v; /* row-major over dims */
+    int type;
+};
+
+struct job {
+    ref graph;
+    std::map<int64_t, void *> pointers;
+    std::map<int64_t, float> scalars;
+    int64_t tile;
+    std::map<const descriptor *, values> at;
+};
+
+float load(const void *data, int type, int64_t i)
+{
+    if (type == CUDNN_DATA_FLOAT) return ((const float *)data)[i];
+    uint16_t h = ((const uint16_t *)data)[i];
+    return type == CUDNN_DATA_BFLOAT16 ? lt_bf16_to_f32(h) : lt_f16_to_f32(h);
+}
+
+float rounded(float f, int type)
+{
+    return type == CUDNN_DATA_BFLOAT16 ? lt_bf16_to_f32(lt_f32_to_bf16(f))
+           : type == CUDNN_DATA_HALF   ? lt_f16_to_f32(lt_f32_to_f16(f))
+                                       : f;
+}
+
+size_t count(const std::vector<int64_t> &dims)
+{
+    size_t n = 1;
+    for (int64_t d : dims) n *= (size_t)d;
+    return n;
+}
+
+/* Place in memory of element i, row-major over dims. */
+int64_t place(size_t i, const std::vector<int64_t> &dims, const std::vector<int64_t> &strides)
+{
+    int64_t at = 0;
+    for (size_t e = dims.size(); e-- > 0;) {
+        at += (int64_t)(i % (size_t)dims[e]) * strides[e];
+        i /= (size_t)dims[e];
+    }
+    return at;
+}
+
+const values &read(job *j, const descriptor *t)
+{
+    auto found = j->at.find(t);
+    if (found != j->at.end()) return found->second;
+    values out = {numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE)};
+    auto strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
+    int64_t uid = get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID);
+    out.v.resize(count(out.dims));
+    for (size_t i = 0; i < out.v.size(); i++)
+        out.v[i] =
+            is_value(t) ? j->scalars[uid] : load(j->pointers[uid], out.type, place(i, out.dims, strides));
+    return j->at[t] = out;
+}
+
+void write(job *j, const descriptor *t, values &out)
+{
+    out.type = get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE);
+    for (float &f : out.v) f = rounded(f, out.type);
+    if (!is_virtual(t)) {
+        auto strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
+        char *data = (char *)j->pointers[get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID)];
+        for (size_t i = 0; i < out.v.size(); i++) {
+            int64_t at = place(i, out.dims, strides);
+            if (out.type == CUDNN_DATA_FLOAT)
+                ((float *)data)[at] = out.v[i];
+            else
+                ((uint16_t *)data)[at] =
+                    out.type == CUDNN_DATA_BFLOAT16 ? lt_f32_to_bf16(out.v[i]) : lt_f32_to_f16(out.v[i]);
+        }
+    }
+    j->at[t] = out;
+}
+
+void run_conv(job *j, const descriptor *op)
+{
+    const descriptor *c = part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
+    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X));
+    const values &w = read(j, part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W));
+    auto pre = numbers(c, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
+         stride = numbers(c, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
+    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
+    y.v.resize(count(y.dims));
+    int64_t H = x.dims[2], W = x.dims[3], C = x.dims[1];
+    for (size_t i = 0; i < y.v.size(); i++) {
+        int64_t q = (int64_t)i % y.dims[3], p = (int64_t)i / y.dims[3] % y.dims[2];
+        int64_t k = (int64_t)i / (y.dims[3] * y.dims[2]) % y.dims[1],
+                n = (int64_t)i / (y.dims[3] * y.dims[2] * y.dims[1]);
+        float total = 0, sum = 0;
+        int64_t n_summed = 0;
+        for (int64_t r = 0; r < w.dims[2]; r++) {
+            for (int64_t s = 0; s < w.dims[3]; s++) {
+                int64_t h = p * stride[0] + r - pre[0], v = q * stride[1] + s - pre[1];
+                if (h < 0 || h >= H || v < 0 || v >= W) continue;
+                for (int64_t e = 0; e < C; e++) {
+                    sum += x.v[(size_t)(((n * C + e) * H + h) * W + v)] *
+                           w.v[(size_t)(((k * C + e) * w.dims[2] + r) * w.dims[3] + s)];
+                    if (++n_summed % j->tile) continue;
+                    total += sum;
+                    sum = 0;
+                }
+            }
+        }
+        y.v[i] = total + sum;
+    }
+    write(j, yt, y);
+}
+
+void run_matmul(job *j, const descriptor *op)
+{
+    const descriptor *ct = part(op, CUDNN_ATTR_OPERATION_MATMUL_CDESC);
+    const values &a = read(j, part(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC));
+    const values &b = read(j, part(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC));
+    values c = {numbers(ct, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
+    c.v.resize(count(c.dims));
+    int64_t M = c.dims[2], N = c.dims[3], K = a.dims[3];
+    for (size_t i = 0; i < c.v.size(); i++) {
+        int64_t n = (int64_t)i % N, m = (int64_t)i / N % M, batch = (int64_t)i / (N * M);
+        float total = 0, sum = 0;
+        for (int64_t k = 0; k < K; k++) {
+            sum += a.v[(size_t)((batch * M + m) * K + k)] * b.v[(size_t)((batch * K + k) * N + n)];
+            if ((k + 1) % j->tile) continue;
+            total += sum;
+            sum = 0;
+        }
+        c.v[i] = total + sum;
+    }
+    write(j, ct, c);
+}
+
+/* The value of `from` for element i of a tensor of dims. */
+float broadcast(const values &from, size_t i, const std::vector<int64_t> &dims)
+{
+    size_t at = 0, step = 1;
+    for (size_t e = dims.size(); e-- > 0;) {
+        if (from.dims[e] > 1) at += i % (size_t)dims[e] * step;
+        step *= (size_t)from.dims[e];
+        i /= (size_t)dims[e];
+    }
+    return from.v[at];
+}
+
+void run_pointwise(job *j, const descriptor *op)
+{
+    const descriptor *how = part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
+    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC),
+                     *bt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+    const descriptor *tt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
+    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC));
+    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
+    y.v.resize(count(y.dims));
+    int axis = (int)get<int64_t>(how, CUDNN_ATTR_POINTWISE_AXIS);
+    for (size_t i = 0; i < y.v.size(); i++) {
+        float a = broadcast(x, i, y.dims), b = bt ? broadcast(read(j, bt), i, y.dims) : 0;
+        size_t inner = 1;
+        for (size_t e = (size_t)axis + 1; e < y.dims.size(); e++) inner *= (size_t)y.dims[e];
+        switch (get<int>(how, CUDNN_ATTR_POINTWISE_MODE)) {
+        case CUDNN_POINTWISE_ADD: y.v[i] = a + b; break;
+        case CUDNN_POINTWISE_MUL: y.v[i] = a * b; break;
+        case CUDNN_POINTWISE_SUB: y.v[i] = a - b; break;
+        case CUDNN_POINTWISE_DIV: y.v[i] = a / b; break;
+        case CUDNN_POINTWISE_EXP: y.v[i] = expf(a); break;
+        case CUDNN_POINTWISE_CMP_GE: y.v[i] = a >= b; break;
+        case CUDNN_POINTWISE_GEN_INDEX: y.v[i] = (float)(i / inner % (size_t)y.dims[(size_t)axis]); break;
+        case CUDNN_POINTWISE_BINARY_SELECT: y.v[i] = broadcast(read(j, tt), i, y.dims) != 0 ? a : b; break;
+        default: fake_die("cuDNN: an elementwise operation that is not here");
+        }
+    }
+    write(j, yt, y);
+}
+
+void run_reduction(job *j, const descriptor *op)
+{
+    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC);
+    int how = get<int>(part(op, CUDNN_ATTR_OPERATION_REDUCTION_DESC), CUDNN_ATTR_REDUCTION_OPERATOR);
+    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC));
+    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
+    y.v.assign(count(y.dims), how == CUDNN_REDUCE_TENSOR_MAX ? -INFINITY : 0.0f);
+    size_t width = x.v.size() / y.v.size(); /* over the last dimension */
+    for (size_t i = 0; i < x.v.size(); i++) {
+        float *to = &y.v[i / width];
+        *to = how == CUDNN_REDUCE_TENSOR_MAX ? (isnan(x.v[i]) || isnan(*to) ? NAN : fmaxf(*to, x.v[i]))
+                                             : *to + x.v[i];
+    }
+    write(j, yt, y);
+}
+
+void run_job(void *argument)
+{
+    std::unique_ptr<job> j((job *)argument);
+    for (const descriptor *op : operations(j->graph.get())) {
+        switch (op->type) {
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR: run_conv(j.get(), op); break;
+        case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: run_matmul(j.get(), op); break;
+        case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: run_pointwise(j.get(), op); break;
+        case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: run_reduction(j.get(), op); break;
+        default: fake_die("cuDNN: an operation that is not here");
+        }
+    }
+}
+
+} // namespace
+
+/* Bytes from a tensor's first element to behind its last. */
+static size_t extent(const descriptor *t)
+{
+    auto dims = numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS), strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
+    int64_t last = 0;
+    for (size_t i = 0; i < dims.size(); i++) last += (dims[i] - 1) * strides[i];
+    return (size_t)(last + 1) * (get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT ? 4 : 2);
+}
+
+/* Every stored tensor has a pointer, to as much device memory as it needs, aligned as it was said to be. */
+static cudnnStatus_t bind(job *j)
+{
+    for (const descriptor *op : operations(j->graph.get())) {
+        for (const descriptor *t : tensors_of(op)) {
+            int64_t uid = get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID);
+            if (is_virtual(t)) continue;
+            auto at = j->pointers.find(uid);
+            if (at == j->pointers.end()) return fail(CUDNN_STATUS_BAD_PARAM, "a tensor without a pointer");
+            if (is_value(t)) {
+                memcpy(&j->scalars[uid], at->second, 4); /* values are the host's, read at once */
+                continue;
+            }
+            if ((uintptr_t)at->second % (uintptr_t)get<int64_t>(t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT))
+                return fail(CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER, "a tensor's address");
+            if (!fake_is_device(at->second, extent(t)))
+                return fail(CUDNN_STATUS_BAD_PARAM, "a tensor is not in the device's memory");
+        }
+    }
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan_handle,
+                                  cudnnBackendDescriptor_t pack_handle)
+{
+    ref plan = find(plan_handle), pack = find(pack_handle);
+    if (!plan->finalized || !pack->finalized)
+        return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
+    const descriptor *c = part(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
+    std::unique_ptr<job> j(new job());
+    descriptor *graph = part(part(c, CUDNN_ATTR_ENGINECFG_ENGINE), CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
+    j->graph = find(graph);
+    j->tile = get<int64_t>((descriptor *)numbers(c, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)[0],
+                           CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE);
+    std::vector<int64_t> uids = numbers(pack.get(), CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
+    std::vector<int64_t> pointers = numbers(pack.get(), CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
+    for (size_t i = 0; i < uids.size(); i++) j->pointers[uids[i]] = (void *)pointers[i];
+    if (!fake_is_device(get<void *>(pack.get(), CUDNN_ATTR_VARIANT_PACK_WORKSPACE), WORKSPACE_BYTES))
+        return fail(CUDNN_STATUS_BAD_PARAM, "the workspace is not in the device's memory, or too small");
+    cudnnStatus_t s = bind(j.get());
+    if (s != CUDNN_STATUS_SUCCESS) return s;
+    if (fake_cuda_enqueue(handle->stream, run_job, j.get()) != cudaSuccess)
+        return fail(CUDNN_STATUS_EXECUTION_FAILED, "the device failed");
+    j.release();
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* ---- handles ------------------------------------------------------------------------------------------- */
+
+size_t cudnnGetVersion(void)
+{
+    return 91900;
+}
+
+const char *cudnnGetErrorString(cudnnStatus_t s)
+{
+    switch (CUDNN_STATUS_CATEGORY((int)s)) {
+    case 0: return "CUDNN_STATUS_SUCCESS";
+    case 2000: return "CUDNN_STATUS_BAD_PARAM";
+    case 3000: return "CUDNN_STATUS_NOT_SUPPORTED";
+    case 4000: return "CUDNN_STATUS_INTERNAL_ERROR";
+    default: return "CUDNN_STATUS_EXECUTION_FAILED";
+    }
+}
+
+void cudnnGetLastErrorString(char *message, size_t bytes)
+{
+    snprintf(message, bytes, "%s", last_error.c_str());
+}
+
+cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
+{
+    if (fake_library_fails()) return CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
+    *handle = new cudnnContext();
+    fake_library_count(1);
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnDestroy(cudnnHandle_t handle)
+{
+    delete handle;
+    fake_library_count(-1);
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
+{
+    handle->stream = stream;
+    return CUDNN_STATUS_SUCCESS;
+}
