@@ -16,7 +16,7 @@
 
 #include <string.h>
 
-enum { TILES = 48, CHUNK = 128, MOST_INPUTS = 4096, LEAST_CHANNELS = 32 };
+enum { MOST_INPUTS = 4096, LEAST_CHANNELS = 32, MOST_WEIGHTS = 256 * 256 };
 
 static const float zeros[MOST_INPUTS]; /* what lies beside the frame */
 
@@ -24,6 +24,7 @@ typedef struct winograd {
     const cpu_simd *simd;
     const lt_conv_dims *d;
     cpu_winograd form;
+    int64_t block, chunk;                       /* tiles and outputs of a piece */
     int64_t points;                             /* of all axes */
     int64_t tiles_t, tiles_h, tiles_w, n_tiles; /* of a sample, by axis; of the batch */
     int64_t in_stride, in_plane, stride, plane; /* floats between tiles and points: of inputs, of products */
@@ -52,10 +53,12 @@ static double products(const lt_conv_dims *d, cpu_winograd form)
            (double)(tiles_of(d->wo, form.hw) * form.hw);
 }
 
+/* Tiles of 4 x 4 outputs where weights are few: their packed form is 4 times as large. */
 static cpu_winograd form_of(const lt_conv_dims *d)
 {
-    cpu_winograd form = {.t = d->kt == 3 ? 4 : 1, .hw = d->kh == 3 ? 4 : 1};
-    return form;
+    cpu_winograd small = {.t = d->kt == 3 ? 4 : 1, .hw = d->kh == 3 ? 4 : 1}, large = {.t = 1, .hw = 6};
+    bool may = d->kt == 1 && d->i * d->o <= MOST_WEIGHTS;
+    return may && products(d, large) <= 0.75 * products(d, small) ? large : small;
 }
 
 bool cpu_conv_is_winograd(lt_dtype dtype, const lt_conv_dims *d)
@@ -223,7 +226,7 @@ static void compute_piece(const winograd *w, float *scratch, int64_t tile, int64
     const cpu_simd *simd = w->simd;
     float *in = scratch, *sums = scratch + w->points * w->in_plane;
     const float *from[WINOGRAD_POINTS];
-    int64_t tiles = LT_MIN(TILES, w->n_tiles - tile), columns = LT_MIN(CHUNK, w->d->o - column);
+    int64_t tiles = LT_MIN(w->block, w->n_tiles - tile), columns = LT_MIN(w->chunk, w->d->o - column);
     int64_t rows = (int64_t)lt_round_up((size_t)tiles, (size_t)simd->tile_rows);
     int64_t padded = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns / 2);
     for (int64_t i = 0; i < rows; i++) {
@@ -242,7 +245,8 @@ static void compute_piece(const winograd *w, float *scratch, int64_t tile, int64
 
 static lt_status compute(lt_context *c, const winograd *w)
 {
-    int64_t n_blocks = (w->n_tiles + TILES - 1) / TILES, n_chunks = (w->d->o + CHUNK - 1) / CHUNK;
+    int64_t n_blocks = (w->n_tiles + w->block - 1) / w->block;
+    int64_t n_chunks = (w->d->o + w->chunk - 1) / w->chunk;
     int threads = (int)LT_MIN((int64_t)cpu_of(c)->threads, n_blocks * n_chunks);
     float *scratch = lt_scratch(c, (size_t)threads * piece_floats(w) * sizeof(float));
     if (!scratch) return c->err.status;
@@ -252,7 +256,7 @@ static lt_status compute(lt_context *c, const winograd *w)
             float *mine = scratch + (size_t)cpu_thread() * piece_floats(w);
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < n_blocks * n_chunks; i++)
-                compute_piece(w, mine, i % n_blocks * TILES, i / n_blocks * CHUNK);
+                compute_piece(w, mine, i % n_blocks * w->block, i / n_blocks * w->chunk);
         }
     }
     lt_workspace_release(c->workspace, scratch);
@@ -263,17 +267,22 @@ lt_status conv_winograd_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight
                             const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
     winograd w = {.simd = cpu_of(c)->simd, .d = d, .form = form_of(d)};
-    int64_t width = w.simd->tile_columns, rows = LT_MIN(d->o, CHUNK);
+    int64_t width = w.simd->tile_columns, most;
     w.points = w.form.t * w.form.hw * w.form.hw;
+    /* The scratch of a piece should stay in the second-level cache. The transforms of all three axes cost most: those of the
+     * inputs are made for more outputs at once. */
+    w.block = w.points > 16 ? 24 : 48;
+    w.chunk = w.points == 64 ? 320 : 128;
+    most = LT_MIN(d->o, w.chunk);
     w.tiles_t = tiles_of(d->to, w.form.t);
     w.tiles_h = tiles_of(d->ho, w.form.hw);
     w.tiles_w = tiles_of(d->wo, w.form.hw);
     w.n_tiles = d->n * w.tiles_t * w.tiles_h * w.tiles_w;
     /* An odd number of cache lines apart, tiles and points do not fall on one set. */
     w.in_stride = (int64_t)lt_round_up((size_t)d->i, 32) + 16;
-    w.stride = (int64_t)lt_round_up((size_t)rows, 32) + 16;
-    w.in_plane = TILES * w.in_stride + 16;
-    w.plane = TILES * w.stride + 16;
+    w.stride = (int64_t)lt_round_up((size_t)most, 32) + 16;
+    w.in_plane = w.block * w.in_stride + 16;
+    w.plane = w.block * w.stride + 16;
     w.panel = d->i * width;
     w.point_panels = (d->o + width - 1) / width * w.panel;
     w.weight = packed_weight(c, &w, weight);

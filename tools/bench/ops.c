@@ -191,7 +191,7 @@ static lt_tensor conv(bench *b, const int64_t x[5], int64_t out, int kt, int k, 
 {
     lt_tensor in = input_of(b, b->c->dtype, 5, x);
     lt_weight *w = WEIGHT(b, out, x[4], kt, k, k);
-    bool patches = stride == k && k != 3;
+    bool patches = stride > 1 && stride == k && k != 3;
     int st = kt > 1 ? stride : 1, pad = patches ? 0 : k / 2, pad_t = patches ? 0 : kt / 2;
     lt_conv_params p = {st, stride, stride, pad_t, pad_t, pad, pad, pad, pad};
     return lt_conv(b->c, in, w, WEIGHT(b, out), p, LT_NONE);
@@ -210,6 +210,27 @@ static lt_tensor down3d(bench *b)
 static lt_tensor conv3d(bench *b)
 {
     return conv(b, (int64_t[]){1, 8, 32, 32, 320}, 320, 3, 3, 1);
+}
+
+/* Layers of the SVD VAE at 256x256. */
+static lt_tensor conv512(bench *b)
+{
+    return conv(b, (int64_t[]){1, 1, 64, 64, 512}, 512, 1, 3, 1);
+}
+
+static lt_tensor conv256(bench *b)
+{
+    return conv(b, (int64_t[]){1, 1, 128, 128, 256}, 256, 1, 3, 1);
+}
+
+static lt_tensor conv128(bench *b)
+{
+    return conv(b, (int64_t[]){1, 1, 256, 256, 128}, 128, 1, 3, 1);
+}
+
+static lt_tensor time512(bench *b)
+{
+    return conv(b, (int64_t[]){1, 8, 64, 64, 512}, 512, 3, 1, 1);
 }
 
 static lt_tensor conv128to3(bench *b)
@@ -268,6 +289,10 @@ static const struct {
     {"patchify", patchify},
     {"down3d", down3d},
     {"conv3d", conv3d},
+    {"conv512", conv512},
+    {"conv256", conv256},
+    {"conv128", conv128},
+    {"time512", time512},
     {"conv128to3", conv128to3},
     {"conv4to8", conv4to8},
     {"conv8to8", conv8to8},

@@ -88,7 +88,7 @@ def norm():
 
 
 def conv(frames, height, width, inputs, outputs, kt, k, stride):
-    patches = stride == k and k != 3
+    patches = stride > 1 and stride == k and k != 3
     pad, pad_t = (0, 0) if patches else (k // 2, kt // 2)
     if kt == 1:
         x, w, b = make(1, inputs, height, width), weight(outputs, inputs, k, k), make(outputs)
@@ -112,6 +112,10 @@ CASES = {
     "patchify": lambda: conv(16, 64, 64, 4, 1152, 2, 2, 2),
     "down3d": lambda: conv(8, 64, 64, 320, 320, 3, 3, 2),
     "conv3d": lambda: conv(8, 32, 32, 320, 320, 3, 3, 1),
+    "conv512": lambda: conv(1, 64, 64, 512, 512, 1, 3, 1),
+    "conv256": lambda: conv(1, 128, 128, 256, 256, 1, 3, 1),
+    "conv128": lambda: conv(1, 256, 256, 128, 128, 1, 3, 1),
+    "time512": lambda: conv(8, 64, 64, 512, 512, 3, 1, 1),
     "conv128to3": lambda: conv(1, 256, 512, 128, 3, 1, 3, 1),
     "conv4to8": lambda: conv(1, 256, 512, 4, 8, 1, 3, 1),
     "conv8to8": lambda: conv(1, 256, 512, 8, 8, 1, 3, 1),
