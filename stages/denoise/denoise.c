@@ -151,6 +151,17 @@ static lt_status resume(denoise_clip *c, uint64_t n_units, lt_err *err)
     return LT_OK;
 }
 
+/* The number of the clip in its noise. In a data set the name decides, wherever the clip stands there. */
+static uint32_t noise_clip(const lt_clip *clip)
+{
+    const lt_stream *latents = clip->inputs[LT_DENOISE_LATENTS];
+    char digest[33];
+    if (!latents || !latents->expendable) return clip->index;
+    lt_denoise_hash(latents->name, strlen(latents->name), digest);
+    digest[8] = 0;
+    return (uint32_t)strtoul(digest, NULL, 16);
+}
+
 static lt_status denoise_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     denoise_state *state = opaque;
@@ -158,11 +169,11 @@ static lt_status denoise_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     denoise_clip *c = calloc(1, sizeof *c);
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     LT_TRY(lt_denoise_geometry_of(&state->model, clip->inputs, &c->geometry, err));
-    LT_TRY(lt_denoise_describe(&state->model, &c->geometry, clip->inputs, clip->index, clip->output,
+    LT_TRY(lt_denoise_describe(&state->model, &c->geometry, clip->inputs, noise_clip(clip), clip->output,
                                clip->arena, err));
     LT_TRY(lt_denoise_model_reserve(&state->model, c->geometry.workspace_bytes, err));
     LT_TRY(lt_denoise_work_init(&c->work, &state->model, &c->geometry, clip->inputs, clip->output->name,
-                                clip->index, err));
+                                noise_clip(clip), err));
     LT_TRY(lt_denoise_store_open(&c->store, state->cache, &state->model, &c->geometry, clip->output, err));
     LT_TRY(make_waves(state, c, err));
     c->x = malloc((size_t)LT_MIN(c->geometry.chunk, c->geometry.n_frames) * c->geometry.waves.frame_elements *

@@ -69,7 +69,7 @@ typedef struct lt_denoise_geometry {
 lt_status lt_denoise_geometry_of(lt_denoise_model *model, const lt_stream *const *inputs,
                                  lt_denoise_geometry *geometry, lt_err *err);
 
-/* Fill `out`; everything it points to lives in arena. clip: its index, which decides its noise. */
+/* Fill `out`; everything it points to lives in arena. clip: its number in the noise. */
 lt_status lt_denoise_describe(const lt_denoise_model *model, const lt_denoise_geometry *geometry,
                               const lt_stream *const *inputs, uint32_t clip, lt_stream *out, lt_arena *arena,
                               lt_err *err);

@@ -58,8 +58,13 @@ static double rate_of(const lt_denoise_config *config, const lt_stream *latents)
 }
 
 /* Does the text fit the network? */
-static lt_status check_text(const lt_denoiser_info *info, const lt_stream *text, lt_err *err)
+static lt_status check_text(const lt_denoiser_info *info, const lt_stream *text, const lt_stream *latents,
+                            lt_err *err)
 {
+    if (latents && latents->expendable && !text->expendable)
+        return lt_fail(err, LT_E_INVALID,
+                       "clips of a data set come, and one text: give each of them its own, with from = "
+                       "\"STAGE\" in the text's table, where STAGE is the one that reads the clips");
     if (!text->text || text->n_units < 2) return lt_fail(err, LT_E_INVALID, "clip %s is no text", text->name);
     bool context = !info->context_width || (int)text->width == info->context_width;
     bool pooled = !info->pooled_width || (int)text->channels == info->pooled_width;
@@ -171,7 +176,7 @@ lt_status lt_denoise_geometry_of(lt_denoise_model *m, const lt_stream *const *in
     const lt_stream *text = inputs[LT_DENOISE_TEXT], *latents = inputs[LT_DENOISE_LATENTS];
     lt_size size = config->size;
     int64_t frames = config->frames;
-    lt_status status = check_text(m->info, text, err);
+    lt_status status = check_text(m->info, text, latents, err);
     if (status == LT_OK && latents) status = take_latents(m, latents, &size, &frames, err);
     if (status) return status;
     set_defaults(m->info, &size, &frames);

@@ -263,9 +263,10 @@ static inline bool rt_is_sink(const rt *rt)
 {
     return rt->stage->n_outputs == 0;
 }
+/* No inputs, or none that the graph feeds. */
 static inline bool rt_is_source(const rt *rt)
 {
-    return rt->stage->n_inputs == 0;
+    return rt->boot->n_inputs == 0;
 }
 
 /* ---- config.c ------------------------------------------------------------------------------------------------------------ */

@@ -25,7 +25,8 @@ typedef struct lt_port {
     const char *help;
 } lt_port;
 
-/* One more bit of kinds: an input that a graph may leave out; its stream and payloads are NULL then. */
+/* One more bit of kinds: an input that a graph may leave out; its stream and payloads are NULL then. A stage with outputs whose inputs
+ * are all left out is a source. */
 #define LT_PORT_OPTIONAL (1u << 31)
 
 enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };

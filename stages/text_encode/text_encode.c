@@ -1,5 +1,5 @@
-/* text_encode.c - source: a clip whose units are the embeddings of a negative prompt and of the prompts of a timeline. What
- * the cache holds is not computed, and equal texts are computed once. */
+/* text_encode.c - a clip whose units are the embeddings of a negative prompt and of the prompts of a timeline: one, or one for each clip
+ * that comes. What the cache holds is not computed, and equal texts are computed once. */
 #include "stages/text_encode/text_encode.h"
 
 #include "kernels/safetensors.h"
@@ -28,9 +28,10 @@ static const lt_option options[] = {
      false},
     {"tokenizer_2", LT_OPT_PATH, AT(tokenizer_2), "", 0, 0, NULL, NULL,
      "the same for the second encoder: tokenizer_2", false},
-    {"prompt", LT_OPT_STRING, AT(prompt), "", 0, 0, NULL, NULL, "what shall be seen", false},
+    {"prompt", LT_OPT_STRING, AT(prompt), "", 0, 0, NULL, NULL,
+     "what shall be seen; where clips come, {caption} in it stands for each one's caption", false},
     {"negative", LT_OPT_STRING, AT(negative), "", 0, 0, NULL, NULL,
-     "what shall not be seen; an empty one is encoded too", false},
+     "what shall not be seen, for all clips; an empty one is encoded too", false},
     {"prompts", LT_OPT_JSON, AT(prompts), "", 0, 0, NULL, NULL,
      "instead of prompt, prompts along the timeline: [{ at = 0.0, text = \"...\" }, ...]", false},
     {"manifest", LT_OPT_PATH, AT(manifest), "", 0, 0, NULL, NULL,
@@ -88,8 +89,23 @@ static lt_status digest_of(const lt_text_model *m, const lt_prompts *prompts, ch
     return LT_OK;
 }
 
-static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uint32_t clip, lt_stream *out,
-                          lt_arena *arena, lt_err *err)
+/* The text of a clip that came has its name, and its place in a data set. */
+static lt_status follow(const lt_stream *in, lt_stream *out, lt_arena *arena, lt_err *err)
+{
+    out->name = lt_arena_strdup(arena, in->name);
+    out->source = lt_arena_strdup(arena, in->source);
+    out->entry = lt_arena_strdup(arena, in->entry);
+    out->key = lt_arena_strdup(arena, in->key);
+    out->expendable = in->expendable;
+    out->run_clips = in->run_clips;
+    out->run_frames = in->run_clips * out->n_frames;
+    return out->name && out->source && out->entry && out->key ? LT_OK
+                                                              : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+}
+
+/* in: the clip that came, or NULL. */
+static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uint32_t clip,
+                          const lt_stream *in, lt_stream *out, lt_arena *arena, lt_err *err)
 {
     char digest[33];
     lt_status status = digest_of(m, prompts, digest, err);
@@ -117,9 +133,9 @@ static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uin
     out->caption = lt_prompts_caption(prompts->texts[1], arena);
     out->digest = out->fingerprint = lt_arena_strdup(arena, digest);
     out->numeric_class = lt_arena_strdup(arena, m->dry->numeric_class);
-    return out->name && out->caption && out->digest && out->numeric_class
-               ? LT_OK
-               : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    if (!out->name || !out->caption || !out->digest || !out->numeric_class)
+        return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    return in ? follow(in, out, arena, err) : LT_OK;
 }
 
 /* How much there is in all. */
@@ -154,9 +170,21 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     lt_status status = lt_text_model_open(&model, config, setup->threads, err);
     if (status) return status;
     LT_TRY(open_captions(setup, &captions, err));
+    if (captions && inputs[0])
+        LT_TRY(lt_fail(err, LT_E_INVALID,
+                       "manifest and from are both given: texts are those of a manifest, or of the clips "
+                       "that come (prompt = \"{caption}\")"));
     status = lt_prompts_read(config, captions, 0, plan->arena, &prompts, err);
     if (status == LT_END) status = lt_fail(err, LT_E_INVALID, "%s lists no clips", config->manifest);
     if (status) goto fail;
+    /* Of a data set, the clip that stands for all may be one without a caption. */
+    bool has_caption = inputs[0] && (*inputs[0]->caption || !inputs[0]->expendable);
+    if (!captions)
+        LT_TRY(lt_prompts_fill(&prompts, inputs[0] ? inputs[0]->name : "",
+                               !inputs[0]    ? NULL
+                               : has_caption ? inputs[0]->caption
+                                             : "a caption",
+                               plan->arena, err));
     for (int i = 0; i < prompts.n_texts; i++)
         if ((status = lt_text_model_check(&model, prompts.texts[i], err))) {
             lt_err_prefix(err, "%s %d", i ? "prompt" : "negative prompt", LT_MAX(i, 1));
@@ -164,7 +192,8 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
         }
     int at_once = (int)LT_MIN(config->batch, (int64_t)prompts.n_texts);
     LT_TRY(lt_text_model_cost(&model, at_once, &cost, err));
-    LT_TRY(describe(&model, &prompts, 0, plan->output, plan->arena, err));
+    LT_TRY(describe(&model, &prompts, 0, inputs[0], plan->output, plan->arena, err));
+    plan->in_flight[0] = 1; /* of a clip that comes its stream alone is looked at */
     size_t unit = plan->output->unit_bytes, tokens = 0;
     for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
     plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + cost.workspace_bytes + cost.packed_bytes +
@@ -273,8 +302,12 @@ static lt_status open_clip(void *opaque, lt_clip *clip, lt_err *err)
     text_clip *c = calloc(1, sizeof *c);
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     c->parts = parts_of(&state->model);
-    LT_TRY(lt_prompts_read(state->config, state->captions, clip->index, clip->arena, &c->prompts, err));
-    LT_TRY(describe(&state->model, &c->prompts, clip->index, clip->output, clip->arena, err));
+    const lt_stream *in = clip->inputs[0];
+    LT_TRY(
+        lt_prompts_read(state->config, state->captions, in ? 0 : clip->index, clip->arena, &c->prompts, err));
+    if (!state->captions)
+        LT_TRY(lt_prompts_fill(&c->prompts, in ? in->name : "", in ? in->caption : NULL, clip->arena, err));
+    LT_TRY(describe(&state->model, &c->prompts, clip->index, in, clip->output, clip->arena, err));
     if (state->captions) set_run(clip->output, state->captions);
     LT_TRY(make_buffers(c, err));
     for (int i = 0; i < c->prompts.n_texts; i++) {
@@ -472,6 +505,14 @@ fail:
     return status;
 }
 
+/* Of a clip that comes no frames are needed. */
+static lt_status need(void *opaque, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
+                      lt_err *err)
+{
+    needs[0] = (lt_need){0, 0};
+    return LT_OK;
+}
+
 static lt_status process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *in,
                          lt_payload *output, lt_err *err)
 {
@@ -486,6 +527,10 @@ static lt_status process(void *opaque, lt_clip *clip, uint64_t unit, const lt_pa
 
 /* ---- the descriptor ------------------------------------------------------------------------------------ */
 
+static const lt_port inputs[] = {
+    {"clips",
+     1u << LT__WIRE__PORT_KIND__PORT_FRAMES | 1u << LT__WIRE__PORT_KIND__PORT_LATENTS | LT_PORT_OPTIONAL,
+     "each of these gets its text; without it there is one text"}};
 static const lt_port outputs[] = {
     {"text", 1u << LT__WIRE__PORT_KIND__PORT_TEXT, "embeddings of the negative prompt and of the prompts"}};
 
@@ -494,6 +539,8 @@ const lt_stage lt_text_encode_stage = {
     .help = "Encodes prompts with CLIP, SDXL's pair of CLIPs, or T5. Embeddings are kept in the cache, where "
             "the graph has "
             "one; equal texts are computed once.",
+    .inputs = inputs,
+    .n_inputs = 1,
     .outputs = outputs,
     .n_outputs = 1,
     .options = options,
@@ -503,6 +550,7 @@ const lt_stage lt_text_encode_stage = {
     .create = create,
     .destroy = destroy,
     .open_clip = open_clip,
+    .need = need,
     .process = process,
     .finish_clip = finish_clip,
 };

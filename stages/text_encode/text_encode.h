@@ -34,6 +34,11 @@ typedef struct lt_prompts {
 lt_status lt_prompts_read(const lt_text_encode_config *config, lt_clip_list *captions, uint32_t clip,
                           lt_arena *arena, lt_prompts *prompts, lt_err *err);
 
+/* Put a clip's caption where prompts have {caption}. caption NULL: no clips come. E_INVALID: there is none to put there, and
+ * somebody asks for it; E_NO_MEMORY. */
+lt_status lt_prompts_fill(lt_prompts *prompts, const char *clip, const char *caption, lt_arena *arena,
+                          lt_err *err);
+
 /* A clip's name made of a prompt's letters and digits: "woman-flowers-plants". In the arena; NULL: out of memory. */
 const char *lt_prompts_name(const char *prompt, lt_arena *arena);
 /* The prompt as a stream's caption may have it: without control characters, cut to 64 KiB. */

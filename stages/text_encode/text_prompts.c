@@ -103,6 +103,41 @@ lt_status lt_prompts_read(const lt_text_encode_config *config, lt_clip_list *cap
     return status;
 }
 
+static const char placeholder[] = "{caption}";
+
+/* `text` with `caption` in every place that asks for it. */
+static const char *fill_one(const char *text, const char *caption, lt_arena *arena)
+{
+    size_t n = 0, length = strlen(caption);
+    for (const char *at = text; (at = strstr(at, placeholder)); at += sizeof placeholder - 1) n++;
+    if (!n) return text;
+    char *filled = lt_arena_alloc(arena, strlen(text) + n * length + 1), *to = filled;
+    if (!filled) return NULL;
+    for (const char *at; (at = strstr(text, placeholder)); text = at + sizeof placeholder - 1) {
+        memcpy(to, text, (size_t)(at - text));
+        memcpy(to + (at - text), caption, length);
+        to += (size_t)(at - text) + length;
+    }
+    strcpy(to, text);
+    return filled;
+}
+
+lt_status lt_prompts_fill(lt_prompts *p, const char *clip, const char *caption, lt_arena *arena, lt_err *err)
+{
+    for (int i = 0; i < p->n_texts; i++) {
+        if (!strstr(p->texts[i], placeholder)) continue;
+        if (!caption)
+            return lt_fail(err, LT_E_INVALID,
+                           "a prompt has {caption}, but no clips come here: add from = \"STAGE\", with the "
+                           "stage that reads them");
+        if (!*caption)
+            return lt_fail(err, LT_E_INVALID, "clip %s has no caption, which its prompt asks for", clip);
+        p->texts[i] = fill_one(p->texts[i], caption, arena);
+        if (!p->texts[i]) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for the prompts");
+    }
+    return LT_OK;
+}
+
 const char *lt_prompts_name(const char *prompt, lt_arena *arena)
 {
     char name[NAME_BYTES + 1];

@@ -125,6 +125,57 @@ def video_to_video(folder):
     assert psnr[0.01] > psnr[1.0] + 3, psnr
 
 
+def a_data_set_after_prompts(folder):
+    """Three clips and one that is damaged between them, each made anew after its own caption; run again, and one more added in front."""
+    family, narrow = tiny("latent-dit"), vae()
+    for i, size in enumerate(("64x48", "48x64", "64x48")):
+        subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", f"testsrc2=size={size}:rate=24:duration={0.5 + 0.25 * i}",
+                        "-c:v", "ffv1", folder / f"{i}.mkv"], check=True)
+    (folder / "damaged.mkv").write_text("this is no video")
+    entries = [{"path": f"{name}.mkv", "text": f"red bird {name}"} for name in ("0", "1", "damaged", "2")]
+    (folder / "clips.json").write_text(json.dumps(entries))
+
+    def values(out, prompt, **more):
+        return sets({"graph.cache": folder / "cache", **stage(
+            read=dict(manifest=folder / "clips.json", size="64x48"), vae_encode=dict(model=narrow),
+            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder", prompt=prompt, negative="blue sky"),
+            denoise=dict(model=family / "denoising_model" / "model.safetensors", window=8, steps=3, strength=0.7),
+            vae_decode=dict(model=narrow), write=dict(output=folder / out / "{clip}.mkv", codec="ffv1")), **more})
+
+    graph = folder / "v2v.toml"
+    graph.write_text((ROOT / "examples" / "video-to-video.toml").read_text().replace('input = "film.mp4"\n', ""))
+    text = run(graph, *values("own", "{caption}, at night"), expect=3)
+    assert "3 clips done" in text and "1 failed" in text, text
+    made = {name: sha256(folder / "own" / f"{name}.mkv") for name in "012"}
+    assert [frames_of(folder / "own" / f"{name}.mkv")[0] for name in "012"] == [12, 18, 24]
+    # Nothing is made twice; what is added, in front, is made alone.
+    assert "0 clips done" in run(graph, *values("own", "{caption}, at night"), expect=3)
+    os.rename(folder / "damaged.mkv", folder / "gone.mkv")
+    entries = [{"path": "0.mkv", "name": "first", "text": "red bird 0"}] + [e for e in entries if "damaged" not in e["path"]]
+    (folder / "clips.json").write_text(json.dumps(entries))
+    assert "1 clips done" in run(graph, *values("own", "{caption}, at night"))
+    # A clip's noise is that of its name, not of its place; its prompt is its caption.
+    going, rng, kills = Run(graph, *values("again", "{caption}, at night", **{"graph.cache": folder / "fresh"})), random.Random(f"{SEED}/set"), 0
+    while going.running() and kills < 5:
+        time.sleep(rng.uniform(0.1, 0.4))
+        kills += going.kill_stage(rng, only="stage-text_encode" if kills % 2 else None) is not None
+    assert going.wait() == 0, f"seed {SEED}: {going.text()[-2000:]}"
+    assert {name: sha256(folder / "again" / f"{name}.mkv") for name in "012"} == made, "the place in the manifest shows"
+    assert sha256(folder / "again" / "first.mkv") != made["0"], "two clips have the same noise"
+    run(graph, *values("one", "sunset"))
+    assert all(sha256(folder / "one" / f"{name}.mkv") != made[name] for name in "012"), "the prompt is not heard"
+    # Without a caption there is nothing to put there.
+    entries[1].pop("text")
+    (folder / "clips.json").write_text(json.dumps(entries))
+    run(graph, *values("none", "{caption}"), expect=3)
+    failed = json.loads((folder / "none.longtake" / "failed.json").read_text())
+    assert len(failed) == 1 and "no caption" in failed[0]["error"], failed
+    # Left alone, a text source has one text.
+    alone = folder / "alone.toml"
+    alone.write_text(graph.read_text().replace('from = "read"\nmodel = "models/text', 'model = "models/text'))
+    assert 'from = "STAGE"' in run(alone, *values("alone", "sunset"), expect=1)
+
+
 # ---- what must not change a byte
 
 
@@ -340,7 +391,7 @@ def two_thousand_windows(folder):
 
 if __name__ == "__main__":
     need_model()
-    tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, same_bytes_however_it_is_run, kills_do_not_show,
+    tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts, same_bytes_however_it_is_run, kills_do_not_show,
              kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
