@@ -300,6 +300,16 @@ static void note_stills(const mux_clip *clip, lt_plan *plan)
                      picture->rotation);
 }
 
+/* Joining holds a packet's entry in the index of an MP4 or MOV file until it is written: of the pictures, and of sound about a third
+ * as many. */
+static size_t joining_bytes(const mux_clip *clip)
+{
+    enum { FRAME_BYTES = 96 };
+    const AVOutputFormat *format = av_guess_format(NULL, clip->output, NULL);
+    bool index = format && !clip->has_stills && (strstr(format->name, "mp4") || strstr(format->name, "mov"));
+    return index ? clip->stream->n_frames * FRAME_BYTES : 0;
+}
+
 static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
     const mux_config *config = setup->config;
@@ -328,9 +338,9 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     plan->work_factor = 1;
     plan->disk_bytes = disk_estimate(&clip, config);
     int64_t encoded = LT_MIN(clip.has_stills ? 1 : config->segment, (int64_t)clip.stream->n_frames);
-    plan->peak_bytes = BASE_BYTES +
-                       lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
-                       lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts;
+    plan->peak_bytes =
+        BASE_BYTES + lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
+        lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts + joining_bytes(&clip);
     if (clip.has_stills)
         note_stills(&clip, plan);
     else

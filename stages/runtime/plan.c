@@ -53,6 +53,16 @@ static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest 
     return LT_OK;
 }
 
+/* The runtime holds a description of every stream, in which a long film's timestamps count: one of an input, of the output
+ * also the one that the stage wrote. */
+static size_t timestamps_bytes(const lt_stream *const *inputs, const lt_stream *output)
+{
+    size_t n = 2 * output->n_pts_delta;
+    for (int i = 0; i < LT_MAX_PORTS; i++)
+        if (inputs[i]) n += inputs[i]->n_pts_delta;
+    return n * sizeof(int64_t);
+}
+
 static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *request, lt_stream *output,
                            lt_plan *plan, lt_err *err)
 {
@@ -70,6 +80,7 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
     plan->output = stage->n_outputs ? output : NULL;
     plan->work_factor = 1;
     LT_TRY(stage->plan(&setup, inputs, plan, err));
+    plan->peak_bytes += timestamps_bytes(inputs, output);
     if (!stage->n_outputs) return LT_OK;
     status = lt_stream_check(output, err);
     if (status) return lt_fail(err, LT_E_INTERNAL, "the plan of %s is wrong: %s", stage->kind, err->text);

@@ -350,9 +350,20 @@ static double decoder_pictures(const lt_video *video)
     }
 }
 
+/* What a demuxer holds of a file with an index, of sound too: its entries, and for a while the tables they are made of. */
+static size_t index_bytes(const lt_video *video)
+{
+    enum { ENTRY_BYTES = 76 };
+    size_t entries = 0;
+    const AVFormatContext *format = video->is_graph ? NULL : video->container.format;
+    for (unsigned i = 0; format && i < format->nb_streams; i++)
+        entries += (size_t)LT_MAX(avformat_index_get_entries_count(format->streams[i]), 0);
+    return entries * ENTRY_BYTES;
+}
+
 size_t lt_video_peak_bytes(const lt_video *video)
 {
-    enum { GRAPH_BASE = 8600 << 10, FILE_BASE = 9600 << 10 }; /* libraries, demuxer, index */
+    enum { GRAPH_BASE = 8600 << 10, FILE_BASE = 9600 << 10 }; /* libraries, demuxer */
     const lt_convert *convert = &video->convert;
     const AVFrame *frame = video->frame;
     int one = av_image_get_buffer_size(frame->format, (int)lt_round_up((size_t)frame->width, 64) + 64,
@@ -364,5 +375,6 @@ size_t lt_video_peak_bytes(const lt_video *video)
         scaled += 3 * (size_t)(convert->bits / 8) * (size_t)convert->box_height *
                   (size_t)(convert->box_width + 2 * convert->inner_width);
     size_t pictures = (size_t)(LT_MAX(one, 0) * decoder_pictures(video));
-    return (video->is_graph ? GRAPH_BASE : FILE_BASE) + decoder_tables(video) + pictures + tables + scaled;
+    return (video->is_graph ? GRAPH_BASE : FILE_BASE) + decoder_tables(video) + pictures + tables + scaled +
+           index_bytes(video);
 }
