@@ -241,11 +241,17 @@ static inline divisor divisor_of(int64_t d)
     return by;
 }
 
+/* Once, not wherever something is divided: it is a hundred instructions. */
+static __device__ __attribute__((noinline)) int64_t divide_wide(int64_t n, int64_t d)
+{
+    return n / d;
+}
+
 static __device__ __forceinline__ int64_t divide(int64_t n, const divisor &by)
 {
     if (by.d == 1) return n;
     if (by.factor && n < (int64_t)1 << 31) return (int64_t)(__umulhi((unsigned)n, by.factor) >> by.shift);
-    return n / by.d;
+    return divide_wide(n, by.d);
 }
 
 /* Sum over the lanes of a warp; every lane gets it. A tree: the order is fixed. */

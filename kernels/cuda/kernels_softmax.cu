@@ -65,7 +65,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
     sum = block_total(sum, shared);
     if (threadIdx.x == 0) {
-        float factor = old_most == -INFINITY ? 0 : expf(old_most - base);
+        float factor = expf(old_most - base); /* 0 where there was nothing */
         state[3 * row] = most;
         state[3 * row + 1] = (float)((double)old_sum * (double)factor + sum);
         state[3 * row + 2] = factor;
