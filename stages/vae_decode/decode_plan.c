@@ -107,7 +107,8 @@ static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_
 /* Smaller tiles until all of a replica is within the option `memory`. */
 static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_geometry *g, lt_err *err)
 {
-    double memory = (double)lt_vae_memory(host->common), limit = 0x1p62;
+    /* The plan adds a fiftieth for what the allocator leaves unused. */
+    double memory = (double)lt_vae_memory(host->common) * 50 / 51, limit = 0x1p62;
     for (;;) {
         double held = (double)held_bytes(g) + BASE_BYTES;
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;

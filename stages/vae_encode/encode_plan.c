@@ -110,7 +110,8 @@ static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_
 static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_encode_request *request,
                      lt_encode_geometry *g, lt_err *err)
 {
-    double memory = (double)lt_vae_memory(&config->common), limit = 0x1p62;
+    /* The plan adds a fiftieth for what the allocator leaves unused. */
+    double memory = (double)lt_vae_memory(&config->common) * 50 / 51, limit = 0x1p62;
     for (;;) {
         double held = (double)held_bytes(config, g, true) + BASE_BYTES;
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
