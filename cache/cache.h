@@ -243,11 +243,11 @@ lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *e
 lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const char *digest, int64_t *n_added,
                         lt_err *err);
 
-/* Put a safetensors file into the cache as a clip: its tensor `latent` (or its only one), [T,C,h,w] or [C,h,w], f32, f16 or
- * bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is taken back (name, digest, caption,
- * scaling_factor, ...); without it the clip is called after the file, at `fps` frames a second, scaling_factor
+/* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one called `tensor`
+ * (may be ""), [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is taken back (name, digest, caption,
+ * scaling_factor, timestamps, picture, ...); without it the clip is called after the file, at `fps` frames a second, scaling_factor
  * 0.18215. E_FORMAT, E_NUMERIC, E_MISMATCH, and what lt_cache_put says. */
-lt_status lt_cache_import(lt_cache *cache, const char *path, double fps, lt_cache_summary *summary,
-                          lt_err *err);
+lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
+                          lt_cache_summary *summary, lt_err *err);
 
 #endif

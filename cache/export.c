@@ -15,6 +15,8 @@ static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes)
     snprintf(frames, sizeof frames, "%lld", (long long)clip->n_frames);
     snprintf(base, sizeof base, "%d/%d", clip->time_base_num, clip->time_base_den);
     lt_cache_format_double(clip->scaling_factor, scaling, sizeof scaling);
+    const lt_cache_side_info no_side = {0};
+    char *record = lt_cache_record_text(clip, &no_side);
     json_t *header = json_object();
     json_object_set_new(header, "__metadata__",
                         json_pack("{ssssssssssssssssssssssss}", "format", "pt", "clip", clip->clip, "digest",
@@ -22,6 +24,10 @@ static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes)
                                   scaling, "source", clip->source, "caption", clip->caption, "model",
                                   clip->model, "weights", clip->weights, "numerics", clip->numerics,
                                   "numeric_class", clip->numeric_class));
+    /* All of the record: timestamps, picture and the rest, for lt_cache_import. */
+    json_object_set_new(json_object_get(header, "__metadata__"), "record",
+                        record ? json_string(record) : NULL);
+    free(record);
     for (int i = 0; i <= clip->logvar; i++)
         json_object_set_new(header, i ? "logvar" : "latent",
                             json_pack("{sss[Iiii]s[II]}", "dtype", dtypes[clip->dtype], "shape",

@@ -20,15 +20,29 @@ static const char *text_or(const lt_safetensors *file, const char *key, const ch
     return text ? text : fallback;
 }
 
-/* The tensor called latent, or the only one; [C,h,w] is a clip of one frame. */
-static lt_status find_latent(const lt_safetensors *file, const char *path, lt_tensor *latent,
-                             lt_tensor *logvar, lt_err *err)
+/* What is there instead of a tensor called latent, and what to do. */
+static lt_status ask_for_name(const lt_safetensors *file, const char *path, const char *wanted, lt_err *err)
+{
+    const char *name = "";
+    if (*wanted)
+        return lt_fail(err, LT_E_NOT_FOUND, "%s: has no tensor called latent, and none called %s", path,
+                       wanted);
+    if (lt_safetensors_count(file) > 0) lt_safetensors_at(file, 0, &name);
+    return lt_fail(err, LT_E_FORMAT,
+                   "%s: none of its %d tensors is called latent%s%.100s%s; name the one that holds latents, "
+                   "--tensor NAME",
+                   path, (int)lt_safetensors_count(file), *name ? " (the first is " : "", name,
+                   *name ? ")" : "");
+}
+
+/* The tensor called latent, or `wanted`; [C,h,w] is a clip of one frame. */
+static lt_status find_latent(const lt_safetensors *file, const char *path, const char *wanted,
+                             lt_tensor *latent, lt_tensor *logvar, lt_err *err)
 {
     char text[96];
     lt_status status = lt_safetensors_get(file, "latent", latent, NULL);
-    if (status && lt_safetensors_count(file) == 1) *latent = lt_safetensors_at(file, 0, NULL);
-    if (status && !latent->data)
-        return lt_fail(err, LT_E_FORMAT, "%s: has several tensors, and none is called latent", path);
+    if (status && *wanted) status = lt_safetensors_get(file, wanted, latent, NULL);
+    if (status) return ask_for_name(file, path, wanted, err);
     if (lt_safetensors_get(file, "logvar", logvar, NULL)) *logvar = LT_NONE;
     for (lt_tensor *t = latent; t; t = t == latent && logvar->data ? logvar : NULL)
         if (t->rank == 3) {
@@ -116,8 +130,34 @@ static lt_status fill(const lt_safetensors *file, const char *path, const lt_ten
     return LT_OK;
 }
 
-lt_status lt_cache_import(lt_cache *cache, const char *path, double fps, lt_cache_summary *summary,
-                          lt_err *err)
+/* What an export says beside texts: when frames are shown, the picture they are of, the chunks of its digest. */
+static lt_status take_record(const lt_safetensors *file, const char *path, lt_arena *arena,
+                             lt_cache_clip *clip, lt_err *err)
+{
+    const char *text = lt_safetensors_metadata(file, "record");
+    lt_cache_clip record;
+    lt_cache_side_info side;
+    if (!text) return LT_OK;
+    MDB_val value = lt_cache_val(text, strlen(text));
+    lt_status status = lt_cache_parse_record(&value, path, arena, &record, &side, err);
+    if (status) return status;
+    if (record.n_frames != clip->n_frames || record.height != clip->height || record.width != clip->width ||
+        record.channels != clip->channels || record.chunk < 1)
+        return lt_fail(err, LT_E_FORMAT, "%s: its record is that of a clip of %lld frames of %dx%dx%d", path,
+                       (long long)record.n_frames, record.channels, record.height, record.width);
+    clip->chunk = record.chunk;
+    clip->time_base_num = record.time_base_num;
+    clip->time_base_den = record.time_base_den;
+    clip->pts_delta = record.pts_delta;
+    clip->last_duration = record.last_duration;
+    clip->picture = record.picture;
+    clip->factor = record.factor;
+    clip->fingerprint = record.fingerprint;
+    return LT_OK;
+}
+
+lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
+                          lt_cache_summary *summary, lt_err *err)
 {
     lt_arena arena = {0};
     lt_safetensors *file = NULL;
@@ -127,10 +167,11 @@ lt_status lt_cache_import(lt_cache *cache, const char *path, double fps, lt_cach
     if (!(fps >= 0.001 && fps <= 1000))
         return lt_fail(err, LT_E_INVALID, "%g frames a second: from 0.001 to 1000", fps);
     LT_TRY(lt_safetensors_open(&file, path, err));
-    LT_TRY(find_latent(file, path, &latent, &logvar, err));
+    LT_TRY(find_latent(file, path, tensor, &latent, &logvar, err));
     LT_TRY(fill(file, path, &latent, &logvar, fps, &arena, &clip, err));
+    LT_TRY(take_record(file, path, &arena, &clip, err));
     size_t frame = lt_tensor_bytes(&latent) / (size_t)clip.n_frames;
-    for (int64_t first = 0; first < clip.n_frames; first += CHUNK)
+    for (int64_t first = 0; first < clip.n_frames; first += clip.chunk)
         LT_TRY(lt_cache_put(cache, &clip, first, (const char *)latent.data + (size_t)first * frame,
                             logvar.data ? (const char *)logvar.data + (size_t)first * frame : NULL, NULL,
                             err));

@@ -14,7 +14,7 @@ static int import_file(lt_cache *cache, const char *path, const arguments *a)
 {
     lt_err err;
     lt_cache_summary s;
-    if (lt_cache_import(cache, path, a->fps, &s, &err)) return lt_tool_failed(&err);
+    if (lt_cache_import(cache, path, a->tensor, a->fps, &s, &err)) return lt_tool_failed(&err);
     if (a->json)
         return lt_tool_json(json_pack("{sssssssI}", "path", path, "clip", s.clip, "digest", s.digest,
                                       "frames", (json_int_t)s.n_frames),

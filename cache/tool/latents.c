@@ -12,7 +12,7 @@ static const char usage[] =
     "       latents verify CACHE [--json]\n"
     "       latents export CACHE CLIP OUT.safetensors [--json]\n"
     "       latents side CACHE CLIP OUT [--json]\n"
-    "       latents import CACHE PATH [--fps N] [--json]\n"
+    "       latents import CACHE PATH [--tensor NAME] [--fps N] [--json]\n"
     "       latents copy FROM TO [--json]\n"
     "       latents rm CACHE CLIP [--json]\n"
     "       latents gc CACHE [--json]\n"
@@ -25,7 +25,8 @@ static const char usage[] =
     "  verify   read everything; names what is damaged or missing\n"
     "  export   a complete clip as one safetensors file: latent [T,C,h,w], unscaled\n"
     "  side     a clip's other streams (sound, subtitles), as the file they came in\n"
-    "  import   a safetensors file, or all of a folder: latent [T,C,h,w] or [C,h,w], unscaled, a clip each\n"
+    "  import   a safetensors file, or all of a folder: latent [T,C,h,w] or [C,h,w], unscaled, a clip each;\n"
+    "           --tensor: what the tensor is called in files that have no `latent`\n"
     "  copy     all complete clips of FROM that TO does not have; run again, it goes on\n"
     "  rm       takes a clip out\n"
     "  gc       takes out what is of no use: unfinished and failed clips, values of no clip, clips made by "
@@ -258,6 +259,8 @@ static int parse(int argc, char **argv, arguments *a, int *command)
             a->json = true;
         else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc)
             a->folder = argv[++i];
+        else if (strcmp(argv[i], "--tensor") == 0 && i + 1 < argc)
+            a->tensor = argv[++i];
         else if (strcmp(argv[i], "--fps") == 0 && i + 1 < argc)
             a->fps = strtod(argv[++i], NULL);
         else if (argv[i][0] == '-' && argv[i][1])
@@ -286,7 +289,7 @@ static int parse(int argc, char **argv, arguments *a, int *command)
 
 int main(int argc, char **argv)
 {
-    arguments a = {.fps = 24};
+    arguments a = {.tensor = "", .fps = 24};
     int command, code = parse(argc, argv, &a, &command);
     if (code >= 0) return code;
     lt_cache *cache;
