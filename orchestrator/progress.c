@@ -274,9 +274,31 @@ static void end_json(const lt_run *run, int exit_code)
                          "clips_passed_over", (json_int_t)run->clips_passed_over));
 }
 
+/* Clips of the plan that an earlier run has finished with. */
+static uint64_t clips_there(const lt_run *run)
+{
+    uint64_t clips = 0, seen = run->clips_done + run->clips_failed + run->clips_passed_over;
+    for (int e = 0; e < run->graph->n_edges; e++)
+        if (!run->graph->stages[run->graph->edges[e].consumer].described->n_outputs)
+            clips += run->plan->edges[e].stream->run_clips;
+    return clips > seen ? clips - seen : 0;
+}
+
+/* What the sinks were given. */
+static const char *frames_or_texts(const lt_run *run)
+{
+    bool texts = run->graph->n_edges > 0;
+    for (int e = 0; e < run->graph->n_edges; e++)
+        if (!run->graph->stages[run->graph->edges[e].consumer].described->n_outputs)
+            texts = texts && run->plan->edges[e].stream->kind == LT__WIRE__PORT_KIND__PORT_TEXT;
+    return texts ? "texts" : "frames";
+}
+
 static void print_clips(const lt_run *run)
 {
+    uint64_t there = clips_there(run);
     printf("%llu clips done", (unsigned long long)run->clips_done);
+    if (there) printf(", %llu there already", (unsigned long long)there);
     if (run->clips_passed_over) printf(", %llu passed over", (unsigned long long)run->clips_passed_over);
     if (run->clips_failed)
         printf(", %llu failed: %s/failed.json lists them, as a manifest",
@@ -304,8 +326,8 @@ void lt_progress_end(lt_run *run, int exit_code)
         return;
     }
     for (int i = 0; i < run->folder->n_outputs; i++) printf("%s%s", i ? ", " : "", run->folder->outputs[i]);
-    printf("%s%llu frames in %.1f s, %.1f fps", run->folder->n_outputs ? ": " : "",
-           (unsigned long long)frames, seconds, lt_run_fps(run));
+    printf("%s%llu %s in %.1f s, %.1f %s", run->folder->n_outputs ? ": " : "", (unsigned long long)frames,
+           frames_or_texts(run), seconds, lt_run_fps(run), *frames_or_texts(run) == 't' ? "a second" : "fps");
     if (restarts) printf(", %d restart%s", restarts, restarts > 1 ? "s" : "");
     printf("\n");
     if (lt_plan_is_dataset(run->plan)) print_clips(run);

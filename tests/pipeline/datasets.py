@@ -143,9 +143,9 @@ def only_what_is_new_is_computed(folder):
     manifest.write_text('{"path": "a.mp4"}\n{"path": "b.mp4"}\n')
     graph = precompute(folder / "p.toml", manifest, cache, model)
     assert "2 clips done" in run(graph)
-    assert "0 clips done" in run(graph)
+    assert "0 clips done, 2 there already" in run(graph)
     manifest.write_text('{"path": "c.mp4", "text": "new"}\n' + manifest.read_text())
-    assert "1 clips done" in run(graph)
+    assert "1 clips done, 2 there already" in run(graph)
     assert sorted(clips_of(cache)) == ["a", "b", "c"]
     # Another caption is another caption in the cache, and no latent is made for it.
     before = json.loads(latents("stat", cache, "--json"))
