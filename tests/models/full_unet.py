@@ -5,7 +5,7 @@ tools/check.
     tests/models/full_unet.py LITE_SORA [--folder FOLDER] [--dtype f32|bf16] [--no-reference]
 
 Needs torch, einops, safetensors, a checkout of lite-sora's branch dev, 6.4 GB of disk (in FOLDER, which is kept, else in a temporary one), and
-memory for all weights as they are computed with: 13 GB in f32, 7 GB in bf16. Every parameter is random and of bf16. The latent is one of
+memory for all weights as they are computed with: 18 GB in f32, 6.5 GB in bf16. Every parameter is random and of bf16. The latent is one of
 4x8x12. The reference converts a layer's weights to float64 when the layer is run, and lets them go again: it needs little memory. Bounds: L2 1e-5
 in f32, 3e-2 in bf16, and twice that for the largest difference.
 """
