@@ -93,6 +93,10 @@ lt_status lt_blend_create(lt_blend **blend, const lt_decode_plan *plan, int64_t 
                           lt_err *err);
 void lt_blend_destroy(lt_blend *blend);
 
+/* The clip turned out to have n_frames, fewer than were said at first; no window that was added needs to be another for
+ * it. Frames that no further window adds to are final now. */
+void lt_blend_end(lt_blend *blend, int64_t n_frames);
+
 /* Add window k's sums of frames first .. first+count-1: sums [count,H,W,3]. Windows come in order, and the
  * frames of one window from first to last; parts that stand alone may be left out. E_INVALID when out of
  * order, E_NO_MEMORY; nothing is changed then. */

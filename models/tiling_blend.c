@@ -68,6 +68,16 @@ void lt_blend_destroy(lt_blend *b)
     free(b);
 }
 
+void lt_blend_end(lt_blend *b, int64_t n_frames)
+{
+    int64_t first;
+    b->n_frames = n_frames;
+    for (int i = 0; i < b->n_held; i++) {
+        held_frame *h = held_at(b, i);
+        lt_decode_windows_of_frame(&b->plan, n_frames, h->frame, &first, &h->last);
+    }
+}
+
 /* The buffers of a frame that is gone, for one that comes: as many are made as frames are held at once. */
 static void inherit(lt_blend *b, int i)
 {

@@ -24,6 +24,8 @@ typedef struct asked {
     size_t capacity;
     char tail[2048]; /* of standard error */
     size_t tail_bytes;
+    const int *kept; /* descriptors that it inherits */
+    int n_kept;
 } asked;
 
 static void shut(int *fd)
@@ -32,13 +34,14 @@ static void shut(int *fd)
     *fd = -1;
 }
 
-static void become(const char *program, const char *argument, int in, int out, int errors)
+static void become(const asked *a, const char *program, const char *argument, int in, int out, int errors)
 {
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGPIPE, SIG_DFL);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (int i = 0; i < a->n_kept; i++) fcntl(a->kept[i], F_SETFD, 0);
     if (dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(errors, 2) < 0) _exit(EXEC_FAILED);
     /* A program that is being copied into place is busy for a moment. */
     for (int attempt = 0; attempt < 100; attempt++) {
@@ -58,7 +61,7 @@ static lt_status start(asked *a, const char *program, const char *argument, lt_e
         if (pipe2(pipes[i], O_CLOEXEC)) status = lt_fail_errno(err, errno, "pipe to %s", program);
     if (!status) {
         a->pid = fork();
-        if (a->pid == 0) become(program, argument, pipes[0][0], pipes[1][1], pipes[2][1]);
+        if (a->pid == 0) become(a, program, argument, pipes[0][0], pipes[1][1], pipes[2][1]);
         if (a->pid < 0) status = lt_fail_errno(err, errno, "starting %s", program);
     }
     a->in = pipes[0][1];
@@ -151,10 +154,9 @@ static void keep_last_line(const asked *a, lt_answer *answer)
 }
 
 /* One attempt. */
-static lt_status ask_once(const char *program, const char *argument, const void *input, size_t input_bytes,
-                          double seconds, lt_answer *answer, lt_err *err)
+static lt_status ask_once(asked a, const char *program, const char *argument, double seconds,
+                          lt_answer *answer, lt_err *err)
 {
-    asked a = {.in = -1, .out = -1, .errors = -1, .input = input, .input_left = input_bytes};
     *answer = (lt_answer){0};
     lt_status status = start(&a, program, argument, err);
     if (!status) status = converse(&a, program, seconds, answer, err);
@@ -174,10 +176,23 @@ static lt_status ask_once(const char *program, const char *argument, const void 
 lt_status lt_ask(const char *program, const char *argument, const void *input, size_t input_bytes,
                  double seconds, lt_answer *answer, lt_err *err)
 {
+    return lt_ask_keeping(program, argument, input, input_bytes, seconds, NULL, 0, answer, err);
+}
+
+lt_status lt_ask_keeping(const char *program, const char *argument, const void *input, size_t input_bytes,
+                         double seconds, const int *kept, int n_kept, lt_answer *answer, lt_err *err)
+{
+    const asked a = {.in = -1,
+                     .out = -1,
+                     .errors = -1,
+                     .input = input,
+                     .input_left = input_bytes,
+                     .kept = kept,
+                     .n_kept = n_kept};
     *answer = (lt_answer){0};
     if (access(program, X_OK)) return lt_fail_errno(err, errno, "cannot run %s", program);
     for (int attempt = 1;; attempt++) {
-        lt_status status = ask_once(program, argument, input, input_bytes, seconds, answer, err);
+        lt_status status = ask_once(a, program, argument, seconds, answer, err);
         bool was_killed = answer->exit_code == 128 + SIGKILL || answer->exit_code == 128 + SIGTERM;
         if (status || !was_killed || attempt == MAX_ATTEMPTS) return status;
         lt_answer_finish(answer);

@@ -17,6 +17,9 @@ typedef struct lt_answer {
  * somebody kills is asked again, twenty times in all. Blocks. */
 lt_status lt_ask(const char *program, const char *argument, const void *input, size_t input_bytes,
                  double seconds, lt_answer *answer, lt_err *err);
+/* The same, and it inherits the descriptors kept[n_kept]. */
+lt_status lt_ask_keeping(const char *program, const char *argument, const void *input, size_t input_bytes,
+                         double seconds, const int *kept, int n_kept, lt_answer *answer, lt_err *err);
 
 void lt_answer_finish(lt_answer *answer);
 

@@ -251,6 +251,13 @@ void lt_handle_death(lt_run *run, lt_replica *replica, int wait_status, const st
     replica->state = LT_REPLICA_ENDED;
     if (run->is_stopping || replica->is_done || run->outcome != LT_GOING) return;
     judge(run, replica, wait_status);
+    if (run->outcome == LT_GOING && run->plan->stages[replica->stage].reply->live) {
+        char title[96];
+        lt_run_fail(run,
+                    "%s died, and a live input cannot be read again: the run ends with what came; see %s",
+                    lt_replica_title(run, replica, title), replica->log_path);
+        return;
+    }
     lt_announce(run, replica);
     if (run->outcome == LT_GOING && is_sink && run->n_interrupts) return; /* it was told to end anyway */
     if (run->outcome == LT_GOING) schedule_restart(replica);

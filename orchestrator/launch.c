@@ -131,6 +131,11 @@ static void inherit_all(const lt_run *run, const lt_replica *replica)
     for (int i = 0; i < run->folder->n_paths; i++) inherit(run->folder->locks[i]);
     for (int port = 0; port < graph->stages[replica->stage].described->n_outputs; port++)
         inherit(replica->outlets[port].fd);
+    const lt_pipe *pipe = &run->plan->stages[replica->stage].pipe;
+    if (pipe->fd) {
+        inherit(pipe->fd);
+        inherit(pipe->head_fd);
+    }
     for (int e = 0; e < graph->n_edges; e++) {
         const lt_edge *edge = &graph->edges[e];
         if (edge->consumer != replica->stage) continue;

@@ -146,6 +146,11 @@ static json_t *stage_record(const lt_run_plan *plan, const lt_manifest *manifest
                             json_string(planned->reply->resolved[i]->text));
     for (int port = 0; port < stage->described->n_outputs; port++) {
         const Lt__Wire__Stream *stream = planned->outputs[port].stream;
+        if (stream->live) { /* another every time */
+            json_array_append_new(
+                outputs, json_pack("{ss sb}", "port", stage->described->outputs[port].name, "live", true));
+            continue;
+        }
         if (stream->expendable) { /* clips come and go; each is looked at when its turn comes */
             json_array_append_new(
                 outputs, json_pack("{ss sb}", "port", stage->described->outputs[port].name, "dataset", true));

@@ -133,6 +133,7 @@ typedef struct boot_parts {
     Lt__Wire__OutputPort outputs[MAX_PORTS], *output_list[MAX_PORTS];
     char *edge_names[LT_MAX_STAGES * MAX_PORTS];
     size_t n_edge_names;
+    Lt__Wire__Pipe pipe;
     char binds[MAX_PORTS][160];
     Lt__Wire__Stream *planned[MAX_PORTS];
     Lt__Wire__Peer *peers, **peer_list;
@@ -226,6 +227,13 @@ static void add_identity(const lt_run *run, const lt_replica *replica, boot_part
     boot->threads = (uint32_t)run->plan->stages[replica->stage].threads;
     boot->log_level = LT_LOG_INFO;
     boot->mixed = stage->mixed;
+    const lt_pipe *pipe = &run->plan->stages[replica->stage].pipe;
+    if (pipe->fd) {
+        lt__wire__pipe__init(&parts->pipe);
+        parts->pipe.fd = pipe->fd;
+        parts->pipe.head_fd = pipe->head_fd;
+        boot->pipe = &parts->pipe;
+    }
     if (!run->graph->is_tcp) return;
     boot->secret_key = (ProtobufCBinaryData){LT_KEY_BYTES, (uint8_t *)replica->secret_key};
     boot->public_key = (ProtobufCBinaryData){LT_KEY_BYTES, (uint8_t *)replica->public_key};

@@ -84,6 +84,12 @@ static uint8_t *pack_request(planner *p, int index, size_t *bytes)
     request.base_folder = (char *)graph->base;
     request.cache = (char *)(graph->cache ? graph->cache : "");
     request.threads = (uint32_t)p->plan->stages[index].threads;
+    Lt__Wire__Pipe pipe = LT__WIRE__PIPE__INIT;
+    if (p->plan->stages[index].pipe.fd) {
+        pipe.fd = p->plan->stages[index].pipe.fd;
+        pipe.head_fd = p->plan->stages[index].pipe.head_fd;
+        request.pipe = &pipe;
+    }
     request.inputs = input_list;
     for (int e = 0; e < graph->n_edges && request.n_inputs < LT_COUNT(inputs); e++) {
         if (graph->edges[e].consumer != index) continue;
@@ -166,9 +172,10 @@ static lt_status plan_stage(planner *p, int index, lt_err *err)
     if (planned->reply) lt__wire__plan_reply__free_unpacked(planned->reply, NULL);
     planned->reply = NULL;
     uint8_t *request = pack_request(p, index, &bytes);
-    lt_status status =
-        request ? lt_ask(stage->described->program, "--plan", request, bytes, PLAN_SECONDS, &answer, err)
-                : lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    const int kept[] = {planned->pipe.fd, planned->pipe.head_fd};
+    lt_status status = request ? lt_ask_keeping(stage->described->program, "--plan", request, bytes,
+                                                PLAN_SECONDS, kept, planned->pipe.fd ? 2 : 0, &answer, err)
+                               : lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
     if (!status) status = unpack_reply(&answer, &planned->reply, err);
     if (!status) status = take_outputs(p, index, err);
     for (int e = 0; e < p->graph->n_edges && !status; e++) {
@@ -279,6 +286,8 @@ lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n
     if (!plan->stages || !plan->edges) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
     for (int i = 0; i < graph->n_stages; i++) plan->stages[i].threads = lt_plan_threads(plan, i);
     lt_status status = LT_OK;
+    for (int i = 0; i < graph->n_stages && !status; i++)
+        status = lt_pipe_open(graph, i, &plan->stages[i].pipe, err);
     bool changed = true;
     /* Who computes is known after the first pass; the second one plans with the shares that follow. */
     for (int pass = 0; pass < 2 && changed && !status; pass++) {
@@ -296,13 +305,16 @@ lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n
 
 void lt_plan_finish(lt_run_plan *plan)
 {
-    for (int i = 0; plan->stages && i < plan->graph->n_stages; i++)
+    for (int i = 0; plan->stages && i < plan->graph->n_stages; i++) {
         if (plan->stages[i].reply) lt__wire__plan_reply__free_unpacked(plan->stages[i].reply, NULL);
+        lt_pipe_close(&plan->stages[i].pipe);
+    }
     *plan = (lt_run_plan){0};
 }
 
 double lt_stream_seconds(const Lt__Wire__Stream *stream)
 {
+    if (stream->live) return 0;
     double ticks = (double)stream->last_duration;
     for (size_t i = 1; i < stream->n_pts_delta; i++) ticks += (double)stream->pts_delta[i];
     return stream->time_base_den && ticks > 0 ? ticks * stream->time_base_num / stream->time_base_den : 0;

@@ -3,6 +3,7 @@
 #define LT_ORCHESTRATOR_PLAN_H
 
 #include "orchestrator/graph.h"
+#include "orchestrator/pipe.h"
 #include "proto/longtake.pb-c.h"
 
 /* An option that was "auto" and what it means since. */
@@ -23,6 +24,7 @@ typedef struct lt_planned_stage {
     lt_planned_output *outputs; /* by port */
     int threads;                /* of one replica */
     uint64_t units;             /* it makes, or eats when a sink; 0: unknown */
+    lt_pipe pipe;               /* owned: its input, where that can be read only once */
     uint64_t slab_bytes;        /* shared memory one replica may map: its own slots and its producers' */
 } lt_planned_stage;
 
@@ -38,7 +40,7 @@ typedef struct lt_run_plan {
     lt_planned_edge *edges;   /* by edge of the graph */
     uint64_t memory_bytes;    /* all processes and slots together */
     int cores;                /* shared by the stages */
-    bool is_live;
+    bool is_live;             /* an input cannot be asked for twice; its length is not known */
 } lt_run_plan;
 
 /* Ask the stages in order. `recorded`: options resolved by an earlier plan, which stand. The plan is the caller's to

@@ -24,7 +24,8 @@ static const char *host_name(void)
 static traffic traffic_of(const lt_run_plan *plan, int index)
 {
     const Lt__Wire__Stream *stream = plan->edges[index].stream;
-    double bytes = (double)stream->unit_bytes * (double)stream->n_units, seconds = lt_stream_seconds(stream);
+    double bytes = stream->live ? 0 : (double)stream->unit_bytes * (double)stream->n_units,
+           seconds = lt_stream_seconds(stream);
     traffic t = {
         .kind = lt_port_kind_name(stream->kind),
         .transport = plan->graph->is_tcp ? "tcp, encrypted" : "shared memory",
@@ -54,14 +55,16 @@ static void print_stages(const lt_run_plan *plan, FILE *out)
     for (int i = 0; i < plan->graph->n_stages; i++) {
         const lt_graph_stage *stage = &plan->graph->stages[plan->graph->order[i]];
         const lt_planned_stage *planned = &plan->stages[plan->graph->order[i]];
-        char factor[32] = "-", flop[32] = "-";
+        char factor[32] = "-", flop[32] = "-", units[32] = "-";
+        if (!plan->is_live) snprintf(units, sizeof units, "%llu", (unsigned long long)planned->units);
         if (planned->reply->flops > 0) {
             snprintf(factor, sizeof factor, "%.2f", planned->reply->work_factor);
-            snprintf(flop, sizeof flop, planned->reply->flops < 1e10 ? "%.4f" : "%.2f",
-                     planned->reply->flops / 1e12);
+            if (!plan->is_live)
+                snprintf(flop, sizeof flop, planned->reply->flops < 1e10 ? "%.4f" : "%.2f",
+                         planned->reply->flops / 1e12);
         }
-        fprintf(out, "%-*s  %-*s  %8d  %7d  %8llu  %11s  %11s  %8s\n", width, stage->name, host_width,
-                host_name(), stage->replicas, planned->threads, (unsigned long long)planned->units,
+        fprintf(out, "%-*s  %-*s  %8d  %7d  %8s  %11s  %11s  %8s\n", width, stage->name, host_width,
+                host_name(), stage->replicas, planned->threads, units,
                 lt_format_bytes((double)planned->reply->peak_bytes).text, factor, flop);
     }
 }
@@ -124,8 +127,12 @@ void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, F
                 lt_format_bytes((double)disks[i].needed).text,
                 lt_format_bytes((double)disks[i].available).text,
                 disks[i].needed > disks[i].available ? ": NOT ENOUGH" : "");
-    print_time(plan, out);
-    if (plan->is_live) fprintf(out, "the source is live: an interrupted run cannot be continued\n");
+    if (plan->is_live)
+        fprintf(out, "the source is live: its length is not known, nor are time and space; an interrupted "
+                     "run cannot be "
+                     "continued\n");
+    else
+        print_time(plan, out);
 }
 
 /* ---- for programs ------------------------------------------------------------------------------------ */
@@ -169,6 +176,6 @@ json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks)
         json_array_append_new(places, json_pack("{ss sI sI}", "path", disks[i].path, "needed",
                                                 (json_int_t)disks[i].needed, "available",
                                                 (json_int_t)disks[i].available));
-    return json_pack("{so so sI si so}", "stages", stages, "edges", edges, "memory_bytes",
-                     (json_int_t)plan->memory_bytes, "cores", plan->cores, "disks", places);
+    return json_pack("{sb so so sI si so}", "live", plan->is_live, "stages", stages, "edges", edges,
+                     "memory_bytes", (json_int_t)plan->memory_bytes, "cores", plan->cores, "disks", places);
 }

@@ -186,9 +186,10 @@ static void progress_line(const lt_run *run)
     strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &parts));
     if (all.cached)
         snprintf(cached, sizeof cached, ", %llu units from the cache", (unsigned long long)all.cached);
-    fprintf(stderr, "%s %llu of %llu frames, %.1f fps%s%s%s, %s of memory\n", clock,
-            (unsigned long long)all.frames, (unsigned long long)all.frames_total, all.fps,
-            left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "", cached,
+    char total[32] = "";
+    if (all.frames_total) snprintf(total, sizeof total, " of %llu", (unsigned long long)all.frames_total);
+    fprintf(stderr, "%s %llu%s frames, %.1f fps%s%s%s, %s of memory\n", clock, (unsigned long long)all.frames,
+            total, all.fps, left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "", cached,
             lt_format_bytes((double)all.memory_bytes).text);
 }
 
@@ -318,11 +319,15 @@ void lt_progress_end(lt_run *run, int exit_code)
     }
     if (run->outcome == LT_FAILED) {
         fprintf(stderr, "orchestrator: %s\n", run->why);
+        for (int i = 0; i < run->folder->n_outputs && run->plan->is_live && run->begun_ns; i++)
+            if (!access(run->folder->outputs[i], F_OK))
+                fprintf(stderr, "%s holds what came until then\n", run->folder->outputs[i]);
         return;
     }
     if (run->outcome == LT_INTERRUPTED) {
-        fprintf(stderr, "interrupted after %s; the same command continues\n",
-                lt_format_seconds(seconds).text);
+        fprintf(stderr, "interrupted after %s; %s\n", lt_format_seconds(seconds).text,
+                run->plan->is_live ? "the input was live, and cannot be continued"
+                                   : "the same command continues");
         return;
     }
     for (int i = 0; i < run->folder->n_outputs; i++) printf("%s%s", i ? ", " : "", run->folder->outputs[i]);

@@ -97,7 +97,8 @@ static void take_done(lt_run *run, lt_replica *replica, const Lt__Wire__Done *do
     replica->is_done = true;
     replica->was_stopped = done->stopped;
     for (int e = 0; e < run->graph->n_edges && !done->stopped; e++)
-        if (run->graph->edges[e].consumer == replica->stage && !run->plan->edges[e].stream->expendable)
+        if (run->graph->edges[e].consumer == replica->stage && !run->plan->edges[e].stream->expendable &&
+            !run->plan->edges[e].stream->live)
             replica->most_frames = LT_MAX(replica->most_frames, run->plan->edges[e].stream->n_frames);
     bool any_stopped = false;
     for (int i = 0; i < run->n_replicas; i++) {

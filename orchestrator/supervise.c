@@ -100,7 +100,8 @@ static void check_deadlines(lt_run *run)
             lt_kill_stuck(run, replica, "gave no sign of life for 30 s");
         else if (is_loading && now - replica->started_ns > load_ns)
             lt_kill_stuck(run, replica, "did not get ready in half an hour");
-        else if (!is_loading && !replica->is_idle && now - replica->moved_ns > deadline_of(run, replica))
+        else if (!is_loading && !replica->is_idle && !run->plan->stages[replica->stage].reply->live &&
+                 now - replica->moved_ns > deadline_of(run, replica))
             lt_kill_stuck(run, replica, "has worked on one unit for far too long");
     }
     if (all_idle && !run->plan->is_live && now - run->moved_ns > stalled_ns)
@@ -110,12 +111,26 @@ static void check_deadlines(lt_run *run)
 
 /* ---- interrupts -------------------------------------------------------------------------------------- */
 
+/* Live sources end here; what they gave until now is finished, by all who come after. */
+static void end_sources(lt_run *run)
+{
+    for (int i = 0; i < run->n_replicas; i++)
+        if (run->replicas[i].pid && run->plan->stages[run->replicas[i].stage].reply->live)
+            lt_send_stop(&run->replicas[i], true);
+    lt_progress_event(run, "interrupt", NULL,
+                      "the input ends here; finishing what came, press Ctrl-C again to stop at once");
+}
+
 static void interrupt(lt_run *run)
 {
     run->n_interrupts++;
     if (run->is_stopping) return;
     if (run->n_interrupts > 1) {
         if (run->outcome == LT_GOING) run->outcome = LT_INTERRUPTED;
+        return;
+    }
+    if (run->plan->is_live) {
+        end_sources(run);
         return;
     }
     bool any = false;
@@ -143,7 +158,7 @@ static void read_signals(lt_run *run, int signals)
 /* After an interrupt the run is over when no sink has anything left to finish. */
 static void check_interrupted(lt_run *run)
 {
-    if (!run->n_interrupts || run->outcome != LT_GOING) return;
+    if (!run->n_interrupts || run->outcome != LT_GOING || run->plan->is_live) return;
     for (int i = 0; i < run->n_replicas; i++) {
         const lt_replica *replica = &run->replicas[i];
         if (is_sink(run, replica) && replica->state != LT_REPLICA_ENDED && !replica->is_done) return;
@@ -207,7 +222,11 @@ static void stop_all(lt_run *run, int signals, struct pollfd *fds)
     for (int i = 0; i < run->n_replicas; i++)
         if (run->replicas[i].pid) lt_send_stop(&run->replicas[i], false);
     while (any_alive(run)) {
-        int64_t grace = run->n_interrupts > 1 ? SECOND : 3 * SECOND, passed = lt_now_ns() - run->stop_ns;
+        /* What came of a live input becomes a file first. */
+        int64_t grace = run->n_interrupts > 1 ? SECOND
+                        : run->plan->is_live  ? 600 * SECOND
+                                              : 3 * SECOND,
+                passed = lt_now_ns() - run->stop_ns;
         if (n_signals < 2 && passed > (n_signals + 1) * grace)
             signal_all(run, n_signals++ ? SIGKILL : SIGTERM);
         step(run, signals, fds);

@@ -73,6 +73,10 @@ static lt_status check_unit(const Lt__Wire__Unit *unit, lt_err *err)
         const Lt__Wire__Span *span = unit->spans[i];
         if (!lt_wire_dtype_bytes(span->dtype))
             REFUSE("span %zu has an unknown dtype %d", i, (int)span->dtype);
+        bool is_times = span->dtype == LT__WIRE__DTYPE__DTYPE_I64 && i && i + 1 == unit->n_spans;
+        if (is_times ? span->bytes != span->count * 8 : i == LT_UNIT_SPANS_MAX - 1)
+            REFUSE("span %zu is neither one of %d runs of frames nor their timestamps", i,
+                   LT_UNIT_SPANS_MAX - 1);
         if (!span->count || span->count > LT_STREAM_FRAMES_MAX || span->first > LT_STREAM_FRAMES_MAX)
             REFUSE("span %zu names impossible frames", i);
         if (span->offset % LT_PAYLOAD_ALIGNMENT || span->offset < end || span->offset > unit->bytes ||
@@ -110,6 +114,12 @@ lt_status lt_header_check(const Lt__Wire__Header *header, lt_err *err)
     case LT__WIRE__HEADER__BODY_CLIPS:
         if (header->clips->ended && header->clips->closed > header->clips->n_clips)
             REFUSE("%u clips of %u are closed", header->clips->closed, header->clips->n_clips);
+        return LT_OK;
+    case LT__WIRE__HEADER__BODY_END:
+        if (!header->end->n_frames || header->end->n_frames > LT_STREAM_FRAMES_MAX || !header->end->n_units ||
+            header->end->n_units > header->end->n_frames || header->end->last_duration < 0)
+            REFUSE("an End of %llu frames in %llu units", (unsigned long long)header->end->n_frames,
+                   (unsigned long long)header->end->n_units);
         return LT_OK;
     case LT__WIRE__HEADER__BODY_WANT:
     case LT__WIRE__HEADER__BODY_RELEASE:
@@ -161,6 +171,13 @@ static lt_status check_input_port(const Lt__Wire__InputPort *port, lt_err *err)
     return LT_OK;
 }
 
+static lt_status check_pipe(const Lt__Wire__Pipe *pipe, lt_err *err)
+{
+    if (pipe && (pipe->fd < 3 || pipe->head_fd < 3 || pipe->fd == pipe->head_fd))
+        REFUSE("a pipe with descriptors %d and %d", pipe->fd, pipe->head_fd);
+    return LT_OK;
+}
+
 static lt_status check_boot(const Lt__Wire__Boot *boot, lt_err *err)
 {
     PASS(check_name("name of the stage", boot->stage, err));
@@ -179,6 +196,7 @@ static lt_status check_boot(const Lt__Wire__Boot *boot, lt_err *err)
     for (size_t i = 0; i < boot->n_outputs; i++) PASS(check_output_port(boot->outputs[i], err));
     PASS(check_count("peers", boot->n_peers, REPLICAS_MAX * PORTS_MAX, err));
     for (size_t i = 0; i < boot->n_peers; i++) PASS(check_peer(boot->peers[i], err));
+    PASS(check_pipe(boot->pipe, err));
     PASS(check_count("planned streams", boot->n_planned, PORTS_MAX, err));
     for (size_t i = 0; i < boot->n_planned; i++) PASS(lt_stream_check(boot->planned[i], err));
     return LT_OK;
@@ -247,7 +265,7 @@ lt_status lt_plan_request_check(const Lt__Wire__PlanRequest *request, lt_err *er
     PASS(check_count("planned inputs", request->n_inputs, PORTS_MAX, err));
     for (size_t i = 0; i < request->n_inputs; i++)
         PASS(check_planned(request->inputs[i]->port, request->inputs[i]->stream, err));
-    return LT_OK;
+    return check_pipe(request->pipe, err);
 }
 
 lt_status lt_plan_reply_check(const Lt__Wire__PlanReply *reply, lt_err *err)

@@ -122,6 +122,8 @@ static const char *wrong_count(const lt_stream *s)
     if (has_chunks && !in_range(s->chunk, DIMENSION_MAX)) return "chunk";
     if (has_chunks && s->n_units != (s->n_frames + s->chunk - 1) / s->chunk) return "n_units";
     if (!s->unit_bytes || s->unit_bytes > LT_UNIT_BYTES_MAX) return "unit_bytes";
+    if (s->live && s->n_pts_delta) return "pts_delta";
+    if (s->rate_num > INT32_MAX || s->rate_den > INT32_MAX || !s->rate_num != !s->rate_den) return "rate_num";
     if (!in_range(s->time_base_num, INT32_MAX)) return "time_base_num";
     if (!in_range(s->time_base_den, INT32_MAX)) return "time_base_den";
     if (s->n_pts_delta && s->n_pts_delta != s->n_frames) return "pts_delta";
@@ -282,12 +284,17 @@ const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mi
     COMPARE(channels);
     COMPARE(bits);
     COMPARE(chunk);
-    COMPARE(n_frames);
-    COMPARE(n_units);
+    COMPARE(live);
+    if (!a->live) { /* of a live one it may be known by now, or not yet */
+        COMPARE(n_frames);
+        COMPARE(n_units);
+        COMPARE(last_duration);
+    }
     COMPARE(unit_bytes);
     COMPARE(time_base_num);
     COMPARE(time_base_den);
-    COMPARE(last_duration);
+    COMPARE(rate_num);
+    COMPARE(rate_den);
     COMPARE(scaling_factor);
     COMPARE(factor);
     COMPARE(n_pts_delta);

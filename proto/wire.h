@@ -16,7 +16,7 @@ typedef Lt__Wire__Stream lt_stream;
 enum {
     LT_FRAME_MAX = 64 << 20,        /* bytes of one message, on a pipe or on an edge */
     LT_STREAM_FRAMES_MAX = 1 << 26, /* frames of a clip */
-    LT_UNIT_SPANS_MAX = 3,
+    LT_UNIT_SPANS_MAX = 4,
     LT_PAYLOAD_ALIGNMENT = 64, /* of a span's offset */
 };
 #define LT_UNIT_BYTES_MAX ((uint64_t)1 << 40)

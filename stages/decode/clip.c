@@ -20,30 +20,36 @@ static uint64_t seed_of(const lt_decode_config *config, const lt_wanted *wanted)
     return strtoull(hex, NULL, 16);
 }
 
-lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
-                               lt_video **video, lt_err *err)
+lt_video_request lt_source_request(const lt_source *source, const lt_wanted *wanted, int threads)
 {
     static const int bits[] = {0, 8, 16};
     const lt_decode_config *config = source->config;
-    lt_video_request request = {.input = wanted->input,
-                                .size = config->size,
-                                .fit = (lt_video_fit)config->fit,
-                                .bits = bits[config->bits],
-                                .threads = threads,
-                                .start = wanted->start + config->start,
-                                .end = wanted->end,
-                                .frames = config->frames,
-                                .pad = config->short_clips == LT_SHORT_PAD,
-                                .interval = config->interval,
-                                .buckets = source->n_buckets ? source->buckets : NULL,
-                                .n_buckets = source->n_buckets,
-                                .one_field = config->deinterlace,
-                                .exact = config->scaler == 1,
-                                .random_interval = config->random_interval,
-                                .random_start = config->random_start,
-                                .random_crop = config->random_crop,
-                                .seed = seed_of(config, wanted),
-                                .fps = config->fps};
+    return (lt_video_request){.input = wanted->input,
+                              .size = config->size,
+                              .fit = (lt_video_fit)config->fit,
+                              .bits = bits[config->bits],
+                              .threads = threads,
+                              .start = wanted->start + config->start,
+                              .end = wanted->end,
+                              .frames = config->frames,
+                              .pad = config->short_clips == LT_SHORT_PAD,
+                              .interval = config->interval,
+                              .buckets = source->n_buckets ? source->buckets : NULL,
+                              .n_buckets = source->n_buckets,
+                              .one_field = config->deinterlace,
+                              .exact = config->scaler == 1,
+                              .random_interval = config->random_interval,
+                              .random_start = config->random_start,
+                              .random_crop = config->random_crop,
+                              .seed = seed_of(config, wanted),
+                              .fps = config->fps};
+}
+
+lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
+                               lt_video **video, lt_err *err)
+{
+    const lt_decode_config *config = source->config;
+    lt_video_request request = lt_source_request(source, wanted, threads);
     lt_status status = lt_video_open(video, &request, err);
     if (status || config->short_clips != LT_SHORT_SKIP) return status;
     int64_t n = lt_video_get_info(*video)->n_frames;
@@ -108,8 +114,11 @@ lt_status lt_source_describe(const lt_source *source, const lt_wanted *wanted, c
     stream->channels = 3;
     stream->bits = (uint32_t)info->bits;
     stream->chunk = (uint32_t)config->chunk;
-    stream->n_frames = (uint64_t)info->n_frames;
-    stream->n_units = (uint64_t)((info->n_frames + config->chunk - 1) / config->chunk);
+    stream->live = !info->n_frames;
+    stream->n_frames = stream->live ? LT_STREAM_FRAMES_MAX : (uint64_t)info->n_frames;
+    stream->n_units = (stream->n_frames + (uint64_t)config->chunk - 1) / (uint64_t)config->chunk;
+    stream->rate_num = (uint32_t)info->rate_num;
+    stream->rate_den = (uint32_t)info->rate_den;
     stream->unit_bytes = lt_video_frame_bytes(info) * (uint64_t)config->chunk;
     stream->time_base_num = (uint32_t)info->time_base_num;
     stream->time_base_den = (uint32_t)info->time_base_den;
@@ -123,7 +132,7 @@ lt_status lt_source_describe(const lt_source *source, const lt_wanted *wanted, c
         !stream->side_path)
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     set_picture(info, stream->picture);
-    return lt_stream_set_pts(stream, info->pts, (size_t)info->n_frames, arena, err);
+    return stream->live ? LT_OK : lt_stream_set_pts(stream, info->pts, (size_t)info->n_frames, arena, err);
 }
 
 /* ---- chunks -------------------------------------------------------------------------------------------- */

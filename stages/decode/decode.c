@@ -13,7 +13,8 @@
 #define AT(field) offsetof(lt_decode_config, field)
 static const lt_option options[] = {
     {"input", LT_OPT_PATH, AT(input), "", 0, 0, NULL, NULL,
-     "video file, picture or URL; pictures as \"shots/%04d.png\" or, by name, \"shots/*.png\", 25 a second; "
+     "video file, picture or URL; - for standard input, or a FIFO; pictures as \"shots/%04d.png\" or, by "
+     "name, \"shots/*.png\", 25 a second; "
      "or "
      "lavfi:GRAPH for a synthetic source of FFmpeg",
      false},
@@ -69,6 +70,13 @@ static const lt_option options[] = {
      "chunks kept when consumers ask out of order, instead of seeking back (at most 128 MiB of them, at "
      "least one)",
      true},
+    {"live", LT_OPT_BOOL, AT(live), "false", 0, 0, NULL, NULL,
+     "read the input once, in order, until it ends, without looking for its length first: for URLs that "
+     "cannot be "
+     "sought in and lavfi graphs without an end; pipes (- and FIFOs) are always read so",
+     false},
+    {"keep", LT_OPT_INT, AT(keep), "256", 1, 1000000, NULL, "frames",
+     "of a live input, for stages that die and are started again (at most 512 MiB of them)", true},
     {"name", LT_OPT_STRING, AT(name), "", 0, 0, NULL, NULL, "name of the clip; default: from the input's",
      false},
     {"caption", LT_OPT_STRING, AT(caption), "", 0, 0, NULL, NULL, "what is seen in the clip", false},
@@ -82,6 +90,18 @@ typedef struct decode_state {
 
 /* ---- planning ------------------------------------------------------------------------------------------- */
 
+static void add_notes_of_pictures(const lt_video_info *info, bool deinterlace, lt_plan *plan)
+{
+    if (info->interlaced)
+        lt_plan_note(plan, "interlaced: %s",
+                     deinterlace ? "the first field of each picture is taken"
+                                 : "both fields stay in one picture (deinterlace = true takes one)");
+    if (info->colour.transfer == 16 || info->colour.transfer == 18)
+        lt_plan_note(plan,
+                     "HDR (%s): values are taken as they are, no tone mapping; the tags go to the output",
+                     info->colour.transfer == 16 ? "PQ" : "HLG");
+}
+
 static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan)
 {
     lt_plan_note(plan, "%s, %dx%d, %" PRId64 " frames, %.3f s; %" PRId64 " selected, %dx%d visible, %d bits",
@@ -94,14 +114,7 @@ static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan
     if (info->skipped_leading)
         lt_plan_note(plan, "%" PRId64 " frames before the first key frame cannot be decoded and are left out",
                      info->skipped_leading);
-    if (info->interlaced)
-        lt_plan_note(plan, "interlaced: %s",
-                     deinterlace ? "the first field of each picture is taken"
-                                 : "both fields stay in one picture (deinterlace = true takes one)");
-    if (info->colour.transfer == 16 || info->colour.transfer == 18)
-        lt_plan_note(plan,
-                     "HDR (%s): values are taken as they are, no tone mapping; the tags go to the output",
-                     info->colour.transfer == 16 ? "PQ" : "HLG");
+    add_notes_of_pictures(info, deinterlace, plan);
     if (info->rotation)
         lt_plan_note(plan, "turned by %d degrees: left to the player, since it is no multiple of 90",
                      info->rotation);
@@ -126,6 +139,38 @@ static lt_status plan_one(lt_source *source, int threads, lt_plan *plan, lt_err 
     plan->peak_bytes = clip_bytes(source->config, video);
     add_notes(lt_video_get_info(video), source->config->deinterlace, plan);
     lt_video_close(video);
+    return status;
+}
+
+/* A live input: the length is not known, and much else with it. */
+static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *plan, lt_err *err)
+{
+    lt_wanted wanted;
+    lt_kept *kept = NULL;
+    lt_status status = lt_source_get(source, 0, plan->arena, &wanted, err);
+    if (!status) status = lt_kept_open(&kept, source, &wanted, setup, true, err);
+    if (status) return status;
+    const lt_video *video = lt_kept_video(kept);
+    const lt_video_info *info = lt_video_get_info(video);
+    status = lt_source_describe(source, &wanted, info, plan->output, plan->arena, err);
+    size_t unit = lt_video_frame_bytes(info) * (size_t)source->config->chunk;
+    int64_t n = lt_kept_chunks(source->config, unit);
+    plan->live = true;
+    plan->peak_bytes = lt_video_peak_bytes(video) + unit * (size_t)n;
+    lt_plan_note(plan,
+                 "live: %s, %dx%d, %dx%d visible, %d bits; its length is not known, so neither are time and "
+                 "space",
+                 info->codec, info->source_width, info->source_height, info->visible_width,
+                 info->visible_height, info->bits);
+    lt_plan_note(
+        plan,
+        "it comes once: a run that is interrupted ends there, and cannot be resumed; a stage that dies is "
+        "started again from the last %" PRId64 " frames, which are kept",
+        n * source->config->chunk);
+    if (!source->config->audio && !lt_video_is_graph(wanted.input))
+        lt_plan_note(plan, "sound and subtitles of a live input are left out");
+    add_notes_of_pictures(info, source->config->deinterlace, plan);
+    lt_kept_close(kept);
     return status;
 }
 
@@ -210,7 +255,9 @@ static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inpu
     lt_source source;
     lt_status status = lt_source_open(&source, setup->config, err);
     plan->work_factor = 1;
-    if (!status)
+    if (!status && !source.list && lt_source_is_live(setup->config, setup))
+        status = plan_live(&source, setup, plan, err);
+    else if (!status)
         status = source.list ? plan_list(&source, setup->threads, plan, err)
                              : plan_one(&source, setup->threads, plan, err);
     lt_source_close(&source);
@@ -247,6 +294,7 @@ static lt_status decode_create(void **out, const lt_setup *setup, const char **n
 typedef struct open_clip {
     lt_wanted wanted; /* in the clip's arena */
     lt_chunks *chunks;
+    lt_kept *kept; /* of a live input, instead */
     bool is_known;
 } open_clip;
 
@@ -298,6 +346,16 @@ fail:
     return status;
 }
 
+static lt_status open_live(decode_state *state, lt_clip *clip, lt_err *err)
+{
+    open_clip *open = clip->state;
+    lt_source *source = &state->source;
+    lt_status status = lt_kept_open(&open->kept, source, &open->wanted, state->setup, false, err);
+    if (status) return status;
+    const lt_video_info *info = lt_video_get_info(lt_kept_video(open->kept));
+    return lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err);
+}
+
 static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     decode_state *state = opaque;
@@ -310,6 +368,11 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     clip->state = open;
     status = lt_stage_opens(clip, err);
     if (status) return status;
+    if (!source->list && lt_source_is_live(source->config, state->setup)) {
+        status = open_live(state, clip, err);
+        clip->n_units = clip->output->n_units;
+        return status;
+    }
     open->is_known = lt_source_recall(source, &open->wanted, clip->output, clip->arena);
     if (!open->is_known) {
         status = lt_source_announce(source, &open->wanted, clip->output, clip->arena, err);
@@ -325,6 +388,7 @@ static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     decode_state *state = opaque;
     open_clip *open = clip->state;
     lt_span *span;
+    if (open->kept) return lt_kept_process(open->kept, clip, unit, output, err);
     lt_status status = open->chunks ? LT_OK : open_known(state, clip, err);
     if (status) return status;
     const lt_video_info *info = lt_chunks_info(open->chunks);
@@ -343,7 +407,8 @@ static lt_status decode_finish_clip(void *opaque, lt_clip *clip, bool complete, 
     decode_state *state = opaque;
     open_clip *open = clip->state;
     if (open) lt_chunks_destroy(open->chunks);
-    if (open && complete && !open->is_known) lt_source_note(&state->source, clip->output);
+    if (open) lt_kept_close(open->kept);
+    if (open && complete && !open->is_known && !open->kept) lt_source_note(&state->source, clip->output);
     clip->state = NULL;
     /* Of many clips what was put aside has gone where it belongs. */
     bool is_over = complete || clip->given_up;

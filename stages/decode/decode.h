@@ -24,7 +24,8 @@ typedef struct lt_decode_config {
     int fit, scaler, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
     double start, fps;
     int64_t frames, interval, chunk, ring, seed;
-    bool random_interval, random_start, random_crop, deinterlace;
+    bool random_interval, random_start, random_crop, deinterlace, live;
+    int64_t keep;
 } lt_decode_config;
 
 /* ---- what is read (source.c) --------------------------------------------------------------------------- */
@@ -97,6 +98,7 @@ void lt_trial_opened(lt_trial *trial);
 /* Open the video of a clip as the configuration and the entry say. */
 lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
                                lt_video **video, lt_err *err);
+lt_video_request lt_source_request(const lt_source *source, const lt_wanted *wanted, int threads);
 
 /* What is known before the file has been opened: name, entry, key. E_NO_MEMORY. */
 lt_status lt_source_announce(const lt_source *source, const lt_wanted *wanted, lt_stream *stream,
@@ -116,5 +118,25 @@ void lt_chunks_destroy(lt_chunks *chunks); /* takes NULL */
 /* Frames of chunk `unit` into data. E_FORMAT and such, from reading. */
 lt_status lt_chunks_read(lt_chunks *chunks, uint64_t unit, void *data, size_t bytes, lt_err *err);
 const lt_video_info *lt_chunks_info(const lt_chunks *chunks);
+
+/* ---- live inputs (live.c) ---------------------------------------------------------------------------------- */
+
+/* Whether the input is one: a pipe, or what live = true says of it. */
+bool lt_source_is_live(const lt_decode_config *config, const lt_setup *setup);
+
+/* Chunks of a live input as they come; the last of them are kept. */
+typedef struct lt_kept lt_kept;
+
+/* Open the input and wait for its first frame. plans: what is read of a pipe is read again by who runs. */
+lt_status lt_kept_open(lt_kept **kept, const lt_source *source, const lt_wanted *wanted,
+                       const lt_setup *setup, bool plans, lt_err *err);
+void lt_kept_close(lt_kept *kept); /* takes NULL */
+const lt_video *lt_kept_video(const lt_kept *kept);
+/* Chunks that are kept, and the memory of those. */
+int64_t lt_kept_chunks(const lt_decode_config *config, size_t unit_bytes);
+
+/* Make unit `unit` of the clip, waiting for it; tells the clip's end as soon as it is known. LT_END: it lies behind
+ * the end. E_NOT_FOUND: it is not kept any more. */
+lt_status lt_kept_process(lt_kept *kept, lt_clip *clip, uint64_t unit, lt_payload *output, lt_err *err);
 
 #endif

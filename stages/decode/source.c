@@ -46,6 +46,8 @@ static lt_status check(const lt_decode_config *config, lt_err *err)
     if (manifest && (*config->name || *config->caption))
         return lt_fail(err, LT_E_INVALID, "%s is each clip's own: it stands in the manifest",
                        *config->name ? "name" : "caption");
+    if (manifest && config->live)
+        return lt_fail(err, LT_E_INVALID, "live belongs to a single input, not to a manifest");
     if (config->size.width && *config->buckets)
         return lt_fail(err, LT_E_INVALID, "both size and buckets are given");
     if (config->random_crop && (config->scaler != 1 || config->fit != LT_FIT_CROP))
@@ -131,7 +133,10 @@ static const char *name_of(const lt_decode_config *config, lt_arena *arena)
 {
     bool graph = lt_video_is_graph(config->input);
     const char *slash = strrchr(config->input, '/');
-    const char *from = *config->name ? config->name : !graph && slash ? slash + 1 : config->input;
+    const char *from = *config->name                 ? config->name
+                       : !strcmp(config->input, "-") ? "stdin"
+                       : !graph && slash             ? slash + 1
+                                                     : config->input;
     char *name = lt_arena_printf(arena, "%.64s", *from ? from : "clip");
     if (!name) return NULL;
     char *dot = strrchr(name, '.');

@@ -29,6 +29,12 @@ static lt_status take_latents(const lt_denoise_model *m, const lt_stream *in, lt
     lt_size theirs = {(int32_t)in->width * VAE_FACTOR, (int32_t)in->height * VAE_FACTOR};
     bool same = (!size->width || (size->width == theirs.width && size->height == theirs.height)) &&
                 (!*frames || *frames == (int64_t)in->n_frames);
+    if (in->live)
+        return lt_fail(
+            err, LT_E_UNSUPPORTED,
+            "clip %s is live: its length is not known, and denoising asks for it; write the input to a file "
+            "first",
+            in->name);
     if (m->info->pixels || in->channels != (uint32_t)m->info->channels ||
         (in->factor && in->factor != VAE_FACTOR))
         return lt_fail(err, LT_E_MISMATCH,

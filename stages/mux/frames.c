@@ -104,6 +104,12 @@ void lt_frames_destroy(lt_frames *frames)
     free(frames);
 }
 
+void lt_frames_end(lt_frames *frames, int64_t n_frames)
+{
+    frames->n_frames = n_frames;
+    if (frames->blend) lt_blend_end(frames->blend, n_frames);
+}
+
 uint64_t lt_frames_unit_of(const lt_frames *frames, int64_t frame)
 {
     if (frame >= frames->n_frames) return frames->stream->n_units;

@@ -15,6 +15,9 @@ typedef struct lt_frames lt_frames;
 lt_status lt_frames_create(lt_frames **frames, const lt_stream *stream, int64_t first_frame, lt_err *err);
 void lt_frames_destroy(lt_frames *frames);
 
+/* A live stream turned out to have n_frames. */
+void lt_frames_end(lt_frames *frames, int64_t n_frames);
+
 /* The first unit that touches `frame`, or n_units behind the end. */
 uint64_t lt_frames_unit_of(const lt_frames *frames, int64_t frame);
 

@@ -68,7 +68,9 @@ typedef struct mux_clip {
     bool has_stills;
     lt_writer *writer;
     lt_frames *frames;
-    int64_t *pts, last_duration;
+    int64_t *pts, last_duration; /* pts: NULL of a live clip, whose times are in a file */
+    lt_times times;
+    bool is_live;
     AVRational time_base;
     int64_t next; /* frame that comes next */
 } mux_clip;
@@ -81,11 +83,26 @@ typedef struct mux_state {
 /* ---- what is to be encoded
  * ------------------------------------------------------------------------------- */
 
+/* Of a live clip timestamps come with the frames. */
+static lt_status fill_live_times(mux_clip *clip, const mux_config *config, lt_err *err)
+{
+    const lt_stream *stream = clip->stream;
+    clip->last_duration = LT_MAX(stream->last_duration, 1);
+    clip->time_base = (AVRational){(int)stream->time_base_num, (int)stream->time_base_den};
+    if (config->fps > 0)
+        return lt_fail(err, LT_E_UNSUPPORTED,
+                       "fps gives a clip a rate of its own; a live one keeps its times");
+    return LT_OK;
+}
+
 /* Timestamps to write: the source's, or those of a constant rate. */
 static lt_status fill_times(mux_clip *clip, const mux_config *config, lt_arena *arena, lt_err *err)
 {
     const lt_stream *stream = clip->stream;
     size_t bytes;
+    clip->is_live = stream->live;
+    clip->times.fd = -1;
+    if (clip->is_live) return fill_live_times(clip, config, err);
     if (!stream->n_frames || !lt_mul_size(stream->n_frames, sizeof *clip->pts, &bytes))
         return lt_fail(err, LT_E_FORMAT, "the input has no frames");
     clip->pts = lt_arena_alloc(arena, bytes);
@@ -103,13 +120,44 @@ static lt_status fill_times(mux_clip *clip, const mux_config *config, lt_arena *
     return lt_stream_pts(stream, clip->pts, err);
 }
 
-/* The constant rate, or the mean of a variable one. */
+static AVRational rate_said(const mux_clip *clip)
+{
+    AVRational rate = {0, 1};
+    if (clip->stream->rate_num && clip->stream->rate_den)
+        av_reduce(&rate.num, &rate.den, clip->stream->rate_num, clip->stream->rate_den, 60000);
+    return rate;
+}
+
+/* Whether all timestamps are those of a rate, rounded to the time base. */
+static bool keeps_rate(const mux_clip *clip, AVRational rate)
+{
+    for (uint64_t i = 0; i < clip->stream->n_frames; i++) {
+        int64_t due = clip->pts[0] + av_rescale_q((int64_t)i, av_inv_q(rate), clip->time_base);
+        if (clip->pts[i] - due > 1 || due - clip->pts[i] > 1) return false;
+    }
+    return true;
+}
+
+/* The usual rate that timestamps are those of: a coarse time base (Matroska's milliseconds) hides it. 0/1: none. */
+static AVRational usual_rate(const mux_clip *clip)
+{
+    static const AVRational usual[] = {{24, 1}, {24000, 1001}, {25, 1}, {30, 1}, {30000, 1001}, {50, 1},
+                                       {60, 1}, {60000, 1001}, {12, 1}, {15, 1}, {48, 1},       {120, 1}};
+    for (size_t i = 0; i < LT_COUNT(usual); i++)
+        if (keeps_rate(clip, usual[i])) return usual[i];
+    return (AVRational){0, 1};
+}
+
+/* The constant rate, or the mean of a variable one; of a live clip, what its source says. */
 static AVRational frame_rate(const mux_clip *clip)
 {
+    AVRational said = rate_said(clip);
+    if (clip->is_live) return said.num > 0 ? said : (AVRational){25, 1};
     int64_t n = (int64_t)clip->stream->n_frames,
             step = n > 1 ? clip->pts[1] - clip->pts[0] : clip->last_duration;
     bool constant = true;
     for (int64_t i = 1; i < n && constant; i++) constant = clip->pts[i] - clip->pts[i - 1] == step;
+    if (!constant && (said = usual_rate(clip)).num) return said;
     int64_t ticks = constant ? step : clip->pts[n - 1] - clip->pts[0] + clip->last_duration;
     AVRational rate;
     av_reduce(&rate.num, &rate.den, (constant ? 1 : n) * clip->time_base.den, ticks * clip->time_base.num,
@@ -158,8 +206,8 @@ static void make_digest(const mux_clip *clip, const mux_config *config, char dig
     char text[1024], versions[64];
     int n = snprintf(text, sizeof text, "mux 1 %s | %s | segment %" PRId64 " of %" PRIu64 " | %s",
                      clip->stream->digest ? clip->stream->digest : "", clip->encoder->settings,
-                     clip->has_stills ? config->first_number : config->segment, clip->stream->n_frames,
-                     lt_ffmpeg_versions(versions));
+                     clip->has_stills ? config->first_number : config->segment,
+                     clip->is_live ? 0 : clip->stream->n_frames, lt_ffmpeg_versions(versions));
     lt_video_hash(text, (size_t)LT_MIN(n, (int)sizeof text - 1), digest);
 }
 
@@ -336,13 +384,20 @@ static lt_status mux_plan(const lt_setup *setup, const lt_stream *const *inputs,
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;
     plan->work_factor = 1;
-    plan->disk_bytes = disk_estimate(&clip, config);
+    if (!clip.is_live) plan->disk_bytes = disk_estimate(&clip, config);
     int64_t encoded = LT_MIN(clip.has_stills ? 1 : config->segment, (int64_t)clip.stream->n_frames);
-    plan->peak_bytes =
-        BASE_BYTES + lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
-        lt_frames_peak_bytes(clip.stream) + clip.stream->n_frames * sizeof *clip.pts + joining_bytes(&clip);
+    plan->peak_bytes = BASE_BYTES +
+                       lt_encoder_peak_bytes(encoder, encoded, encoded < (int64_t)clip.stream->n_frames) +
+                       lt_frames_peak_bytes(clip.stream);
+    if (!clip.is_live) plan->peak_bytes += clip.stream->n_frames * sizeof *clip.pts + joining_bytes(&clip);
     if (clip.has_stills)
         note_stills(&clip, plan);
+    else if (clip.is_live)
+        lt_plan_note(
+            plan,
+            "%s, segments of %" PRId64
+            " frames; the file is put together when the input has ended, or the run for another reason",
+            encoder->settings, config->segment);
     else
         lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
     const Lt__Wire__Picture *picture = clip.stream->picture;
@@ -382,6 +437,7 @@ static void close_clip(mux_clip *mux)
     lt_frames_destroy(mux->frames);
     lt_segment_list_finish(&mux->list);
     lt_stills_close(&mux->stills);
+    lt_times_close(&mux->times);
     lt_encoder_destroy(mux->encoder);
     free(mux);
 }
@@ -396,13 +452,15 @@ static lt_status open_finished(mux_state *state, mux_clip *mux, uint32_t index, 
     make_digest(mux, config, digest);
     if (mux->has_stills) {
         status = lt_stills_open(&mux->stills, mux->encoder, mux->output, config->first_number, run_folder,
-                                index, digest, (int64_t)mux->stream->n_frames, err);
+                                index, digest, mux->is_live ? 0 : (int64_t)mux->stream->n_frames, err);
         mux->next = mux->stills.count;
     } else {
         status = lt_segment_list_open(&mux->list, run_folder, index, mux->encoder->segment_suffix, digest,
                                       mux->time_base.num, mux->time_base.den, err);
         mux->next = lt_segment_list_frames(&mux->list);
     }
+    if (!status && mux->is_live && !mux->has_stills)
+        status = lt_times_open(&mux->times, run_folder, index, err);
     if (!status && mux->next) lt_log(LT_LOG_INFO, "%" PRId64 " frames are there already", mux->next);
     return status;
 }
@@ -413,6 +471,7 @@ static lt_status start_writer(const mux_config *config, mux_clip *mux, lt_err *e
                                  .list = &mux->list,
                                  .stills = mux->has_stills ? &mux->stills : NULL,
                                  .pts = mux->pts,
+                                 .times = &mux->times,
                                  .n_frames = (int64_t)mux->stream->n_frames,
                                  .last_duration = mux->last_duration,
                                  .segment_frames = config->segment};
@@ -429,7 +488,7 @@ static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
                        "mux writes one clip to one output; for several put {clip} into its name");
     mux_clip *mux = calloc(1, sizeof *mux);
     if (!mux) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    mux->stills.note = -1;
+    mux->stills.note = mux->times.fd = -1;
     mux->stream = clip->inputs[0];
     LT_TRY(name_output(mux, config, clip->arena, err));
     if (is_pattern(config) || mux->has_stills) LT_TRY(make_folder(mux->output, err));
@@ -503,7 +562,15 @@ static lt_status mux_process(void *opaque, lt_clip *clip, uint64_t unit, const l
 {
     mux_clip *mux = clip->state;
     stoppable s = {opaque, clip, false};
-    lt_status status = lt_frames_add(mux->frames, inputs[0], take_until_stop, &s, err);
+    lt_status status = LT_OK;
+    const lt_span *times = &inputs[0]->times;
+    if (mux->is_live && !mux->has_stills) {
+        if (!times->count)
+            return lt_fail(err, LT_E_FORMAT, "unit %" PRIu64 " of a live clip came without timestamps", unit);
+        status = lt_times_write(&mux->times, times->first, times->count, times->data, err);
+        if (status) return status;
+    }
+    status = lt_frames_add(mux->frames, inputs[0], take_until_stop, &s, err);
     if (!status && !s.stopped && unit + 1 < clip->n_units)
         status = stop_between_segments(opaque, clip, &s.stopped, err);
     if (!status && unit + 1 == clip->n_units) status = lt_writer_flush(mux->writer, err);
@@ -512,9 +579,9 @@ static lt_status mux_process(void *opaque, lt_clip *clip, uint64_t unit, const l
     return s.stopped ? LT_END : LT_OK;
 }
 
-static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
+/* All that is in the list into the output. */
+static lt_status join(const mux_state *state, mux_clip *mux, lt_err *err)
 {
-    mux_clip *mux = clip->state;
     const Lt__Wire__Picture *picture = mux->stream->picture;
     lt_join_request request = {.list = &mux->list,
                                .output = mux->output,
@@ -526,13 +593,40 @@ static lt_status join(const mux_state *state, const lt_clip *clip, lt_err *err)
                                .time_base_num = mux->time_base.num,
                                .time_base_den = mux->time_base.den,
                                .rotation = picture ? picture->rotation : 0};
+    lt_status status = LT_OK;
+    if (mux->is_live) {
+        request.n_frames = lt_segment_list_frames(&mux->list);
+        request.last_duration = LT_MAX(mux->stream->last_duration, 1);
+        status = lt_times_map(&mux->times, request.n_frames, err);
+        request.pts = mux->times.pts;
+    }
     if (state->config->fps > 0 && state->config->audio == 0 && mux->stream->side_path &&
         *mux->stream->side_path)
         lt_log(LT_LOG_WARN, "audio is left out, since fps gives the pictures another timing");
-    lt_status status = lt_join(&request, err);
+    if (!status) status = lt_join(&request, err);
     bool keep = state->config->keep_segments && !is_pattern(state->config);
     if (!status && !keep) lt_segment_list_remove(&mux->list);
     return status;
+}
+
+/* A live clip that ends before its time cannot be gone on with: what came of it becomes a file now. */
+static lt_status save_what_came(const mux_state *state, mux_clip *mux, lt_err *err)
+{
+    lt_status status = lt_writer_cut(mux->writer, err);
+    if (status || !lt_segment_list_frames(&mux->list)) return status;
+    status = join(state, mux, err);
+    if (!status)
+        lt_log(LT_LOG_INFO, "%s holds the %" PRId64 " frames that came", mux->output,
+               lt_segment_list_frames(&mux->list));
+    return status;
+}
+
+static lt_status mux_ended(void *opaque, lt_clip *clip, lt_err *err)
+{
+    mux_clip *mux = clip->state;
+    lt_frames_end(mux->frames, (int64_t)clip->inputs[0]->n_frames);
+    clip->n_units = clip->inputs[0]->n_units;
+    return LT_OK;
 }
 
 /* A file that is there when the clip is done. */
@@ -551,12 +645,13 @@ static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, con
     lt_status status = LT_OK;
     *result = NULL;
     if (mux && complete) {
-        status = lt_writer_flush(mux->writer, err);
+        status = lt_writer_cut(mux->writer, err);
         lt_writer_destroy(mux->writer);
         mux->writer = NULL;
-        if (!status && !mux->has_stills) status = join(state, clip, err);
+        if (!status && !mux->has_stills) status = join(state, mux, err);
         if (!status) *result = mux->has_stills ? last_still(clip) : mux->output;
     }
+    if (mux && !complete && mux->is_live && !mux->has_stills) status = save_what_came(state, mux, err);
     close_clip(mux);
     clip->state = NULL;
     return status;
@@ -581,6 +676,7 @@ const lt_stage lt_mux_stage = {
     .destroy = mux_destroy,
     .open_clip = mux_open_clip,
     .need = mux_need,
+    .ended = mux_ended,
     .process = mux_process,
     .finish_clip = mux_finish_clip,
 };

@@ -24,17 +24,35 @@ static int64_t finished(const lt_writer_request *request)
     return request->stills ? request->stills->count : lt_segment_list_frames(request->list);
 }
 
+/* When the segment begins and ends. Of a live clip the frame behind it is not known. */
+static lt_status find_times(const lt_writer *writer, lt_segment_entry *entry, lt_err *err)
+{
+    const lt_writer_request *r = &writer->request;
+    int64_t next = entry->first + entry->frames, last, before;
+    lt_status status;
+    if (r->pts) {
+        entry->pts = r->pts[entry->first];
+        entry->end = next < r->n_frames ? r->pts[next] : r->pts[next - 1] + r->last_duration;
+        return LT_OK;
+    }
+    LT_TRY(lt_times_read(r->times, entry->first, &entry->pts, err));
+    LT_TRY(lt_times_read(r->times, next - 1, &last, err));
+    LT_TRY(lt_times_read(r->times, LT_MAX(next - 2, 0), &before, err));
+    entry->end = last + LT_MAX(last - before, 1);
+    return lt_times_sync(r->times, err);
+fail:
+    return status;
+}
+
 /* The segment ended: note it. */
 static lt_status end_segment(lt_writer *writer, lt_err *err)
 {
     const lt_writer_request *r = &writer->request;
     lt_segment_entry entry = {.first = lt_segment_list_frames(r->list)};
     entry.frames = writer->next - entry.first;
-    entry.pts = r->pts[entry.first];
-    entry.end =
-        writer->next < r->n_frames ? r->pts[writer->next] : r->pts[writer->next - 1] + r->last_duration;
     lt_status status = lt_segment_finish(writer->segment, &entry.reorder, err);
     writer->segment = NULL;
+    if (!status) status = find_times(writer, &entry, err);
     return status ? status : lt_segment_list_add(r->list, &entry, err);
 }
 
@@ -127,6 +145,17 @@ lt_status lt_writer_flush(lt_writer *writer, lt_err *err)
     pthread_mutex_lock(&writer->lock);
     while (writer->waiting || writer->busy) pthread_cond_wait(&writer->changed, &writer->lock);
     lt_status status = failure(writer, err);
+    pthread_mutex_unlock(&writer->lock);
+    return status;
+}
+
+lt_status lt_writer_cut(lt_writer *writer, lt_err *err)
+{
+    lt_status status = lt_writer_flush(writer, err);
+    /* The thread waits for pictures, which none but the caller brings. */
+    pthread_mutex_lock(&writer->lock);
+    if (!status && writer->segment) status = end_segment(writer, err);
+    writer->durable = finished(&writer->request);
     pthread_mutex_unlock(&writer->lock);
     return status;
 }

@@ -5,6 +5,7 @@
 
 #include "stages/mux/segments.h"
 #include "stages/mux/stills.h"
+#include "stages/mux/times.h"
 #include "stages/video/encoder.h"
 
 /* Pictures that may wait for the encoder. */
@@ -17,7 +18,8 @@ typedef struct lt_writer_request {
     const lt_encoder *encoder;
     lt_segment_list *list; /* of segments; unused where there are stills */
     lt_stills *stills;     /* NULL: segments */
-    const int64_t *pts;    /* [n_frames], of the clip */
+    const int64_t *pts;    /* [n_frames], of the clip; NULL of a live one: */
+    const lt_times *times; /* of frames that were pushed */
     int64_t n_frames, last_duration;
     int64_t segment_frames;
 } lt_writer_request;
@@ -32,6 +34,9 @@ lt_status lt_writer_push(lt_writer *writer, AVFrame **picture, lt_err *err);
 
 /* Wait until everything pushed has been encoded; what makes whole segments is durable then. */
 lt_status lt_writer_flush(lt_writer *writer, lt_err *err);
+
+/* Wait as lt_writer_flush does, and end the segment that is begun, however short it is: all that was pushed is durable. */
+lt_status lt_writer_cut(lt_writer *writer, lt_err *err);
 
 /* Frames that are durable by now. */
 int64_t lt_writer_durable(lt_writer *writer);

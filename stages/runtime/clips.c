@@ -62,6 +62,8 @@ void rt_clip_arrived(rt *rt, int port, uint32_t index, uint32_t since, const lt_
     if (clip->clip.inputs[port]) {
         const char *field = lt_stream_difference(clip->clip.inputs[port], stream, rt->boot->mixed);
         char what[160];
+        if (!field && !lt_stream_is_endless(stream))
+            rt_clip_end_came(rt, port, index, stream->n_frames, stream->n_units, stream->last_duration);
         if (!field) return;
         snprintf(what, sizeof what,
                  "two replicas, or the same one before and after a restart, disagree about its %s", field);
@@ -119,6 +121,79 @@ void rt_clips_closed_below(rt *rt, uint32_t edge, uint32_t closed)
     rt->edge_closed[edge] = LT_MAX(rt->edge_closed[edge], closed);
     for (size_t e = 0; e < n_edges; e++) closed = LT_MIN(closed, rt->edge_closed[e]);
     if (close_below(rt, closed)) rt_output_announce_clips(rt);
+}
+
+/* ---- live clips --------------------------------------------------------------------------------------------------------- */
+
+void rt_clip_end_came(rt *rt, int port, uint32_t index, uint64_t n_frames, uint64_t n_units,
+                      int64_t last_duration)
+{
+    rt_clip *clip = rt_clip_find(rt, index);
+    if (!clip || !clip->clip.inputs[port] || !lt_stream_is_endless(&clip->inputs[port])) return;
+    if (clip->ends_come[port]) return;
+    clip->ends_come[port] = true;
+    clip->end_of[port].n_frames = n_frames;
+    clip->end_of[port].n_units = n_units;
+    clip->end_of[port].last_duration = last_duration;
+}
+
+/* Units of the output, or of the sink, where the stage does not say itself. */
+static void follow_input(rt *rt, rt_clip *clip)
+{
+    if (rt_is_sink(rt)) {
+        clip->clip.n_units = clip->inputs[0].n_units;
+        return;
+    }
+    clip->output.n_frames = clip->inputs[0].n_frames;
+    clip->output.n_units = clip->inputs[0].n_units;
+}
+
+/* The length of the output is known: of what lies behind it nothing is asked or made any more. */
+static void tell_end(rt *rt, rt_clip *clip)
+{
+    rt_requests_revise(rt, clip, clip->output.n_units);
+    clip->is_end_told = true;
+    rt_output_end(rt, clip);
+}
+
+static void apply_end(rt *rt, rt_clip *clip, int port)
+{
+    lt_stream *input = &clip->inputs[port];
+    lt_err err = {0};
+    input->n_frames = clip->end_of[port].n_frames;
+    input->n_units = clip->end_of[port].n_units;
+    input->last_duration = clip->end_of[port].last_duration;
+    clip->ends_come[port] = false;
+    if (clip->state != RT_CLIP_OPEN || clip->ends) return; /* who opens it next sees it as it is now */
+    clip->output.last_duration = input->last_duration;
+    if (!rt->stage->ended) {
+        follow_input(rt, clip);
+    } else if (rt->stage->ended(rt->state, &clip->clip, &err)) {
+        rt_fail(rt, &err, NULL);
+        return;
+    }
+    if (rt_is_sink(rt))
+        rt_requests_revise(rt, clip, clip->clip.n_units);
+    else
+        tell_end(rt, clip);
+    rt_input_drop_behind(rt, port, clip->clip.index, input->n_units);
+    if (rt_is_sink(rt) && clip->next_unit >= clip->clip.n_units) clip->ends = clip->complete = true;
+}
+
+void rt_clips_apply_ends(rt *rt)
+{
+    for (int i = 0; i < RT_CLIPS; i++)
+        for (int port = 0; port < rt->stage->n_inputs && rt->clips[i].state != RT_CLIP_NONE; port++)
+            if (rt->clips[i].ends_come[port]) apply_end(rt, &rt->clips[i], port);
+}
+
+void rt_clip_source_ended(rt *rt, rt_clip *clip)
+{
+    lt_stream *output = &clip->output;
+    output->n_frames = clip->clip.end_frames;
+    output->n_units = (output->n_frames + output->chunk - 1) / output->chunk;
+    output->last_duration = LT_MAX(clip->clip.end_duration, 0);
+    tell_end(rt, clip);
 }
 
 /* ---- giving up ---------------------------------------------------------------------------------------------------------- */
@@ -306,6 +381,7 @@ void rt_clip_opened(rt *rt, rt_clip *clip)
     }
     clip->next_unit = clip->clip.first_unit;
     if (*rt->numeric_class) clip->output.numeric_class = (char *)rt->numeric_class;
+    clip->output.unit_bytes = rt_unit_bytes(&clip->output);
     if (check_output(rt, clip, &err)) {
         rt_fail(rt, &err, NULL);
         return;

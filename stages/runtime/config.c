@@ -19,7 +19,8 @@ static lt_status make_absolute(const lt_stage *stage, void *config, const char *
     for (int i = 0; i < stage->n_options; i++) {
         if (stage->options[i].type != LT_OPT_PATH) continue;
         const char **path = (const char **)((unsigned char *)config + stage->options[i].offset);
-        if (!*path || !**path || **path == '/' || has_scheme(*path) || !*base_folder) continue;
+        if (!*path || !**path || **path == '/' || !strcmp(*path, "-") || has_scheme(*path) || !*base_folder)
+            continue;
         *path = lt_arena_printf(arena, "%s/%s", base_folder, *path);
         if (!*path) return lt_fail(err, LT_E_NO_MEMORY, "no memory for a path");
     }

@@ -43,6 +43,8 @@ void rt_fail(rt *rt, const lt_err *err, const rt_key *unit)
 
 static void take_stop(rt *rt, const Lt__Wire__Stop *stop)
 {
+    if (rt_is_source(rt)) atomic_store(&rt->stop_gracefully, true); /* what waits for input, waits no more */
+    if (rt_is_source(rt) && stop->gracefully) return; /* its stream ends; what is made of it does not */
     rt->stop_asked = true;
     if (!rt_is_sink(rt)) {
         rt_quit(rt, LT_EXIT_DONE, STOP_GRACE_MS);

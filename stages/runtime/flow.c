@@ -80,6 +80,20 @@ static void remove_request(rt *rt, size_t at)
     memmove(rt->requests + at, rt->requests + at + 1, (--rt->n_requests - at) * sizeof *rt->requests);
 }
 
+void rt_requests_revise(rt *rt, rt_clip *clip, uint64_t n_units)
+{
+    for (size_t i = rt->n_requests; i-- > 0;) {
+        rt_request *request = &rt->requests[i];
+        rt_key key = request->key;
+        lt_err err = {0};
+        if (key.clip != clip->clip.index || request->is_running) continue;
+        if (key.unit >= n_units)
+            remove_request(rt, i);
+        else if (rt_need(rt, clip, key.unit, request->needs, &err))
+            rt_fail(rt, &err, &key);
+    }
+}
+
 void rt_requests_drop_clip(rt *rt, uint32_t clip)
 {
     for (size_t i = rt->n_requests; i-- > 0;)
@@ -188,6 +202,7 @@ static void start(rt *rt, rt_request *request)
     rt_job *job = &rt->job;
     lt_err err;
     job->unit = request->key.unit;
+    job->n_inputs = rt->stage->n_inputs ? request->needs[0].count : 0;
     for (int port = 0; port < rt->stage->n_inputs; port++)
         for (uint64_t i = 0; i < request->needs[port].count; i++) {
             rt_key key = {request->key.clip, request->needs[port].first + i};
@@ -303,8 +318,11 @@ static void returned(rt *rt)
     case RT_OPEN_CLIP: opened(rt, clip); break;
     case RT_PROCESS:
         rt->busy_ns += (uint64_t)job->busy_ns;
+        if (rt_is_source(rt) && clip->clip.has_ended && !clip->is_end_told) rt_clip_source_ended(rt, clip);
         if (!job->status)
             processed(rt, clip, key);
+        else if (job->status == LT_END && rt_is_source(rt) && clip->clip.has_ended)
+            rt_report_progress(rt); /* a unit behind the end was asked for */
         else if (job->status == LT_END && rt_is_sink(rt) && rt->was_stopped)
             clip->ends = true;
         else
@@ -351,6 +369,7 @@ void rt_pump(rt *rt)
         rt_job_post(rt, RT_QUIT, NULL);
     }
     if (rt->quits || !rt->is_ready) return;
+    if (is_idle) rt_clips_apply_ends(rt);
     if (rt_is_sink(rt)) look_ahead(rt);
     if (rt->stage->in_order) keep_order(rt);
     fetch(rt);

@@ -126,6 +126,15 @@ void rt_input_drop_clip(rt *rt, uint32_t clip)
         }
 }
 
+void rt_input_drop_behind(rt *rt, int port, uint32_t clip, uint64_t n_units)
+{
+    for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) {
+        rt_item *item = &rt->inputs[port].items[i];
+        if (item->state != RT_ITEM_FREE && item->key.clip == clip && item->key.unit >= n_units)
+            rt_input_drop(rt, port, item);
+    }
+}
+
 static bool needs(const rt_request *request, int port, rt_key key)
 {
     const lt_need *need = &request->needs[port];
@@ -365,18 +374,17 @@ static lt_status take_payload(rt *rt, const rt_input *input, const rt_producer *
 
 static void describe(lt_payload *payload, const Lt__Wire__Unit *unit, void *data)
 {
-    *payload = (lt_payload){.unit = unit->unit,
-                            .data = data,
-                            .capacity = unit->bytes,
-                            .bytes = unit->bytes,
-                            .n_spans = (int)unit->n_spans};
+    *payload = (lt_payload){
+        .unit = unit->unit, .data = data, .capacity = unit->bytes, .bytes = unit->bytes, .n_spans = 0};
     for (size_t i = 0; i < unit->n_spans; i++) {
         const Lt__Wire__Span *span = unit->spans[i];
-        payload->spans[i] = (lt_span){.first = span->first,
-                                      .count = span->count,
-                                      .dtype = span->dtype,
-                                      .data = (unsigned char *)data + span->offset,
-                                      .bytes = span->bytes};
+        bool is_times = i && i + 1 == unit->n_spans && span->dtype == LT__WIRE__DTYPE__DTYPE_I64;
+        lt_span *to = is_times ? &payload->times : &payload->spans[payload->n_spans++];
+        *to = (lt_span){.first = span->first,
+                        .count = span->count,
+                        .dtype = span->dtype,
+                        .data = (unsigned char *)data + span->offset,
+                        .bytes = span->bytes};
     }
 }
 
@@ -418,6 +426,10 @@ static void take(rt *rt, int port, uint32_t replica, rt_arrival *arrival)
     switch (header->body_case) {
     case LT__WIRE__HEADER__BODY_OPEN: take_open(rt, port, producer, header->clip, header->open); break;
     case LT__WIRE__HEADER__BODY_UNIT_DONE: take_unit(rt, port, replica, arrival); break;
+    case LT__WIRE__HEADER__BODY_END:
+        rt_clip_end_came(rt, port, header->clip, header->end->n_frames, header->end->n_units,
+                         header->end->last_duration);
+        break;
     case LT__WIRE__HEADER__BODY_CLIPS: rt_clips_known(rt, header->clips); break;
     case LT__WIRE__HEADER__BODY_GIVE_UP: take_give_up(rt, producer, header); break;
     default: rt_complain(rt, "%s: a producer sent what only consumers say", rt->inputs[port].edge); break;

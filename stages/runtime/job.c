@@ -55,8 +55,10 @@ static lt_status process(rt *rt, rt_job *job)
     const lt_payload *inputs[LT_MAX_PORTS];
     for (int port = 0; port < LT_MAX_PORTS; port++) inputs[port] = job->inputs[port];
     rt_report_started(rt, job->clip->clip.index, job->unit);
-    return rt->stage->process(rt->state, &job->clip->clip, job->unit, inputs,
-                              rt_is_sink(rt) ? NULL : &job->output, &job->err);
+    lt_status status = rt->stage->process(rt->state, &job->clip->clip, job->unit, inputs,
+                                          rt_is_sink(rt) ? NULL : &job->output, &job->err);
+    bool passes = !status && job->clip->clip.output && job->clip->clip.output->live && !rt_is_source(rt);
+    return passes ? rt_pass_times(&job->output, job->inputs[0], job->n_inputs, &job->err) : status;
 }
 
 static lt_status finish(rt *rt, rt_job *job)

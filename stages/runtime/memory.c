@@ -87,3 +87,55 @@ lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt
     if (span) *span = added;
     return LT_OK;
 }
+
+lt_status lt_payload_times(lt_payload *payload, uint64_t first, uint64_t count, int64_t **pts, lt_err *err)
+{
+    size_t offset = lt_round_up(payload->bytes, LT_PAYLOAD_ALIGNMENT), bytes;
+    bool fits = count && offset <= payload->capacity && lt_mul_size(count, sizeof **pts, &bytes) &&
+                bytes <= payload->capacity - offset;
+    if (!fits)
+        return lt_fail(err, LT_E_INTERNAL, "timestamps of %llu frames do not fit a unit of %zu bytes",
+                       (unsigned long long)count, payload->capacity);
+    payload->times = (lt_span){.first = first,
+                               .count = count,
+                               .dtype = LT__WIRE__DTYPE__DTYPE_I64,
+                               .data = (unsigned char *)payload->data + offset,
+                               .bytes = bytes};
+    payload->bytes = offset + bytes;
+    *pts = payload->times.data;
+    return LT_OK;
+}
+
+uint64_t rt_unit_bytes(const lt_stream *stream)
+{
+    uint64_t frames = stream->windows ? LT_MAX(stream->windows->window, stream->chunk) : stream->chunk;
+    if (!stream->live) return stream->unit_bytes;
+    return lt_round_up(stream->unit_bytes, LT_PAYLOAD_ALIGNMENT) +
+           lt_round_up(frames * sizeof(int64_t), LT_PAYLOAD_ALIGNMENT);
+}
+
+/* Where a payload says when `frame` is shown; NULL: it does not. */
+static const int64_t *time_of(const lt_payload *payload, uint64_t frame)
+{
+    const lt_span *times = &payload->times;
+    bool there = frame >= times->first && frame - times->first < times->count;
+    return there ? (const int64_t *)times->data + (frame - times->first) : NULL;
+}
+
+lt_status rt_pass_times(lt_payload *output, const lt_payload *inputs, uint64_t n_inputs, lt_err *err)
+{
+    if (output->times.count || !output->n_spans) return LT_OK;
+    const lt_span *last = &output->spans[output->n_spans - 1];
+    uint64_t first = output->spans[0].first, count = last->first + last->count - first;
+    int64_t *pts;
+    lt_status status = lt_payload_times(output, first, count, &pts, err);
+    for (uint64_t i = 0; !status && i < count; i++) {
+        const int64_t *found = NULL;
+        for (uint64_t n = 0; n < n_inputs && !found; n++) found = time_of(&inputs[n], first + i);
+        if (!found)
+            return lt_fail(err, LT_E_FORMAT, "frame %llu of a live stream came without its timestamp",
+                           (unsigned long long)(first + i));
+        pts[i] = *found;
+    }
+    return status;
+}

@@ -181,15 +181,44 @@ void rt_output_give_up(rt *rt, const rt_clip *clip)
     give_up(rt, NULL, clip);
 }
 
+static void say_end(rt *rt, const rt_consumer *only, const rt_clip *clip)
+{
+    Lt__Wire__End end = LT__WIRE__END__INIT;
+    Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
+    end.n_frames = clip->output.n_frames;
+    end.n_units = clip->output.n_units;
+    end.last_duration = clip->output.last_duration;
+    header.body_case = LT__WIRE__HEADER__BODY_END;
+    header.end = &end;
+    if (only)
+        tell(rt, only, clip->clip.index, &header, NULL);
+    else
+        tell_all(rt, clip->clip.index, &header);
+}
+
+void rt_output_end(rt *rt, const rt_clip *clip)
+{
+    rt_output *output = &rt->output;
+    size_t n = 0;
+    for (size_t i = 0; i < output->n_wants; i++) {
+        const rt_want *want = &output->wants[i];
+        bool is_behind = want->key.clip == clip->clip.index && want->key.unit >= clip->output.n_units;
+        if (!is_behind) output->wants[n++] = *want;
+    }
+    output->n_wants = n;
+    say_end(rt, NULL, clip);
+}
+
 /* The header of a payload that lies in `memory`. */
 static bool send_unit(rt *rt, const rt_consumer *consumer, rt_key key, const lt_payload *payload,
                       const rt_memory *memory, zmq_msg_t *message)
 {
     Lt__Wire__Unit unit = LT__WIRE__UNIT__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
-    Lt__Wire__Span spans[LT_MAX_SPANS], *list[LT_MAX_SPANS];
-    for (int i = 0; i < payload->n_spans; i++) {
-        const lt_span *span = &payload->spans[i];
+    Lt__Wire__Span spans[LT_UNIT_SPANS_MAX], *list[LT_UNIT_SPANS_MAX];
+    int n_spans = payload->n_spans + (payload->times.count > 0);
+    for (int i = 0; i < n_spans; i++) {
+        const lt_span *span = i < payload->n_spans ? &payload->spans[i] : &payload->times;
         lt__wire__span__init(&spans[i]);
         spans[i].first = span->first;
         spans[i].count = span->count;
@@ -199,7 +228,7 @@ static bool send_unit(rt *rt, const rt_consumer *consumer, rt_key key, const lt_
         list[i] = &spans[i];
     }
     unit.unit = key.unit;
-    unit.n_spans = (size_t)payload->n_spans;
+    unit.n_spans = (size_t)n_spans;
     unit.spans = list;
     unit.bytes = payload->bytes;
     unit.payload_case = message ? LT__WIRE__UNIT__PAYLOAD_INLINE : LT__WIRE__UNIT__PAYLOAD_SLOT;
@@ -256,6 +285,19 @@ static bool get_memory(rt *rt, const rt_consumer *consumer, uint64_t bytes, rt_m
     return true;
 }
 
+/* A copy of a payload at `data`. */
+static void rebase(lt_payload *copy, void *data, const lt_payload *payload)
+{
+    const unsigned char *from = payload->data;
+    memcpy(data, payload->data, payload->bytes);
+    *copy = *payload;
+    copy->data = data;
+    for (int i = 0; i < copy->n_spans; i++)
+        copy->spans[i].data = (unsigned char *)data + ((unsigned char *)payload->spans[i].data - from);
+    if (copy->times.count)
+        copy->times.data = (unsigned char *)data + ((unsigned char *)payload->times.data - from);
+}
+
 /* A second consumer gets a copy of its own. */
 static void send_copy(rt *rt, const rt_consumer *consumer, rt_key key, const lt_payload *payload)
 {
@@ -267,10 +309,7 @@ static void send_copy(rt *rt, const rt_consumer *consumer, rt_key key, const lt_
         rt_fail(rt, &err, &key);
         return;
     }
-    memcpy(copy.data, payload->data, payload->bytes);
-    for (int i = 0; i < copy.n_spans; i++)
-        copy.spans[i].data = (unsigned char *)copy.data +
-                             ((unsigned char *)payload->spans[i].data - (unsigned char *)payload->data);
+    rebase(&copy, copy.data, payload);
     hand_over(rt, consumer, key, &copy, &memory);
 }
 
@@ -311,14 +350,8 @@ static void remember(rt *rt, rt_key key, const lt_payload *payload)
     }
     if (!memo->buffer) memo->buffer = rt_buffer_get(&rt->pool, payload->bytes);
     if (!memo->buffer) return; /* a memory of it is a convenience */
-    memcpy(memo->buffer->data, payload->data, payload->bytes);
     memo->key = key;
-    memo->payload = *payload;
-    memo->payload.data = memo->buffer->data;
-    for (int i = 0; i < payload->n_spans; i++)
-        memo->payload.spans[i].data =
-            (unsigned char *)memo->buffer->data +
-            ((unsigned char *)payload->spans[i].data - (unsigned char *)payload->data);
+    rebase(&memo->payload, memo->buffer->data, payload);
 }
 
 void rt_output_deliver(rt *rt, rt_key key, const lt_payload *payload, rt_memory *memory)
@@ -425,6 +458,10 @@ static void take_want(rt *rt, const rt_consumer *consumer, const rt_arrival *arr
     rt_want want = {key, (uint32_t)(consumer - output->consumers)};
     rt_clip *clip = rt_clip_find(rt, key.clip);
     if (!clip || clip->state != RT_CLIP_OPEN || clip->ends) return;
+    if (key.unit >= clip->output.n_units && clip->output.live) {
+        say_end(rt, consumer, clip); /* it asked before it knew */
+        return;
+    }
     if (key.unit >= clip->output.n_units) {
         rt_complain(rt, "unit %llu of clip %u is wanted, which has %llu", (unsigned long long)key.unit,
                     key.clip, (unsigned long long)clip->output.n_units);

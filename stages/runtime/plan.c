@@ -73,6 +73,10 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
                       .cache = request->cache,
                       .stage = stage->kind,
                       .threads = (int)LT_MAX(request->threads, 1u)};
+    if (request->pipe) {
+        setup.pipe_fd = request->pipe->fd;
+        setup.head_fd = request->pipe->head_fd;
+    }
     LT_TRY(rt_config_fill(stage, request->options, request->n_options, request->base_folder, plan->arena,
                           &setup.config, err));
     LT_TRY(take_inputs(stage, request, inputs, err));
@@ -82,6 +86,8 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
     LT_TRY(stage->plan(&setup, inputs, plan, err));
     plan->peak_bytes += timestamps_bytes(inputs, output);
     if (!stage->n_outputs) return LT_OK;
+    output->unit_bytes = rt_unit_bytes(output);
+    plan->live |= output->live && !stage->n_inputs;
     status = lt_stream_check(output, err);
     if (status) return lt_fail(err, LT_E_INTERNAL, "the plan of %s is wrong: %s", stage->kind, err->text);
     return LT_OK;

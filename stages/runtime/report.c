@@ -46,7 +46,7 @@ void rt_report_started(rt *rt, uint32_t clip, uint64_t unit)
 static void count_frames(const rt *rt, const rt_clip *clip, Lt__Wire__Progress *progress)
 {
     const lt_stream *stream = rt_is_sink(rt) ? &clip->inputs[0] : &clip->output;
-    progress->frames_total = stream->n_frames;
+    progress->frames_total = lt_stream_is_endless(stream) ? 0 : stream->n_frames;
     progress->frames_done = clip->frames;
     if (rt_is_sink(rt) && clip->clip.n_units)
         progress->frames_done =

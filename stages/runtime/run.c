@@ -107,6 +107,10 @@ static lt_status set_up(rt *rt, lt_err *err)
     rt->setup.run_folder = boot->run_folder;
     rt->setup.cache = boot->cache;
     rt->setup.stage = boot->stage;
+    if (boot->pipe) {
+        rt->setup.pipe_fd = boot->pipe->fd;
+        rt->setup.head_fd = boot->pipe->head_fd;
+    }
     rt->setup.replica = (int)boot->replica;
     rt->setup.threads = (int)LT_MIN(LT_MAX(boot->threads, 1u), 4096u);
     rt->numeric_class = "";

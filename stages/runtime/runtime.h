@@ -60,6 +60,11 @@ rt_buffer *rt_buffer_get(rt_pool *pool, size_t bytes);
 void rt_buffer_put(rt_buffer *buffer);
 void rt_buffer_put_sent(void *data, void *buffer);
 
+/* The largest payload of a stream, with the timestamps that units of a live one carry. */
+uint64_t rt_unit_bytes(const lt_stream *stream);
+/* Give a filter's unit the timestamps that came with its inputs. E_FORMAT: they did not. */
+lt_status rt_pass_times(lt_payload *output, const lt_payload *inputs, uint64_t n_inputs, lt_err *err);
+
 typedef struct rt_memory {
     enum { RT_NOWHERE, RT_SLOT, RT_BUFFER, RT_MESSAGE } kind;
     const lt_slab *slab;
@@ -98,6 +103,12 @@ typedef struct rt_clip {
     bool is_stage_open;             /* the stage's open_clip succeeded: finish_clip is owed */
     _Atomic uint64_t safe;          /* sink, set by the main thread: durable below this */
     uint64_t safe_sent;
+    bool ends_come[LT_MAX_PORTS]; /* the length of a live input is known, and not yet told the stage: */
+    struct {
+        uint64_t n_frames, n_units;
+        int64_t last_duration;
+    } end_of[LT_MAX_PORTS];
+    bool is_end_told; /* the output's length has been said */
 } rt_clip;
 
 /* ---- inputs ---------------------------------------------------------------------------------------------------------- */
@@ -198,6 +209,7 @@ typedef struct rt_job {
     uint64_t unit;
     lt_payload *inputs[LT_MAX_PORTS]; /* arrays of input_room */
     uint64_t input_room[LT_MAX_PORTS];
+    uint64_t n_inputs; /* of port 0 */
     lt_payload output;
     rt_memory memory; /* of output */
     bool complete;
@@ -364,6 +376,13 @@ void rt_clips_closed_below(rt *rt, uint32_t edge, uint32_t closed);
 const lt_stream *rt_clip_stream(const rt *rt, const rt_clip *clip);
 /* A consumer stage has all of it. */
 void rt_clip_safe(rt *rt, rt_clip *clip, uint32_t edge, uint64_t unit);
+/* A producer says how long a live clip is. */
+void rt_clip_end_came(rt *rt, int port, uint32_t index, uint64_t n_frames, uint64_t n_units,
+                      int64_t last_duration);
+/* The source says so. */
+void rt_clip_source_ended(rt *rt, rt_clip *clip);
+/* Tell the stage of ends that came; the main thread is idle. */
+void rt_clips_apply_ends(rt *rt);
 /* Choose a clip to open or to finish; true when a job was posted. */
 bool rt_clips_dispatch(rt *rt);
 void rt_clip_opened(rt *rt, rt_clip *clip);
@@ -386,6 +405,7 @@ rt_item *rt_input_make_room(rt *rt, int port, rt_key key, const rt_request *firs
 void rt_input_ask(rt *rt, int port);
 void rt_input_drop(rt *rt, int port, rt_item *item);
 void rt_input_drop_clip(rt *rt, uint32_t clip);
+void rt_input_drop_behind(rt *rt, int port, uint32_t clip, uint64_t n_units);
 /* Tell every producer of an input. */
 void rt_input_tell(rt *rt, int port, uint32_t clip, Lt__Wire__Header *header);
 
@@ -399,6 +419,8 @@ void rt_output_receive(rt *rt);
 void rt_output_announce(rt *rt, const rt_clip *clip);
 void rt_output_announce_clips(rt *rt);
 void rt_output_give_up(rt *rt, const rt_clip *clip);
+/* Say how long a live clip is, and forget what is wanted behind its end. */
+void rt_output_end(rt *rt, const rt_clip *clip);
 void rt_output_drop_clip(rt *rt, uint32_t clip);
 /* Memory for a unit that is to be made for whoever wants it. */
 lt_status rt_output_memory(rt *rt, rt_key key, uint64_t bytes, rt_memory *memory, void **data, lt_err *err);
@@ -415,6 +437,8 @@ lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_M
 /* Note that `unit` is wanted. False: it cannot be (the stage has then failed). */
 bool rt_request_add(rt *rt, rt_clip *clip, uint64_t unit);
 void rt_requests_drop_clip(rt *rt, uint32_t clip);
+/* The clip's length is known: drop what lies behind its n_units, and ask anew what the rest takes. */
+void rt_requests_revise(rt *rt, rt_clip *clip, uint64_t n_units);
 /* Drop requests nobody wants any more. */
 void rt_requests_prune(rt *rt);
 /* A sink has nothing more to do: say so, and end. */

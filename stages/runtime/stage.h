@@ -31,6 +31,12 @@ typedef struct lt_port {
 
 enum { LT_MAX_PORTS = 4, LT_MAX_SPANS = 3 };
 
+/* True for a live stream whose length is not known yet. */
+static inline bool lt_stream_is_endless(const Lt__Wire__Stream *stream)
+{
+    return stream->live && stream->n_frames >= LT_STREAM_FRAMES_MAX;
+}
+
 /* A stream's description, lt_stream, is the wire's own message, borrowed; copy with lt_stream_copy (proto/wire.h). */
 
 /* ---- what a stage is told ------------------------------------------------------------------------------------ */
@@ -44,6 +50,9 @@ typedef struct lt_setup {
     const char *stage;       /* name in the graph */
     int replica;
     int threads;
+    int pipe_fd,
+        head_fd; /* a source whose input can be read only once: open, and a memfd of what was read of it when
+                             planning (who plans appends what it reads); 0: the input is no such thing */
 } lt_setup;
 
 /* One clip on its way through this stage. */
@@ -56,13 +65,22 @@ typedef struct lt_clip {
     lt_arena *arena;   /* lives as long as the clip */
     uint64_t first_unit,
         n_units; /* sink: units that are still to be consumed; set by open_clip. Filter that is in_order: first_unit */
-    void *state;          /* the stage's own; freed by finish_clip */
+    void *state; /* the stage's own; freed by finish_clip */
+    /* Source of a live stream, set by process: it has end_frames frames and no more; the last lasts end_duration. process returns
+     * LT_END for a unit behind the end. */
+    bool has_ended;
+    uint64_t end_frames;
+    int64_t end_duration;
     const char *given_up; /* finish_clip: why the clip is given up; NULL: it was stopped, or is complete */
 } lt_clip;
 
 /* A clip of a dataset says so: the source sets output->expendable (with key and entry) before it does anything that may fail. What is
  * wrong with such a clip (E_FORMAT, E_NOT_FOUND, E_UNSUPPORTED, E_NUMERIC, E_INVALID, E_MISMATCH; at the source also E_IO and E_PERMISSION)
  * costs the clip: it is given up by all stages, listed in the report, and the run goes on. Any other failure ends the run as ever. */
+
+/* A live stream (output->live) has a length that is not known when it opens. Until it is, n_frames is LT_STREAM_FRAMES_MAX, the most
+ * there may be, and n_units what follows from that; timestamps come with the units. The source says the end (lt_clip.has_ended); every
+ * stage downstream learns it, by `ended`, before it is given a unit that is shorter for it. */
 
 /* Input units first .. first+count-1 that a unit is made of. */
 typedef struct lt_need {
@@ -84,11 +102,16 @@ typedef struct lt_payload {
     size_t bytes;    /* used */
     int n_spans;
     lt_span spans[LT_MAX_SPANS];
+    lt_span times; /* of a live stream: timestamps (i64) of its frames, in its time base; count 0: none */
 } lt_payload;
 
 /* Append a run of frames to a payload that is being made: sets data (64-byte aligned) and updates bytes. E_INTERNAL when it does not fit. */
 lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt__Wire__Dtype dtype,
                          size_t bytes, lt_span **span, lt_err *err);
+
+/* Room for the timestamps of frames first .. first+count-1, after all runs; sources of live streams fill it, for filters the runtime does.
+ * E_INTERNAL when it does not fit. */
+lt_status lt_payload_times(lt_payload *payload, uint64_t first, uint64_t count, int64_t **pts, lt_err *err);
 
 /* ---- planning ---------------------------------------------------------------------------------------------------- */
 
@@ -156,6 +179,11 @@ typedef struct lt_stage {
     lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                          lt_payload *output, lt_err *err);
 
+    /* The length of a live clip's inputs has become known: clip->inputs[] say it. A filter sets output->n_frames and n_units, a sink n_units.
+     * Called between two calls of process, on the runtime's thread; must not block. NULL: one unit of input 0 is one of the output, or of a
+     * sink. */
+    lt_status (*ended)(void *state, lt_clip *clip, lt_err *err);
+
     /* The clip ended (or, complete = false, is given up or stopped): sinks make the result durable. *result: path of what was made, or NULL.
      * Clips end in any order among those that are open. */
     lt_status (*finish_clip)(void *state, lt_clip *clip, bool complete, const char **result, lt_err *err);
@@ -176,7 +204,8 @@ void lt_stage_safe(const lt_clip *clip, uint64_t unit);
 void lt_stage_moved(const lt_clip *clip);
 /* Filters: this unit came from the cache (for the report). */
 void lt_stage_cached(const lt_clip *clip);
-/* Sinks: true once the run was asked to stop after what is being written; process then finishes its segment and returns LT_END. */
+/* Sinks: true once the run was asked to stop after what is being written; process then finishes its segment and returns LT_END. Live
+ * sources: the stream shall end here; may be asked on any thread while waiting for input. */
 bool lt_stage_stopping(void);
 
 #endif

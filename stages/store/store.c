@@ -44,6 +44,12 @@ static lt_status check_input(const lt_stream *in, lt_err *err)
     if (is_text(in)) return LT_OK;
     bool dtype = in->dtype == LT__WIRE__DTYPE__DTYPE_F32 || in->dtype == LT__WIRE__DTYPE__DTYPE_F16 ||
                  in->dtype == LT__WIRE__DTYPE__DTYPE_BF16;
+    if (in->live)
+        return lt_fail(
+            err, LT_E_UNSUPPORTED,
+            "clip %s is live: its length is not known, and the cache keeps whole clips; write the input to a "
+            "file first",
+            in->name);
     if (in->kind != LT__WIRE__PORT_KIND__PORT_LATENTS || !dtype || !in->n_frames || !in->chunk)
         return lt_fail(err, LT_E_INVALID,
                        "store keeps latents in f32, f16 or bf16; clip %s is something else", in->name);

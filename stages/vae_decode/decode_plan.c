@@ -44,7 +44,7 @@ static lt_status make_request(const lt_vae_decode_config *config, const lt_strea
     *is_auto = tile.is_auto;
     *r = (lt_decode_request){.height = (int)in->height,
                              .width = (int)in->width,
-                             .n_frames = (int64_t)in->n_frames,
+                             .n_frames = lt_stream_is_endless(in) ? 0 : (int64_t)in->n_frames,
                              .window = (int)config->window,
                              .stride = info->temporal ? (int)config->stride : 0,
                              .tile_height = tile.none ? (int)in->height : tile.height / info->factor,
@@ -139,6 +139,7 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
                               .bits = config->bits == 1 ? 16 : 8,
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk,
+                              .endless = lt_stream_is_endless(in),
                               .truncate = info->numerics == LT_NUMERICS_LITE_SORA};
     status = choose(host, &request, g, err);
     return status || !is_auto ? status : fit(host, &request, g, err);
@@ -158,6 +159,7 @@ lt_need lt_decode_need(const lt_decode_geometry *g, int64_t k)
 {
     int64_t first, end;
     lt_decode_window_range(&g->plan, g->n_frames, k, &first, &end);
+    if (g->endless && g->plan.temporal) end++;
     return (lt_need){(uint64_t)(first / g->chunk), (uint64_t)((end - 1) / g->chunk - first / g->chunk + 1)};
 }
 
@@ -171,8 +173,10 @@ static uint64_t append(uint64_t payload, size_t bytes)
 static void largest_unit(const lt_decode_geometry *g, uint64_t *bytes, uint64_t *chunks)
 {
     size_t sum = lt_decode_frame_elements(g) * sizeof(float), pixels = lt_decode_pixel_bytes(g);
+    int64_t looked_at =
+        g->endless ? LT_MIN(g->n_windows, 4) : g->n_windows; /* those in the middle are all alike */
     *bytes = *chunks = 0;
-    for (int64_t k = 0; k < g->n_windows; k++) {
+    for (int64_t k = 0; k < looked_at; k++) {
         lt_window_parts parts = lt_decode_parts(g, k);
         uint64_t unit = append(append(append(0, (size_t)parts.lead * sum), (size_t)parts.own * pixels),
                                (size_t)parts.trail * sum);
@@ -264,7 +268,10 @@ static void add_notes(const lt_vae_host *host, const lt_decode_geometry *g, lt_p
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     const lt_decode_plan *p = &g->plan;
     int f = p->factor;
-    if (p->temporal)
+    if (p->temporal && g->endless)
+        lt_plan_note(plan, "windows of %d frames every %d; one is made when the frame behind it has come",
+                     p->window, p->stride);
+    else if (p->temporal)
         lt_plan_note(plan, "windows of %d frames every %d; %" PRId64 " of them", p->window, p->stride,
                      g->n_windows);
     else
@@ -292,6 +299,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_decode_describe(&host, inputs[0], &g, plan->output, plan->arena, err));
     uint64_t bytes, chunks;
     largest_unit(&g, &bytes, &chunks);
+    if (g.endless) chunks = (uint64_t)((g.plan.window + g.chunk - 1) / g.chunk + 1);
     if (inputs[0]->run_clips) /* another clip's windows may lie anywhere on the grid of its chunks */
         chunks = LT_MAX(chunks, (uint64_t)((g.plan.window + g.chunk - 2) / g.chunk + 1));
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
@@ -299,7 +307,8 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g);
     plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
     double frames = 0;
-    for (int64_t k = 0; k < g.n_windows; k++) {
+    if (g.endless) frames = (double)g.n_windows * (double)g.longest;
+    for (int64_t k = 0; k < g.n_windows && !g.endless; k++) {
         lt_window_parts parts = lt_decode_parts(&g, k);
         frames += (double)(parts.lead + parts.own + parts.trail);
     }

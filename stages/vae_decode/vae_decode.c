@@ -122,6 +122,18 @@ fail:
     return status;
 }
 
+static lt_status decode_ended(void *opaque, lt_clip *clip, lt_err *err)
+{
+    decode_clip *c = clip->state;
+    lt_decode_geometry *g = &c->geometry;
+    g->endless = false;
+    g->n_frames = (int64_t)clip->inputs[0]->n_frames;
+    g->n_windows = lt_decode_windows_count(&g->plan, g->n_frames);
+    clip->output->n_frames = (uint64_t)g->n_frames;
+    clip->output->n_units = (uint64_t)g->n_windows;
+    return LT_OK;
+}
+
 static lt_status decode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
                                     lt_err *err)
 {
@@ -271,5 +283,6 @@ const lt_stage lt_vae_decode_stage = {
     .open_clip = decode_open_clip,
     .need = decode_need,
     .process = decode_process,
+    .ended = decode_ended,
     .finish_clip = decode_finish_clip,
 };

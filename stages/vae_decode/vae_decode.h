@@ -23,6 +23,7 @@ typedef struct lt_decode_geometry {
     int64_t n_frames, chunk, n_windows;
     int64_t longest; /* frames of the longest window */
     bool truncate;
+    bool endless; /* n_frames is not known yet, but the most there may be */
 } lt_decode_geometry;
 
 /* Work out windows, tiles and cost for a clip of `input`. E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */
@@ -41,7 +42,8 @@ typedef struct lt_window_parts {
 } lt_window_parts;
 lt_window_parts lt_decode_parts(const lt_decode_geometry *geometry, int64_t k);
 
-/* Latent chunks that window k is made of. */
+/* Latent chunks that window k is made of; of an endless clip also the chunk of the frame behind it, which shows that the
+ * window is not the last: that one is weighted otherwise. */
 lt_need lt_decode_need(const lt_decode_geometry *geometry, int64_t k);
 
 /* Elements of one frame of pixels; bytes of the buffers of a clip: latents gathered, weighted sums, pixels of a frame. */

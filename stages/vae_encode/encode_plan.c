@@ -219,7 +219,7 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
                                lt_err *err)
 {
     const lt_vae_encode_config *config = setup->config;
-    bool cache = setup->cache && *setup->cache;
+    bool cache = setup->cache && *setup->cache && !inputs[0]->live;
     lt_vae_host host;
     lt_encode_geometry g;
     lt_status status = lt_vae_host_open(&host, &config->common, LT_VAE_ENCODER, setup->threads, err);
@@ -240,6 +240,9 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     }
     plan->work_factor = g.cost.work_factor;
     add_notes(config, &host, &g, plan);
+    if (setup->cache && *setup->cache && inputs[0]->live)
+        lt_plan_note(plan,
+                     "latents of a live input are not kept in the cache: nobody could ask for it again");
 fail:
     lt_vae_host_close(&host);
     return status;

@@ -55,6 +55,7 @@ typedef struct encode_clip {
     lt_cache_clip record;
     char encoding[64];
     bool side_missed;
+    lt_cache *cache; /* NULL: none, or the clip is live and not kept */
 } encode_clip;
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
@@ -157,12 +158,22 @@ static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     LT_TRY(lt_vae_host_reserve(&state->host, c->geometry.cost.workspace_bytes, err));
     LT_TRY(make_room(state, &c->geometry, err));
     fill_record(state, c, clip->output);
+    c->cache = clip->output->live ? NULL : state->cache;
     clip->n_units = clip->output->n_units;
     clip->state = c;
     return LT_OK;
 fail:
     free(c);
     return status;
+}
+
+static lt_status encode_ended(void *opaque, lt_clip *clip, lt_err *err)
+{
+    encode_clip *c = clip->state;
+    c->geometry.n_frames = (int64_t)clip->inputs[0]->n_frames;
+    clip->output->n_frames = clip->inputs[0]->n_frames;
+    clip->output->n_units = clip->inputs[0]->n_units;
+    return LT_OK;
 }
 
 static lt_status encode_finish_clip(void *opaque, lt_clip *clip, bool complete, const char **result,
@@ -179,12 +190,11 @@ static lt_status encode_finish_clip(void *opaque, lt_clip *clip, bool complete, 
 static lt_status encode_need(void *opaque, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
                              lt_err *err)
 {
-    encode_state *state = opaque;
     const encode_clip *c = clip->state;
     bool there = false;
     needs[0] = (lt_need){unit, 1};
-    if (!state->cache) return LT_OK;
-    lt_status status = lt_cache_has(state->cache, c->record.clip, c->record.digest,
+    if (!c->cache) return LT_OK;
+    lt_status status = lt_cache_has(c->cache, c->record.clip, c->record.digest,
                                     (int64_t)unit * c->record.chunk, &there, err);
     if (there) needs[0] = (lt_need){0, 0};
     return status;
@@ -266,8 +276,8 @@ static lt_status check_finite(encode_state *state, const unit_of *u, const char 
                                      tensor, (long long)(u->first + at / frame), state->config->common.model,
                                      lt_dtype_name(lt_vae_stage_dtype(state->config->common.dtype)));
     lt_err ignored;
-    if (state->cache &&
-        lt_cache_fail(state->cache, record, err ? err->text : "not finite", &ignored) != LT_OK)
+    if (u->clip->cache &&
+        lt_cache_fail(u->clip->cache, record, err ? err->text : "not finite", &ignored) != LT_OK)
         lt_log(LT_LOG_WARN, "%s", ignored.text);
     return status;
 }
@@ -321,17 +331,17 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     unit_of u = {.clip = c, .first = (int64_t)unit * c->geometry.chunk, .output = output};
     u.n = LT_MIN(c->geometry.chunk, c->geometry.n_frames - u.first);
     if (u.n <= 0) return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " lies behind the end", unit);
-    if (state->cache)
-        status = lt_cache_read(state->cache, c->record.clip, c->record.digest, u.first, give_cached, &u, err);
+    if (c->cache)
+        status = lt_cache_read(c->cache, c->record.clip, c->record.digest, u.first, give_cached, &u, err);
     if (status == LT_OK) lt_stage_cached(clip);
     if (status != LT_E_NOT_FOUND) return status;
     if (!inputs || !inputs[0])
         return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " came without its frames", unit);
     status = compute(state, &u, clip->inputs[0], inputs[0], err);
     if (status) return status;
-    if (state->cache) {
+    if (c->cache) {
         find_side(c, clip->output);
-        status = lt_cache_put(state->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
+        status = lt_cache_put(c->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
         if (status) return status;
     }
     return give(&u, state->latents, err);
@@ -363,5 +373,6 @@ const lt_stage lt_vae_encode_stage = {
     .open_clip = encode_open_clip,
     .need = encode_need,
     .process = encode_process,
+    .ended = encode_ended,
     .finish_clip = encode_finish_clip,
 };

@@ -20,7 +20,7 @@ static lt_status check_path(const char *path, lt_err *err)
         return lt_fail(err, LT_E_FORMAT, "%s: is a folder; input names one video file", path);
     if (!S_ISREG(info.st_mode))
         return lt_fail(err, LT_E_UNSUPPORTED,
-                       "%s: is not a regular file; it could not be read a second time to resume", path);
+                       "%s: is not a regular file; only a single input can be read from it", path);
     if (!info.st_size) return lt_fail(err, LT_E_FORMAT, "%s: is empty (0 bytes)", path);
     return LT_OK;
 }
@@ -95,9 +95,47 @@ lt_status lt_container_open(lt_container *container, const char *input, int thre
     if (url && !(container->format->pb && container->format->pb->seekable & AVIO_SEEKABLE_NORMAL)) {
         status =
             lt_fail(err, LT_E_UNSUPPORTED,
-                    "%s: cannot be sought in, so a run could not be resumed; save it to a file first", input);
+                    "%s: cannot be sought in, so a run could not be resumed; save it to a file first, or say "
+                    "live = true",
+                    input);
         goto fail;
     }
+    return LT_OK;
+fail:
+    lt_container_close(container);
+    return status;
+}
+
+/* Streams that show what they are within this are not waited for longer. */
+enum { PROBE_BYTES = 2 << 20, PROBE_MICROSECONDS = 2000000 };
+
+lt_status lt_container_open_live(lt_container *container, const char *input, AVIOContext *pipe,
+                                 AVIOInterruptCB interrupt, int threads, lt_err *err)
+{
+    lt_status status = LT_OK;
+    *container = (lt_container){.threads = LT_MAX(threads, 1), .next = -1, .from_start = true};
+    container->name = strdup(input);
+    container->url = strdup(input);
+    container->packet = av_packet_alloc();
+    container->format = avformat_alloc_context();
+    if (!container->name || !container->url || !container->packet || !container->format) {
+        status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
+        goto fail;
+    }
+    container->format->pb = pipe;
+    container->format->interrupt_callback = interrupt;
+    container->format->probesize = PROBE_BYTES;
+    container->format->max_analyze_duration = PROBE_MICROSECONDS;
+    int rc = avformat_open_input(&container->format, pipe ? NULL : input, NULL, NULL);
+    if (rc >= 0) rc = avformat_find_stream_info(container->format, NULL);
+    if (rc < 0) {
+        status = rc == AVERROR_INVALIDDATA
+                     ? lt_fail(err, LT_E_FORMAT, "%s: what comes is no video that FFmpeg knows", input)
+                     : lt_fail_av(err, rc, "%s", input);
+        goto fail;
+    }
+    LT_TRY(choose_stream(container, err));
+    LT_TRY(lt_container_open_decoder(container, err));
     return LT_OK;
 fail:
     lt_container_close(container);
@@ -182,7 +220,7 @@ lt_status lt_container_next(lt_container *container, AVFrame *frame, lt_err *err
     }
 }
 
-static int64_t frame_pts(const AVFrame *frame)
+int64_t lt_frame_pts(const AVFrame *frame)
 {
     return frame->pts != AV_NOPTS_VALUE ? frame->pts : frame->best_effort_timestamp;
 }
@@ -195,7 +233,7 @@ static lt_status walk(lt_container *container, const lt_video_table *table, int6
         lt_status status = lt_container_next(container, frame, err);
         if (status == LT_END) return LT_AGAIN;
         if (status) return status;
-        int64_t at = table->counted ? container->next : lt_table_find(table, frame_pts(frame));
+        int64_t at = table->counted ? container->next : lt_table_find(table, lt_frame_pts(frame));
         if (at < 0) continue; /* before the first key frame, or hidden by an edit list */
         container->next = at + 1;
         if (at > index) return LT_AGAIN;

@@ -51,6 +51,12 @@ typedef struct lt_container {
 /* Open the file and choose its video stream; no decoder yet. */
 lt_status lt_container_open(lt_container *container, const char *input, int threads, lt_err *err);
 void lt_container_close(lt_container *container);
+/* Open what is read once, from its start to its end: `pipe` is borrowed (NULL: FFmpeg opens it), `interrupt` ends
+ * waiting. With a decoder. */
+lt_status lt_container_open_live(lt_container *container, const char *input, AVIOContext *pipe,
+                                 AVIOInterruptCB interrupt, int threads, lt_err *err);
+/* A frame's timestamp, or AV_NOPTS_VALUE. */
+int64_t lt_frame_pts(const AVFrame *frame);
 /* Back to the first packet (the file is opened again), or to a key frame. */
 lt_status lt_container_rewind(lt_container *container, lt_err *err);
 lt_status lt_container_open_decoder(lt_container *container, lt_err *err);
@@ -102,6 +108,42 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
                           const lt_video_request *request, lt_video_info *info, lt_err *err);
 void lt_convert_finish(lt_convert *convert);
 lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *rgb, lt_err *err);
+
+/* What a live input needs beside. */
+typedef struct lt_live {
+    AVIOContext *pipe; /* NULL: FFmpeg opened the input itself */
+    lt_video_live how;
+    int64_t head;  /* bytes of the head that were read */
+    AVFrame *next; /* the frame after the one that was given, where it had to be looked at */
+    bool has_next, at_end;
+    int64_t start_pts, last_pts, step; /* of frames; step: of the nominal rate */
+    int64_t last_duration;             /* of the frame given last, as the container says; 0: it does not */
+    int64_t n_read, n_given, since;    /* frames of the source; of the selection; since the last given */
+    double start;
+    int64_t frames, interval;
+} lt_live;
+
+void lt_live_close(lt_live *live);
+
+struct lt_video {
+    bool is_graph;
+    lt_container container;
+    lt_graph graph;
+    lt_video_table table;
+    lt_convert convert;
+    AVFrame *frame;
+    int64_t *selected; /* frame of the source, by selected frame; NULL: the same */
+    int64_t *pts;
+    char *input;
+    lt_video_info info;
+    lt_live live;
+};
+
+/* Look at video->frame, the first that is wanted: size, format, colour. */
+lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err *err);
+/* Fill the info's rate. */
+void lt_video_guess_rate(lt_video *video);
+lt_status lt_video_check(const lt_video_request *request, lt_err *err);
 
 /* A number in [0, 1) that is always the same for a seed and a word. */
 double lt_video_draw(uint64_t seed, const char *word);

@@ -1,23 +1,11 @@
 /* reader.c - frames of a video by number: source, table, selection and conversion put together. */
 #include "stages/video/internal.h"
 
+#include <libavfilter/buffersink.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-struct lt_video {
-    bool is_graph;
-    lt_container container;
-    lt_graph graph;
-    lt_video_table table;
-    lt_convert convert;
-    AVFrame *frame;
-    int64_t *selected; /* frame of the source, by selected frame; NULL: the same */
-    int64_t *pts;
-    char *input;
-    lt_video_info info;
-};
 
 const lt_video_info *lt_video_get_info(const lt_video *video)
 {
@@ -211,19 +199,28 @@ static const int32_t *display_matrix(const lt_video *video)
     return side && side->size >= 36 ? (const int32_t *)(const void *)side->data : NULL;
 }
 
-/* Look at the first frame wanted: size, format, colour. */
-static lt_status look_at_first(lt_video *video, const lt_video_request *request, lt_err *err)
+lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err *err)
 {
-    lt_status status = source_frame(video, video->selected[0], err);
-    if (status) return status;
     AVRational aspect = video->is_graph ? video->frame->sample_aspect_ratio
                                         : av_guess_sample_aspect_ratio(video->container.format,
                                                                        video->container.stream, video->frame);
     video->info.source_width = video->frame->width;
     video->info.source_height = video->frame->height;
-    status = lt_convert_init(&video->convert, video->frame, aspect, display_matrix(video), request,
-                             &video->info, err);
+    lt_status status = lt_convert_init(&video->convert, video->frame, aspect, display_matrix(video), request,
+                                       &video->info, err);
     return status ? lt_err_prefix(err, "%s", video->input) : LT_OK;
+}
+
+void lt_video_guess_rate(lt_video *video)
+{
+    AVRational rate;
+    if (video->is_graph)
+        rate = av_buffersink_get_frame_rate(video->graph.sink);
+    else
+        rate = av_guess_frame_rate(video->container.format, video->container.stream, NULL);
+    if (rate.num <= 0 || rate.den <= 0) return;
+    video->info.rate_num = rate.num;
+    video->info.rate_den = rate.den;
 }
 
 /* Everything that decides which frames come out and every byte of them. */
@@ -246,7 +243,7 @@ static void make_digest(lt_video *video, const lt_video_request *request)
     lt_video_hash(text, (size_t)n, info->digest);
 }
 
-static lt_status check_request(const lt_video_request *request, lt_err *err)
+lt_status lt_video_check(const lt_video_request *request, lt_err *err)
 {
     if (!request->input || !*request->input) return lt_fail(err, LT_E_INVALID, "input is empty");
     if (request->bits && request->bits != 8 && request->bits != 16)
@@ -258,7 +255,7 @@ lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err 
 {
     lt_ffmpeg_init();
     *out = NULL;
-    lt_status status = check_request(request, err);
+    lt_status status = lt_video_check(request, err);
     if (status) return status;
     lt_video *video = calloc(1, sizeof *video);
     if (!video) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
@@ -277,7 +274,9 @@ lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err 
     video->info.source_end =
         (double)(table->pts[table->n - 1] + table->last_duration) * av_q2d(table->time_base);
     LT_TRY(choose_frames(video, request, err));
-    LT_TRY(look_at_first(video, request, err));
+    LT_TRY(source_frame(video, video->selected[0], err));
+    LT_TRY(lt_video_look(video, request, err));
+    lt_video_guess_rate(video);
     make_digest(video, request);
     *out = video;
     return LT_OK;
@@ -290,6 +289,7 @@ void lt_video_close(lt_video *video)
 {
     if (!video) return;
     lt_container_close(&video->container);
+    lt_live_close(&video->live);
     lt_graph_close(&video->graph);
     lt_table_finish(&video->table);
     lt_convert_finish(&video->convert);

@@ -66,6 +66,7 @@ typedef struct lt_video_info {
     char fingerprint[33];            /* XXH3-128 of size, ends and 64 spread blocks (of a graph: its text) */
     char digest[33];                 /* of the fingerprint and of all that decides frames and pixels */
     bool interlaced;                 /* the first picture was; one_field did something about it */
+    int rate_num, rate_den;          /* frames a second as the container says; 0: it does not */
     int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
 } lt_video_info;
 
@@ -83,6 +84,28 @@ const lt_video_info *lt_video_get_info(const lt_video *video);
  * a run from the start. E_FORMAT names a frame that is damaged or missing; E_UNSUPPORTED one whose size
  * changes. rgb is then undefined, the video may be used on. */
 lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err);
+
+/* ---- live inputs: read once, in order, until they end ------------------------------------------------- */
+
+typedef struct lt_video_live {
+    int fd, head_fd; /* the input, open, and a memfd of what was read of it before; 0: open request->input */
+    bool keeps;      /* append what is read to the memfd, for who reads it next */
+    int (*interrupted)(
+        void *); /* other than 0: the input shall end now; NULL: never. Asked while waiting, on any thread */
+} lt_video_live;
+
+/* Open and wait for the first frame. info: n_frames and source_frames 0, pts NULL, fingerprint and digest new ones at every
+ * opening. Of a request's fields, end, pad, fps and the draws are E_UNSUPPORTED. E_NOT_FOUND: ended before a frame
+ * came, and as lt_video_open. */
+lt_status lt_video_open_live(lt_video **video, const lt_video_request *request, const lt_video_live *live,
+                             lt_err *err);
+
+/* The next selected frame into rgb, and its timestamp, which rises from frame to frame; waits. LT_END: there are no
+ * more. Frames before the first key frame are left out; damaged ones are taken as they are. */
+lt_status lt_video_next(lt_video *video, void *rgb, int64_t *pts, lt_err *err);
+
+/* How long the frame given last is shown, once it was the last. */
+int64_t lt_video_last_duration(const lt_video *video);
 
 /* Bytes of one frame as read; and anonymous memory of a process that does nothing but read this video, all
  * in all. */

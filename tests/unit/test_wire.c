@@ -340,7 +340,7 @@ static void a_reader_waits_as_long_as_it_is_told(void **state)
 typedef struct unit_example {
     Lt__Wire__Header header;
     Lt__Wire__Unit unit;
-    Lt__Wire__Span span[4], *spans[4];
+    Lt__Wire__Span span[5], *spans[5];
 } unit_example;
 
 static Lt__Wire__Header *make_unit(unit_example *e)
@@ -350,7 +350,7 @@ static Lt__Wire__Header *make_unit(unit_example *e)
     e->header.run = 42, e->header.incarnation = 1;
     e->header.body_case = LT__WIRE__HEADER__BODY_UNIT_DONE;
     e->header.unit_done = &e->unit;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         lt__wire__span__init(&e->span[i]);
         e->spans[i] = &e->span[i];
         e->span[i].first = 8 * i, e->span[i].count = 8, e->span[i].dtype = LT__WIRE__DTYPE__DTYPE_F32;
@@ -390,7 +390,9 @@ static void spans_stay_inside_their_payload(void **state)
     UNIT_REFUSED(e.header.body_case = LT__WIRE__HEADER__BODY__NOT_SET);
     UNIT_REFUSED(e.unit.payload_case = LT__WIRE__UNIT__PAYLOAD__NOT_SET);
     UNIT_REFUSED(e.unit.n_spans = 0);
-    UNIT_REFUSED(e.unit.n_spans = 4);
+    UNIT_REFUSED(e.unit.n_spans = 5);
+    UNIT_REFUSED((e.span[1].dtype = LT__WIRE__DTYPE__DTYPE_I64,
+                  e.span[1].count = 3));             /* timestamps of more frames than bytes */
     UNIT_REFUSED(e.span[1].offset = 64);             /* overlaps */
     UNIT_REFUSED(e.span[1].offset = 130);            /* not aligned */
     UNIT_REFUSED(e.span[1].offset = 256);            /* behind the end */

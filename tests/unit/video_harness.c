@@ -41,6 +41,11 @@ lt_status lt_stage_opens(const lt_clip *clip, lt_err *err)
     return LT_OK;
 }
 
+lt_status lt_payload_times(lt_payload *payload, uint64_t first, uint64_t count, int64_t **pts, lt_err *err)
+{
+    return lt_fail(err, LT_E_UNSUPPORTED, "no test here reads a live input");
+}
+
 void lt_stage_safe(const lt_clip *clip, uint64_t unit)
 {
     lt_harness_safe = unit;

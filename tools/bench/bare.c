@@ -45,6 +45,12 @@ lt_status lt_payload_add(lt_payload *payload, uint64_t first, uint64_t count, Lt
     return LT_OK;
 }
 
+/* Of live inputs alone, which no chain here reads. */
+lt_status lt_payload_times(lt_payload *payload, uint64_t first, uint64_t count, int64_t **pts, lt_err *err)
+{
+    return lt_fail(err, LT_E_UNSUPPORTED, "a live input");
+}
+
 /* ---- a chain ------------------------------------------------------------------------------------------------- */
 
 enum { KEPT = 16, MAX_NEEDED = 64 };

@@ -1,0 +1,311 @@
+"""Inputs that come once: pipes, FIFOs, servers that cannot seek, graphs without an end. What comes out is what a file of the same frames
+gives, whoever dies on the way; and it is a file, however the input ends.
+
+    tests/pipeline/live.py [NAME...]
+"""
+
+import http.server
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from harness import BIN, ROOT, Run, main, narrow_model, need_model, run, sha256, stage_pids, wait_until, write_graph  # noqa: E402
+
+DECODE = "window = 8\nstride = 6"
+WRITE = "segment = 20"
+
+
+def ffmpeg(*arguments):
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)], check=True)
+
+
+def make_source(folder, frames=100, ending="ts"):
+    source = folder / f"in.{ending}"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24", "-frames:v", frames, "-c:v", "libx264", "-g", "12", "-bf", "2", source)
+    return source
+
+
+def graph(folder, name, source, model, write=WRITE, read="", **options):
+    return write_graph(folder / f"{name}.toml", source, folder / f"{name}.mp4", model=model, decode=DECODE, write=write, read=read, **options)
+
+
+def frames_of(path):
+    """Frames that can be decoded; a file that cannot be played fails."""
+    text = subprocess.run(["ffprobe", "-v", "error", "-count_frames", "-select_streams", "v", "-show_entries", "stream=nb_read_frames", "-of", "json",
+                           path], stdout=subprocess.PIPE, check=True).stdout
+    return int(json.loads(text)["streams"][0]["nb_read_frames"])
+
+
+class LiveRun(Run):
+    """A run that reads standard input from a descriptor."""
+
+    def __init__(self, graph_file, stdin, *arguments, log=None):
+        self.log = open(log or f"{graph_file}.log", "ab")
+        self.process = subprocess.Popen([BIN / "orchestrator", "run", str(graph_file), *map(str, arguments)], stdin=stdin, stdout=self.log,
+                                        stderr=self.log, start_new_session=True)
+
+
+def drip(source, to, parts=40, seconds=4.0, keep_open=None):
+    """Write a file into a descriptor slowly, in a thread; closes it, unless `keep_open` is an event: then when that is set."""
+    data = source.read_bytes()
+
+    def work():
+        size = len(data) // parts + 1
+        try:
+            for i in range(0, len(data), size):
+                os.write(to, data[i : i + size])
+                time.sleep(seconds / parts)
+            if keep_open:
+                keep_open.wait(60)
+        except BrokenPipeError:
+            pass
+        os.close(to)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def a_pipe_gives_the_bytes_of_a_file(folder):
+    """Standard input, a FIFO, more than one replica, tcp, and lengths on and off the chunks and windows."""
+    model = narrow_model(folder / "model")
+    for frames in (1, 8, 15, 57):
+        source = make_source(folder, frames)
+        run(graph(folder, "file", source, model), "--fresh")
+        with open(source, "rb") as stdin:
+            live = LiveRun(graph(folder, f"stdin{frames}", "-", model), stdin)
+            assert live.wait() == 0, live.text()
+        assert sha256(folder / "file.mp4") == sha256(folder / f"stdin{frames}.mp4"), frames
+    for name, options in {"tcp": {"replicas": 2, "transport": "tcp"}}.items():
+        cat = subprocess.Popen(["cat", source], stdout=subprocess.PIPE)
+        live = LiveRun(graph(folder, name, "-", model, **options), cat.stdout)
+        cat.stdout.close()
+        assert live.wait() == 0, live.text()
+        cat.wait()
+        assert sha256(folder / "file.mp4") == sha256(folder / f"{name}.mp4"), name
+    fifo = folder / "fifo"
+    os.mkfifo(fifo)
+    live = Run(graph(folder, "fifo-out", fifo, model))
+    drip(source, os.open(fifo, os.O_WRONLY))
+    assert live.wait() == 0, live.text()
+    assert sha256(folder / "file.mp4") == sha256(folder / "fifo-out.mp4")
+
+
+def other_containers(folder):
+    """Matroska and fragmented mp4 from a pipe; the same frames, at the same times."""
+    model = narrow_model(folder / "model")
+    for ending, more in {"mkv": ["-r", "24"], "mp4": ["-movflags", "+frag_keyframe+empty_moov"]}.items():
+        source = folder / f"in.{ending}"
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=25", "-frames:v", 50, "-c:v", "libx264", "-bf", "2", *more, source)
+        run(graph(folder, f"file-{ending}", source, model))
+        with open(source, "rb") as stdin:
+            live = LiveRun(graph(folder, f"live-{ending}", "-", model), stdin)
+            assert live.wait() == 0, live.text()
+        assert sha256(folder / f"file-{ending}.mp4") == sha256(folder / f"live-{ending}.mp4"), ending
+
+
+def any_stage_may_die(folder):
+    """kill -9 of each stage behind the source while frames still come: the same bytes."""
+    model = narrow_model(folder / "model")
+    source = make_source(folder, 100)
+    run(graph(folder, "file", source, model))
+    for program in ("stage-mux", "stage-vae_decode", "stage-vae_encode"):
+        name = f"kill-{program}"
+        there, here = os.pipe()
+        live = LiveRun(graph(folder, name, "-", model), there)
+        os.close(there)
+        done = threading.Event()
+        thread = drip(source, here, keep_open=done)
+        wait_until(lambda: list(folder.glob(f"{name}.mp4.longtake/segments/*.mp4")) or not live.running(), 60, "a segment")
+        assert live.kill_stage(random.Random(1), program), live.text()
+        done.set()
+        assert live.wait() == 0, live.text()
+        thread.join()
+        assert "started again" in live.text(), live.text()
+        assert sha256(folder / "file.mp4") == sha256(folder / f"{name}.mp4"), program
+
+
+def what_is_kept_no_more_is_said(folder):
+    """A consumer that needs what is gone: a sentence, and the finished segments as a file."""
+    model = narrow_model(folder / "model")
+    live = Run(graph(folder, "g", "lavfi:testsrc2=size=64x64:rate=24,realtime=speed=3", model, read="live = true\nkeep = 8",
+                     write="segment = 200"))
+    times = folder / "g.mp4.longtake" / "times.i64"
+    wait_until(lambda: (times.exists() and times.stat().st_size > 8 * 290) or not live.running(), 60, "290 frames")
+    wait_until(lambda: live.kill_stage(random.Random(1), "stage-mux"), 5, "mux")
+    assert live.wait() == 1, live.text()
+    assert "are needed again" in live.text() and "keep" in live.text(), live.text()
+    assert "holds what came" in live.text(), live.text()
+    assert frames_of(folder / "g.mp4") >= 200
+
+
+def the_source_may_die(folder):
+    """No run without it, but a file of what came."""
+    model = narrow_model(folder / "model")
+    live = Run(graph(folder, "g", "lavfi:testsrc2=size=64x64:rate=24,realtime=speed=2", model, read="live = true"))
+    wait_until(lambda: list(folder.glob("g.mp4.longtake/segments/00000.mp4")) or not live.running(), 60, "a segment")
+    assert live.kill_stage(random.Random(1), "stage-decode")
+    assert live.wait() == 1, live.text()
+    assert "a live input cannot be read again" in live.text() and "holds what came" in live.text(), live.text()
+    assert frames_of(folder / "g.mp4") >= 20
+
+
+def ctrl_c_finishes_the_file(folder):
+    """The first ends the input and finishes what came; the second stops at once."""
+    model = narrow_model(folder / "model")
+    endless = "lavfi:testsrc2=size=64x64:rate=24,realtime=speed=2"
+    live = Run(graph(folder, "once", endless, model, read="live = true"))
+    wait_until(lambda: list(folder.glob("once.mp4.longtake/segments/00000.mp4")) or not live.running(), 60, "a segment")
+    live.process.send_signal(signal.SIGINT)
+    assert live.wait() == 0, live.text()
+    frames = frames_of(folder / "once.mp4")
+    assert frames > 20, frames
+    run(graph(folder, "again", f"lavfi:testsrc2=size=64x64:rate=24:duration={frames / 24 - 0.01}", model))
+    assert sha256(folder / "once.mp4") == sha256(folder / "again.mp4"), "the frames that came are not those of a file"
+    # A pipe on which nothing comes does not hold it up.
+    there, here = os.pipe()
+    live = LiveRun(graph(folder, "silent", "-", model), there)
+    os.close(there)
+    thread = drip(make_source(folder, 100), here, seconds=1, keep_open=(event := threading.Event()))
+    wait_until(lambda: list(folder.glob("silent.mp4.longtake/segments/00000.mp4")) or not live.running(), 60, "a segment")
+    live.process.send_signal(signal.SIGINT)
+    assert live.wait(60) == 0, live.text()
+    assert 20 < frames_of(folder / "silent.mp4") <= 100
+    event.set()
+    thread.join()
+    live = Run(graph(folder, "twice", endless, model, read="live = true"))
+    wait_until(lambda: live.text().count("is ready") == 4 or not live.running(), 60, "all stages")
+    live.process.send_signal(signal.SIGINT)
+    live.process.send_signal(signal.SIGINT)
+    assert live.wait(20) in (0, 130), live.text()
+
+
+def a_server_that_cannot_seek(folder):
+    model = narrow_model(folder / "model")
+    data = make_source(folder, 57).read_bytes()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            try:
+                self.wfile.write(data)
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+
+        def log_message(self, *arguments):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/a.ts"
+    text = run(graph(folder, "seek", url, model), expect=1)
+    assert "live = true" in text, text
+    run(graph(folder, "live", url, model, read="live = true"))
+    run(graph(folder, "file", folder / "in.ts", model))
+    assert sha256(folder / "live.mp4") == sha256(folder / "file.mp4")
+    server.shutdown()
+
+
+def selections(folder):
+    """start, frames and interval are as those of a file; what needs the length is refused."""
+    model = narrow_model(folder / "model")
+    source = make_source(folder, 60)
+    for name, read in {"a": "start = 0.5\nframes = 30", "b": "interval = 3"}.items():
+        run(graph(folder, f"file-{name}", source, model, read=read))
+        with open(source, "rb") as stdin:
+            live = LiveRun(graph(folder, f"live-{name}", "-", model, read=read), stdin)
+            assert live.wait() == 0, live.text()
+        assert frames_of(folder / f"file-{name}.mp4") == frames_of(folder / f"live-{name}.mp4"), name
+        one, other = (subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-i", folder / f"{kind}-{name}.mp4", "-f", "framemd5", "-"],
+                                     stdout=subprocess.PIPE, check=True).stdout for kind in ("file", "live"))
+        assert one.splitlines()[-1].split(b",")[-1] == other.splitlines()[-1].split(b",")[-1] or name == "b", name
+    for read, word in {"fps = 12": "fps", "frames = 99\nshort = 'pad'": "short"}.items():
+        with open(source, "rb") as stdin:
+            live = LiveRun(graph(folder, f"no-{word}", "-", model, read=read), stdin)
+            assert live.wait() == 1 and word in live.text() and "length" in live.text(), live.text()
+
+
+def nothing_and_nonsense(folder):
+    model = narrow_model(folder / "model")
+    with open("/dev/null", "rb") as stdin:
+        live = LiveRun(graph(folder, "nothing", "-", model), stdin)
+        assert live.wait() == 1, live.text()
+    (folder / "noise").write_bytes(random.Random(1).randbytes(100000))
+    with open(folder / "noise", "rb") as stdin:
+        live = LiveRun(graph(folder, "noise", "-", model), stdin)
+        assert live.wait() == 1 and "no video" in live.text() or "Invalid" in live.text(), live.text()
+
+
+def pictures_of_a_live_input(folder):
+    source = make_source(folder, 20)
+    (folder / "g.toml").write_text(f"""
+[stage.read]
+kind = "decode"
+input = "-"
+[stage.write]
+kind = "mux"
+from = "read"
+output = "{folder}/p/%03d.png"
+""")
+    with open(source, "rb") as stdin:
+        live = LiveRun(folder / "g.toml", stdin)
+        assert live.wait() == 0, live.text()
+    assert sorted(path.name for path in (folder / "p").glob("*.png")) == [f"{i:03d}.png" for i in range(1, 21)]
+
+
+def a_plan_says_what_is_not_known(folder):
+    model = narrow_model(folder / "model")
+    source = make_source(folder, 20)
+    with open(source, "rb") as stdin:
+        text = subprocess.run([BIN / "orchestrator", "plan", graph(folder, "g", "-", model)], stdin=stdin, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT).stdout.decode()
+    assert "length is not known" in text and "cannot be resumed" in text and "TFLOP" in text, text
+    assert "time: about" not in text, text
+
+
+def the_example_runs(folder):
+    source = make_source(folder, 20, "mkv")
+    with open(source, "rb") as stdin:
+        live = LiveRun(ROOT / "examples" / "live.toml", stdin, "--set", "stage.read.size=64x64", "--set", f"stage.write.output={folder}/out.mp4",
+                       log=folder / "log")
+        assert live.wait() == 0, live.text()
+    assert frames_of(folder / "out.mp4") == 20
+
+
+def memory_stays_constant(folder):
+    """An endless input: what stages hold does not grow."""
+    model = narrow_model(folder / "model")
+    live = Run(graph(folder, "g", "lavfi:testsrc2=size=64x64:rate=24", model, read="live = true\nkeep = 128"))
+
+    def resident():
+        total = {}
+        for pid, program in stage_pids(live.pid).items():
+            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+            total[program] = sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
+        return total
+
+    wait_until(lambda: len(list(folder.glob("g.mp4.longtake/segments/*.mp4"))) > 10 or not live.running(), 100, "200 frames")
+    early = resident()
+    wait_until(lambda: len(list(folder.glob("g.mp4.longtake/segments/*.mp4"))) > 30 or not live.running(), 200, "600 frames")
+    late = resident()
+    live.process.send_signal(signal.SIGINT)
+    assert live.wait() == 0, live.text()
+    for program, kib in late.items():
+        print(f"  {program}: {early[program]} KiB after 200 frames, {kib} after 600")
+        assert kib < 1.05 * early[program] + 512, program
+    assert frames_of(folder / "g.mp4") > 600
+
+
+if __name__ == "__main__":
+    need_model()
+    main([a_pipe_gives_the_bytes_of_a_file, other_containers, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
+          ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input,
+          a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant])
