@@ -181,8 +181,9 @@ def ctrl_c_finishes_the_file(folder):
     event.set()
     thread.join()
     live = Run(graph(folder, "twice", endless, model, read="live = true"))
-    wait_until(lambda: live.text().count("is ready") == 4 or not live.running(), 60, "all stages")
+    wait_until(lambda: list(folder.glob("twice.mp4.longtake/segments/00000.mp4")) or not live.running(), 60, "a segment")
     live.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "press Ctrl-C again" in live.text(), 10, "the first to be taken")
     live.process.send_signal(signal.SIGINT)
     assert live.wait(20) in (0, 130), live.text()
 
