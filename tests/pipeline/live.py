@@ -262,6 +262,44 @@ output = "{folder}/p/%03d.png"
     assert sorted(path.name for path in (folder / "p").glob("*.png")) == [f"{i:03d}.png" for i in range(1, 21)]
 
 
+def remux(folder, name, source, output):
+    (folder / f"{name}.toml").write_text(f"""
+[stage.read]
+kind = "decode"
+input = "{source}"
+[stage.write]
+kind = "mux"
+from = "read"
+output = "{folder}/{output}"
+""")
+    return folder / f"{name}.toml"
+
+
+def a_stream_that_begins_in_the_middle(folder):
+    """A transport stream cut before its second key frame: the frames before that are left out, of a file and of a pipe."""
+    whole, cut = make_source(folder, 96), folder / "cut.ts"
+    cut.write_bytes(whole.read_bytes()[20000:])
+    run(remux(folder, "file", cut, "file.mp4"))
+    with open(cut, "rb") as stdin:
+        live = LiveRun(remux(folder, "live", "-", "live.mp4"), stdin)
+        assert live.wait() == 0, live.text()
+    assert 0 < frames_of(folder / "file.mp4") < 96
+    assert sha256(folder / "file.mp4") == sha256(folder / "live.mp4")
+
+
+def tags_of_deep_colour_stay(folder):
+    source = folder / "hdr.ts"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24:duration=1", "-pix_fmt", "yuv420p10le", "-c:v", "libx265", "-x265-params", "log-level=error",
+           "-color_primaries", "bt2020", "-color_trc", "smpte2084", "-colorspace", "bt2020nc", source)
+    with open(source, "rb") as stdin:
+        live = LiveRun(remux(folder, "live", "-", "live.mp4"), stdin)
+        assert live.wait() == 0, live.text()
+    text = subprocess.run(["ffprobe", "-v", "error", "-show_entries", "stream=pix_fmt,color_primaries,color_transfer,color_space", "-of", "json",
+                           folder / "live.mp4"], stdout=subprocess.PIPE, check=True).stdout
+    stream = json.loads(text)["streams"][0]
+    assert stream == {"pix_fmt": "yuv420p10le", "color_space": "bt2020nc", "color_transfer": "smpte2084", "color_primaries": "bt2020"}, stream
+
+
 def a_plan_says_what_is_not_known(folder):
     model = narrow_model(folder / "model")
     source = make_source(folder, 20)
@@ -308,5 +346,5 @@ def memory_stays_constant(folder):
 if __name__ == "__main__":
     need_model()
     main([a_pipe_gives_the_bytes_of_a_file, other_containers, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
-          ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input,
+          ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input, a_stream_that_begins_in_the_middle, tags_of_deep_colour_stay,
           a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant])
