@@ -177,8 +177,8 @@ bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector)
     packed *p = find_form(weight, FORM_VECTOR, c->dtype);
     if (!p) {
         if (bytes > CUDA_SLOT_BYTES) {
-            lt_context_fail(c, LT_E_UNSUPPORTED,
-                            "weights: a vector of %zu values; at most a million are supported", n);
+            lt_context_fail(c, LT_E_UNSUPPORTED, "weights: a vector of %zu values; at most %d are supported",
+                            n, CUDA_SLOT_BYTES / 8);
             return false;
         }
         p = add_form(c, weight, FORM_VECTOR, bytes);

@@ -518,7 +518,7 @@ int main(int argc, char **argv)
                 "[--verbose]\n");
         return 2;
     }
-    if (a.bench) return bench(a.threads, a.op);
+    if (a.bench) return bench(a.device ? a.device : "cpu", a.threads, a.op);
     printf("seed %llu\n", (unsigned long long)a.seed);
     lt_device_info info;
     lt_err err;

@@ -84,6 +84,6 @@ void generate_case(op_case *k, int which, rng *r, bool big);
 const char *generator_name(int which);
 
 /* Times every operator; returns a process exit code. */
-int bench(int threads, const char *filter);
+int bench(const char *device, int threads, const char *filter);
 
 #endif

@@ -51,12 +51,19 @@ void must(lt_status status, const lt_err *err)
 
 /* ---- fixtures -------------------------------------------------------------------------------------------------------- */
 
+const char *fixtures_folder(void)
+{
+    const char *elsewhere = getenv("LT_FIXTURES");
+    return elsewhere ? elsewhere : LT_FIXTURES;
+}
+
 fixture fixture_open(const char *name)
 {
     char path[4096];
     lt_err err = {0};
     fixture f = {.name = name};
-    snprintf(path, sizeof(path), "%s/%s%s.safetensors", LT_FIXTURES, strchr(name, '/') ? "" : "vae/", name);
+    snprintf(path, sizeof(path), "%s/%s%s.safetensors", fixtures_folder(), strchr(name, '/') ? "" : "vae/",
+             name);
     must(lt_safetensors_open(&f.file, path, &err), &err);
     return f;
 }

@@ -67,6 +67,9 @@ typedef struct fixture {
 
 /* tests/fixtures/`name`.safetensors, vae/`name`.safetensors where the name has no folder. */
 fixture fixture_open(const char *name);
+
+/* Where they lie: the environment's LT_FIXTURES, on a machine that has only a bundle of this build, or the source's. */
+const char *fixtures_folder(void);
 void fixture_close(fixture *f);
 /* A tensor as f32 [N,H,W,C]; data is the caller's to free. */
 lt_tensor fixture_get(const fixture *f, const char *name, test_layout layout);

@@ -159,7 +159,7 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
 {
     char path[4096];
     json_error_t where;
-    snprintf(path, sizeof(path), "%s/%s%s.json", LT_FIXTURES, strchr(name, '/') ? "" : "vae/", name);
+    snprintf(path, sizeof(path), "%s/%s%s.json", fixtures_folder(), strchr(name, '/') ? "" : "vae/", name);
     json_t *root = json_load_file(path, 0, &where);
     if (!root) fail_msg("%s:%d: %s", path, where.line, where.text);
     const json_t *config = json_object_get(root, "config");
