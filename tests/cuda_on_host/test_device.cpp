@@ -49,8 +49,8 @@ static cudaError_t run(std::function<void()> kernel, unsigned blocks, unsigned t
     return fake_launch(NULL, kernel, blocks, threads, shared, stream);
 }
 
-/* Sums of 64 threads' numbers, each thread's neighbour read with or without a barrier. */
-static int neighbours(uint64_t seed, bool barrier)
+/* A digest of 64 threads' numbers, each thread's neighbour read with or without a barrier. */
+static unsigned neighbours(uint64_t seed, bool barrier)
 {
     int *out = device_ints(64), result[64];
     fake_cuda_seed(seed);
@@ -64,8 +64,8 @@ static int neighbours(uint64_t seed, bool barrier)
         1, 64, 64 * sizeof(int));
     cudaMemcpy(result, out, sizeof(result), cudaMemcpyDeviceToHost);
     cudaFree(out);
-    int sum = 0;
-    for (int v : result) sum = sum * 31 + v;
+    unsigned sum = 0;
+    for (int v : result) sum = sum * 31 + (unsigned)v;
     return sum;
 }
 
