@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "orchestrator/ask.h"
+#include "proto/check.h"
 #include "proto/wire.h"
 #include "stages/runtime/slab.h"
 
@@ -124,7 +125,7 @@ static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **rep
         return lt_fail(err, LT_E_INVALID, "planning ended with code %d%s%s", answer->exit_code,
                        *answer->errors ? ": " : "", answer->errors);
     if (!*reply) return lt_fail(err, LT_E_FORMAT, "its answer to --plan cannot be read");
-    if (!(*reply)->status) return LT_OK;
+    if (!(*reply)->status) return lt_plan_reply_check(*reply, err);
     lt_status status = (*reply)->status < LT_N_STATUS ? (lt_status)(*reply)->status : LT_E_INVALID;
     return lt_fail(err, status, "%s",
                    (*reply)->text && *(*reply)->text ? (*reply)->text : lt_status_string(status));
@@ -196,6 +197,12 @@ static lt_status plan_stage(planner *p, int index, lt_err *err)
 
 /* ---- all stages -------------------------------------------------------------------------------------- */
 
+/* On the cores, not on a device. */
+static bool computes_here(const Lt__Wire__PlanReply *reply)
+{
+    return reply->flops > 0 && !*reply->device;
+}
+
 int lt_plan_threads(const lt_run_plan *plan, int index)
 {
     const lt_graph *graph = plan->graph;
@@ -203,9 +210,10 @@ int lt_plan_threads(const lt_run_plan *plan, int index)
     int n_compute = 0;
     if (stage->threads) return stage->threads;
     for (int i = 0; i < graph->n_stages; i++)
-        if (plan->stages[i].reply && plan->stages[i].reply->flops > 0) n_compute += graph->stages[i].replicas;
+        if (plan->stages[i].reply && computes_here(plan->stages[i].reply))
+            n_compute += graph->stages[i].replicas;
     if (!plan->stages[index].reply) return plan->cores;
-    if (plan->stages[index].reply->flops <= 0) return LT_MIN(plan->cores, 4);
+    if (!computes_here(plan->stages[index].reply)) return LT_MIN(plan->cores, 4);
     int share = (plan->cores + n_compute - 1) / n_compute;
     return LT_MAX(share, LT_MIN(plan->cores, 2));
 }
@@ -299,6 +307,7 @@ lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n
             plan->stages[i].threads = threads;
         }
     }
+    if (!status) status = lt_plan_devices(plan, arena, err);
     if (!status) size_slabs(&p);
     return status;
 }

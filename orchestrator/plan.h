@@ -34,13 +34,22 @@ typedef struct lt_planned_edge {
     uint32_t n_slots;         /* of this edge, in all replicas of the producer */
 } lt_planned_edge;
 
+/* A memory that is not the host's, and what the stages take of it together. */
+typedef struct lt_planned_device {
+    const char *name, *title; /* of a stage's reply */
+    uint64_t total, available, bytes;
+    int n_processes;
+} lt_planned_device;
+
 typedef struct lt_run_plan {
     const lt_graph *graph;
     lt_planned_stage *stages; /* by stage of the graph */
     lt_planned_edge *edges;   /* by edge of the graph */
     uint64_t memory_bytes;    /* all processes and slots together */
-    int cores;                /* shared by the stages */
-    bool is_live;             /* an input cannot be asked for twice; its length is not known */
+    lt_planned_device *devices;
+    int n_devices;
+    int cores;    /* shared by the stages */
+    bool is_live; /* an input cannot be asked for twice; its length is not known */
 } lt_run_plan;
 
 /* Ask the stages in order. `recorded`: options resolved by an earlier plan, which stand. The plan is the caller's to
@@ -48,6 +57,10 @@ typedef struct lt_run_plan {
  * Needs a checked graph without mistakes. Runs the stage programs; other memory comes from `arena`. */
 lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n_recorded, lt_arena *arena,
                        lt_run_plan *plan, lt_err *err);
+
+/* Fill plan->devices from the stages' replies. E_NO_MEMORY, with who takes how much, where one has less than is asked of it. Part of
+ * lt_plan_make. */
+lt_status lt_plan_devices(lt_run_plan *plan, lt_arena *arena, lt_err *err);
 
 void lt_plan_finish(lt_run_plan *plan);
 

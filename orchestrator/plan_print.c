@@ -106,7 +106,8 @@ static void print_time(const lt_run_plan *plan, FILE *out)
 {
     static const double core_flops = 50e9;
     double flops = 0;
-    for (int i = 0; i < plan->graph->n_stages; i++) flops += plan->stages[i].reply->flops;
+    for (int i = 0; i < plan->graph->n_stages; i++)
+        if (!*plan->stages[i].reply->device) flops += plan->stages[i].reply->flops;
     if (flops <= 0) return;
     fprintf(out,
             "time: about %s of computing on %d cores of 50 GFLOP/s each, less what the cache has already\n",
@@ -122,6 +123,13 @@ void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, F
     fprintf(out, "\nmemory: %s for all processes and slots, %s available%s\n",
             lt_format_bytes((double)plan->memory_bytes).text, lt_format_bytes((double)available).text,
             available && plan->memory_bytes > available ? ": NOT ENOUGH" : "");
+    for (int i = 0; i < plan->n_devices; i++) {
+        const lt_planned_device *d = &plan->devices[i];
+        fprintf(out, "device: %s, %s: %s for %d process%s, %s free of %s%s\n", d->name, d->title,
+                lt_format_bytes((double)d->bytes).text, d->n_processes, d->n_processes == 1 ? "" : "es",
+                lt_format_bytes((double)d->available).text, lt_format_bytes((double)d->total).text,
+                d->bytes > d->available ? ": NOT ENOUGH IS FREE" : "");
+    }
     for (int i = 0; i < n_disks; i++)
         fprintf(out, "disk: %s: about %s needed, %s free%s\n", disks[i].path,
                 lt_format_bytes((double)disks[i].needed).text,
@@ -147,13 +155,20 @@ static json_t *stage_json(const lt_run_plan *plan, int index)
                             json_string(planned->reply->resolved[k]->text));
     for (size_t k = 0; k < planned->reply->n_notes; k++)
         json_array_append_new(notes, json_string(planned->reply->notes[k]));
-    return json_pack("{ss ss ss si si sI sI sI sI sf sf so so}", "name", stage->name, "kind",
-                     stage->described->kind, "host", host_name(), "replicas", stage->replicas, "threads",
-                     planned->threads, "units", (json_int_t)planned->units, "peak_bytes",
-                     (json_int_t)planned->reply->peak_bytes, "slab_bytes",
-                     (json_int_t)(plan->graph->is_tcp ? 0 : planned->slab_bytes), "disk_bytes",
-                     (json_int_t)planned->reply->disk_bytes, "work_factor", planned->reply->work_factor,
-                     "tflop", planned->reply->flops / 1e12, "resolved", resolved, "notes", notes);
+    json_t *device =
+        *planned->reply->device
+            ? json_pack("{ss ss sI sI sI}", "name", planned->reply->device, "title",
+                        planned->reply->device_title, "bytes", (json_int_t)planned->reply->device_bytes,
+                        "total_bytes", (json_int_t)planned->reply->device_total_bytes, "free_bytes",
+                        (json_int_t)planned->reply->device_free_bytes)
+            : json_null();
+    return json_pack(
+        "{ss ss ss si si sI sI sI sI sf sf so so so}", "name", stage->name, "kind", stage->described->kind,
+        "host", host_name(), "replicas", stage->replicas, "threads", planned->threads, "units",
+        (json_int_t)planned->units, "peak_bytes", (json_int_t)planned->reply->peak_bytes, "slab_bytes",
+        (json_int_t)(plan->graph->is_tcp ? 0 : planned->slab_bytes), "disk_bytes",
+        (json_int_t)planned->reply->disk_bytes, "work_factor", planned->reply->work_factor, "tflop",
+        planned->reply->flops / 1e12, "resolved", resolved, "notes", notes, "device", device);
 }
 
 static json_t *edge_json(const lt_run_plan *plan, int index)

@@ -272,6 +272,10 @@ lt_status lt_plan_reply_check(const Lt__Wire__PlanReply *reply, lt_err *err)
 {
     if (reply->status >= LT_N_STATUS) REFUSE("a plan of status %u", reply->status);
     if (strlen(reply->text) > TEXT_MAX_BYTES) REFUSE("the text of a plan is too long");
+    PASS(check_text("a device", reply->device, 64, err));
+    PASS(check_text("a device's title", reply->device_title, 256, err));
+    if (reply->device_bytes >> 56 || reply->device_total_bytes >> 56 || reply->device_free_bytes >> 56)
+        REFUSE("a plan of more bytes than any device has");
     PASS(check_options(reply->resolved, reply->n_resolved, err));
     PASS(check_count("planned outputs", reply->n_outputs, PORTS_MAX, err));
     for (size_t i = 0; i < reply->n_outputs; i++)

@@ -10,6 +10,7 @@
 #include "models/ddim.h"
 #include "models/denoiser.h"
 #include "models/wavefront.h"
+#include "stages/device/device.h"
 #include "stages/runtime/stage.h"
 
 extern const lt_stage lt_denoise_stage;
@@ -30,6 +31,7 @@ typedef struct lt_denoise_model {
     const lt_denoise_config *config;
     lt_denoiser *net;
     const lt_denoiser_info *info;
+    lt_stage_device device;
     lt_context *dry, *run; /* run: NULL until memory is reserved */
     size_t run_bytes;
     int threads;

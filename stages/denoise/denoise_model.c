@@ -105,9 +105,10 @@ static void make_digest(lt_denoise_model *m)
 lt_status lt_denoise_model_open(lt_denoise_model *m, const lt_denoise_config *config, int threads,
                                 lt_err *err)
 {
-    *m = (lt_denoise_model){.config = config, .threads = threads, .dtype = config->dtype ? LT_BF16 : LT_F32};
+    *m = (lt_denoise_model){.config = config, .threads = threads, .dtype = lt_stage_dtype(config->dtype)};
     lt_status status;
-    LT_TRY(lt_context_create(&m->dry, config->device, m->dtype, 0, threads, err));
+    LT_TRY(lt_stage_device_open(&m->device, config->device, err));
+    LT_TRY(lt_context_create(&m->dry, m->device.name, m->dtype, 0, threads, err));
     m->dry->dry = true;
     LT_TRY(open_net(m, err));
     LT_TRY(make_schedule(m, err));
@@ -132,7 +133,7 @@ lt_status lt_denoise_model_reserve(lt_denoise_model *m, size_t bytes, lt_err *er
         if (status) return status;
     }
     m->run_bytes = bytes;
-    return lt_context_create(&m->run, m->config->device, m->dtype, bytes, m->threads, err);
+    return lt_context_create(&m->run, m->device.name, m->dtype, bytes, m->threads, err);
 }
 
 void lt_denoise_model_close(lt_denoise_model *m)

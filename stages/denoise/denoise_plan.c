@@ -344,13 +344,13 @@ static void add_notes(const lt_denoise_model *m, const lt_denoise_geometry *g, l
                         m->info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers");
 }
 
-/* Anonymous memory at the peak: the network, the wavefront, its frontier as bytes twice (ours, and the transaction's). */
+/* Anonymous memory at the peak beside the network: the wavefront, its frontier as bytes twice (ours, and the transaction's). */
 static size_t peak_bytes(const lt_denoise_model *m, const lt_denoise_geometry *g)
 {
     size_t frame = g->waves.frame_elements * sizeof(float), live = (size_t)lt_wavefront_live(&g->waves);
     size_t window = (size_t)window_frames(g) * frame, chunk = (size_t)LT_MIN(g->chunk, g->n_frames) * frame;
-    return BASE_BYTES + (m->info->size_ids ? UNET_BYTES : 0) + g->workspace_bytes + g->weight_bytes +
-           lt_wavefront_bytes(&g->waves) + 4 * live * frame + 2 * window + 4 * chunk;
+    return BASE_BYTES + (m->info->size_ids ? UNET_BYTES : 0) + lt_wavefront_bytes(&g->waves) +
+           4 * live * frame + 2 * window + 4 * chunk;
 }
 
 lt_status lt_denoise_stage_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,
@@ -364,10 +364,14 @@ lt_status lt_denoise_stage_plan(const lt_setup *setup, const lt_stream *const *i
     LT_TRY(lt_denoise_geometry_of(&m, inputs, &g, err));
     LT_TRY(lt_denoise_describe(&m, &g, inputs, 0, plan->output, plan->arena, err));
     plan->peak_bytes = peak_bytes(&m, &g);
-    if (config->memory > 0 && plan->peak_bytes > (uint64_t)config->memory)
+    LT_TRY(lt_stage_device_plan(&m.device, config->device, m.dry, g.workspace_bytes, g.weight_bytes,
+                                config->window ? "make the window smaller"
+                                               : "give it a window, or make the video smaller",
+                                plan, err));
+    if (config->memory > 0 && LT_MAX(plan->peak_bytes, plan->device_bytes) > (uint64_t)config->memory)
         LT_TRY(lt_fail(
             err, LT_E_NO_MEMORY, "denoise takes %.0f MiB; memory is %.0f MiB: make the window%s smaller",
-            (double)plan->peak_bytes / 0x1p20, (double)config->memory / 0x1p20,
+            (double)LT_MAX(plan->peak_bytes, plan->device_bytes) / 0x1p20, (double)config->memory / 0x1p20,
             config->window ? "" : " (there is none: the whole video is denoised at once) or the video"));
     plan->in_flight[LT_DENOISE_TEXT] = g.text_units;
     plan->in_flight[LT_DENOISE_LATENTS] = g.latent_units;

@@ -108,6 +108,13 @@ static void fill_reply(const lt_stage *stage, const lt_plan *plan, reply_parts *
 {
     Lt__Wire__PlanReply *reply = &parts->reply;
     reply->peak_bytes = plan->peak_bytes;
+    if (plan->device) {
+        reply->device = (char *)plan->device;
+        reply->device_title = (char *)plan->device_title;
+        reply->device_bytes = plan->device_bytes;
+        reply->device_total_bytes = plan->device_total;
+        reply->device_free_bytes = plan->device_free;
+    }
     reply->disk_bytes = plan->disk_bytes;
     reply->flops = plan->flops;
     reply->work_factor = plan->work_factor;

@@ -123,6 +123,10 @@ typedef struct lt_plan {
         [LT_MAX_PORTS]; /* by input port: units needed at once for one unit of output, plus those being fetched beside it */
     uint64_t
         peak_bytes; /* anonymous memory of one replica at its peak, everything counted but slabs; within 10 % of the truth */
+    const char *device,
+        *device_title; /* not the host's memory: "cuda:0", as its maker calls it; NULL: there is none */
+    uint64_t device_bytes, device_total,
+        device_free; /* one replica's part of its memory; all of it; what is free */
     uint64_t disk_bytes;
     double flops, work_factor;
     bool live;

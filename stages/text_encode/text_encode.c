@@ -47,10 +47,7 @@ static const lt_option options[] = {
     {"length", LT_OPT_INT, AT(length), "0", 0, 512, NULL, "tokens",
      "texts are cut and padded to it; 0: 77 (CLIP), 120 (T5)", false},
     {"batch", LT_OPT_INT, AT(batch), "8", 1, 256, NULL, "texts", "encoded at once; changes no result", true},
-    {"device", LT_OPT_STRING, AT(device), "cpu", 0, 0, NULL, NULL,
-     "where it is computed: cpu, or ref for scalar float64", false},
-    {"dtype", LT_OPT_ENUM, AT(dtype), "f32", 0, 0, "f32|bf16", NULL,
-     "of activations and weights while computing, and of the embeddings", false},
+    LT_DEVICE_OPTIONS(lt_text_encode_config, ", and of the embeddings"),
     {"cache_size", LT_OPT_BYTES, AT(cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
      "the most the cache may hold", true},
 };
@@ -196,8 +193,10 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     plan->in_flight[0] = 1; /* of a clip that comes its stream alone is looked at */
     size_t unit = plan->output->unit_bytes, tokens = 0;
     for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
-    plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + cost.workspace_bytes + cost.packed_bytes +
-                       unit * (size_t)prompts.n_texts * 2 + model.length * sizeof(int32_t);
+    plan->peak_bytes = BASE_BYTES + tokens * TOKEN_BYTES + unit * (size_t)prompts.n_texts * 2 +
+                       model.length * sizeof(int32_t);
+    LT_TRY(lt_stage_device_plan(&model.device, config->device, model.dry, cost.workspace_bytes,
+                                cost.packed_bytes, "a smaller batch takes less", plan, err));
     plan->disk_bytes = *setup->cache ? (uint64_t)prompts.n_texts * (unit + 4096) : 0;
     plan->flops = cost.flops / at_once * prompts.n_texts;
     if (captions) {

@@ -5,6 +5,7 @@
 #include "cache/cache.h"
 #include "models/text_encoder.h"
 #include "models/tokenizer.h"
+#include "stages/device/device.h"
 #include "stages/manifest/clip_list.h"
 #include "stages/runtime/stage.h"
 
@@ -59,6 +60,7 @@ typedef struct lt_text_model {
     lt_tokenizer *tokenizers[2];
     int n; /* encoders: 1 or 2 */
     int length, width, pooled_width;
+    lt_stage_device device;
     lt_context *dry, *run;
     lt_dtype dtype;
     char digest[33]; /* of all that decides a text's embeddings but the text */

@@ -142,9 +142,10 @@ static void make_digest(lt_text_model *m)
 
 lt_status lt_text_model_open(lt_text_model *m, const lt_text_encode_config *config, int threads, lt_err *err)
 {
-    *m = (lt_text_model){.config = config, .dtype = config->dtype ? LT_BF16 : LT_F32};
+    *m = (lt_text_model){.config = config, .dtype = lt_stage_dtype(config->dtype)};
     lt_status status;
-    LT_TRY(lt_context_create(&m->dry, config->device, m->dtype, 0, threads, err));
+    LT_TRY(lt_stage_device_open(&m->device, config->device, err));
+    LT_TRY(lt_context_create(&m->dry, m->device.name, m->dtype, 0, threads, err));
     m->dry->dry = true;
     LT_TRY(open_encoders(m, err));
     LT_TRY(measure(m, err));
@@ -270,8 +271,7 @@ lt_status lt_text_model_encode(lt_text_model *m, const char *const *texts, int n
     if (!m->run) {
         status = lt_text_model_cost(m, (int)m->config->batch, &cost, err);
         if (status == LT_OK)
-            status =
-                lt_context_create(&m->run, m->config->device, m->dtype, cost.workspace_bytes, threads, err);
+            status = lt_context_create(&m->run, m->device.name, m->dtype, cost.workspace_bytes, threads, err);
     }
     return status ? status : run_all(m, m->run, texts, n, out, err);
 }

@@ -15,11 +15,6 @@
 
 /* ---- options ------------------------------------------------------------------------------------------- */
 
-lt_dtype lt_vae_stage_dtype(int choice)
-{
-    return choice == 1 ? LT_BF16 : LT_F32;
-}
-
 const char *lt_vae_numerics_name(lt_numerics numerics)
 {
     return numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers";
@@ -61,23 +56,6 @@ lt_status lt_tile_parse(const char *text, const char *option, int factor, lt_til
     return LT_OK;
 }
 
-/* MemAvailable of the system, or 4 GiB where it is not told. */
-static size_t available_memory(void)
-{
-    unsigned long long kib = 4u << 20;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    if (file) fclose(file);
-    return (size_t)kib << 10;
-}
-
-size_t lt_vae_memory(const lt_vae_common *common)
-{
-    return common->memory > 0 ? (size_t)common->memory : available_memory() / 4;
-}
-
 /* ---- the model and its memory -------------------------------------------------------------------------- */
 
 void lt_vae_hash(const char *text, char digest[33])
@@ -104,8 +82,10 @@ lt_status lt_vae_host_open(lt_vae_host *host, const lt_vae_common *common, int p
                            lt_err *err)
 {
     *host = (lt_vae_host){.common = common, .parts = parts, .threads = threads};
-    lt_status status = lt_context_create(&host->dry, common->device, lt_vae_stage_dtype(common->dtype), 0,
-                                         host->threads, err);
+    lt_status status = lt_stage_device_open(&host->device, common->device, err);
+    if (status == LT_OK)
+        status = lt_context_create(&host->dry, host->device.name, lt_stage_dtype(common->dtype), 0,
+                                   host->threads, err);
     if (status == LT_OK) {
         host->dry->dry = true;
         status = open_model(host, err);
@@ -123,7 +103,7 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err)
         return lt_context_resize(host->run, bytes, err);
     }
     host->run_bytes = bytes;
-    return lt_context_create(&host->run, host->common->device, lt_vae_stage_dtype(host->common->dtype), bytes,
+    return lt_context_create(&host->run, host->device.name, lt_stage_dtype(host->common->dtype), bytes,
                              host->threads, err);
 }
 
@@ -138,6 +118,11 @@ lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user,
     *bytes = lt_workspace_peak(own);
     lt_workspace_destroy(own);
     return status;
+}
+
+size_t lt_vae_host_held(const lt_vae_host *host, size_t weight_bytes, size_t held)
+{
+    return host->device.info.host_memory ? held : weight_bytes;
 }
 
 void lt_vae_host_close(lt_vae_host *host)

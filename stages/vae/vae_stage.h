@@ -6,13 +6,14 @@
 #define LT_VAE_STAGE_H
 
 #include "models/tiling.h"
+#include "stages/device/device.h"
 #include "stages/runtime/stage.h"
 
 /* ---- options ------------------------------------------------------------------------------------------- */
 
 typedef struct lt_vae_common {
     const char *model, *device;
-    int dtype;    /* lt_vae_stage_dtype */
+    int dtype;    /* lt_stage_dtype */
     int numerics; /* lt_numerics */
     const char *tile;
     int64_t memory;
@@ -24,18 +25,14 @@ typedef struct lt_vae_common {
 #define LT_VAE_COMMON_OPTIONS(tile_help)                                                                         \
     {"model", LT_OPT_PATH, offsetof(lt_vae_common, model), NULL, 0, 0, NULL, NULL,                               \
      "folder of a VAE (config.json and safetensors), or a single safetensors file", false},                      \
-    {"device", LT_OPT_STRING, offsetof(lt_vae_common, device), "cpu", 0, 0, NULL, NULL,                          \
-     "where it is computed: cpu, or ref for scalar float64", false},                                             \
-    {"dtype", LT_OPT_ENUM, offsetof(lt_vae_common, dtype), "f32", 0, 0, "f32|bf16", NULL,                        \
-     "of activations and weights while computing; bf16 halves the memory", false},                               \
+    LT_DEVICE_OPTIONS(lt_vae_common, "; bf16 halves the memory"),                                                \
     {"numerics", LT_OPT_ENUM, offsetof(lt_vae_common, numerics), "auto", 0, 0, "auto|diffusers|lite-sora", NULL, \
      "whose numbers are followed where the two differ; auto: the file's names decide", false},                   \
     {"tile", LT_OPT_STRING, offsetof(lt_vae_common, tile), "auto", 0, 0, NULL, "pixels", tile_help, false},      \
     {"memory", LT_OPT_BYTES, offsetof(lt_vae_common, memory), "0", 0, 0, NULL, NULL,                             \
-     "what one replica may take, for tile = auto; 0: a quarter of what is free when it is planned", false}
+     "what one replica may take of the host's or the device's memory, for tile = auto; 0: a quarter of what is free on the host when it is planned, half of it on a device", false}
 /* clang-format on */
 
-lt_dtype lt_vae_stage_dtype(int choice);
 const char *lt_vae_numerics_name(lt_numerics numerics);
 
 /* A tile as an option's text: "auto", "none", "512" or "512x384" (width x height, pixels). */
@@ -47,13 +44,11 @@ typedef struct lt_tile_option {
 /* E_INVALID naming `option` when it is none of those, or no multiple of `factor`. */
 lt_status lt_tile_parse(const char *text, const char *option, int factor, lt_tile_option *tile, lt_err *err);
 
-/* Bytes the option `memory` stands for: itself, or a quarter of what the system has free. */
-size_t lt_vae_memory(const lt_vae_common *common);
-
 /* ---- the model and its memory -------------------------------------------------------------------------- */
 
 typedef struct lt_vae_host {
     const lt_vae_common *common;
+    lt_stage_device device;
     int parts, threads;
     lt_vae *vae;
     lt_context *dry; /* for plans, and for the numeric class */
@@ -70,6 +65,9 @@ lt_status lt_vae_host_reserve(lt_vae_host *host, size_t bytes, lt_err *err);
 /* The workspace that one call of the model takes, to the byte: `run` makes the call with the dry context it is given. */
 typedef lt_status (*lt_vae_dry_run)(void *user, lt_vae_host *host, lt_err *err);
 lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user, size_t *bytes, lt_err *err);
+/* What of `held` bytes, of which weight_bytes are packed weights, counts against the memory that the option names: all, or on a device
+ * the weights alone. */
+size_t lt_vae_host_held(const lt_vae_host *host, size_t weight_bytes, size_t held);
 void lt_vae_host_close(lt_vae_host *host); /* an empty or half-open one too */
 
 /* 32 hex digits of the XXH3-128 of a text. */

@@ -108,9 +108,10 @@ static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_
 static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_geometry *g, lt_err *err)
 {
     /* The plan adds a fiftieth for what the allocator leaves unused. */
-    double memory = (double)lt_vae_memory(host->common) * 50 / 51, limit = 0x1p62;
+    double memory = (double)lt_stage_device_memory(&host->device, host->common->memory) * 50 / 51,
+           limit = 0x1p62;
     for (;;) {
-        double held = (double)held_bytes(g) + BASE_BYTES;
+        double held = (double)lt_vae_host_held(host, g->cost.weight_bytes, held_bytes(g) + BASE_BYTES);
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
@@ -304,7 +305,10 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
         chunks = LT_MAX(chunks, (uint64_t)((g.plan.window + g.chunk - 2) / g.chunk + 1));
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
-    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(&g);
+    plan->peak_bytes = BASE_BYTES + held_bytes(&g) - g.cost.weight_bytes;
+    LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
+                                g.cost.weight_bytes, "smaller tiles or a shorter window take less", plan,
+                                err));
     plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
     double frames = 0;
     if (g.endless) frames = (double)g.n_windows * (double)g.longest;

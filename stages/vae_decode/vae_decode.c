@@ -193,8 +193,7 @@ static lt_status decode_window(decode_state *state, decode_clip *c, const lt_str
     return lt_fail(err, LT_E_NUMERIC,
                    "clip %s, window of frames %lld to %lld: frame %lld is not finite (model %s, dtype %s)",
                    in->name, (long long)first, (long long)(first + n - 1), (long long)(first + bad / frame),
-                   state->config->common.model,
-                   lt_dtype_name(lt_vae_stage_dtype(state->config->common.dtype)));
+                   state->config->common.model, lt_dtype_name(lt_stage_dtype(state->config->common.dtype)));
 }
 
 /* Frames that other windows add to: weighted sums as they are. */

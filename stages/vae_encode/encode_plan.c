@@ -111,9 +111,11 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
                      lt_encode_geometry *g, lt_err *err)
 {
     /* The plan adds a fiftieth for what the allocator leaves unused. */
-    double memory = (double)lt_vae_memory(&config->common) * 50 / 51, limit = 0x1p62;
+    double memory = (double)lt_stage_device_memory(&host->device, config->common.memory) * 50 / 51,
+           limit = 0x1p62;
     for (;;) {
-        double held = (double)held_bytes(config, g, true) + BASE_BYTES;
+        double held =
+            (double)lt_vae_host_held(host, g->cost.weight_bytes, held_bytes(config, g, true) + BASE_BYTES);
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
@@ -227,7 +229,9 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_encode_geometry_of(config, &host, inputs[0], &g, err));
     LT_TRY(lt_encode_describe(config, &host, inputs[0], &g, plan->output, plan->arena, err));
     plan->in_flight[0] = 2;
-    plan->peak_bytes = BASE_BYTES + g.cost.workspace_bytes + held_bytes(config, &g, cache);
+    plan->peak_bytes = BASE_BYTES + held_bytes(config, &g, cache) - g.cost.weight_bytes;
+    LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
+                                g.cost.weight_bytes, "smaller tiles take less", plan, err));
     plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
     plan->disk_bytes =
         cache ? plan->output->n_units * (lt_encode_value_bytes(&g) * (config->logvar ? 2 : 1) + 4096) : 0;

@@ -274,7 +274,7 @@ static lt_status check_finite(encode_state *state, const unit_of *u, const char 
                                      "(model %s, dtype %s)",
                                      record->clip, (long long)u->first, (long long)(u->first + u->n - 1),
                                      tensor, (long long)(u->first + at / frame), state->config->common.model,
-                                     lt_dtype_name(lt_vae_stage_dtype(state->config->common.dtype)));
+                                     lt_dtype_name(lt_stage_dtype(state->config->common.dtype)));
     lt_err ignored;
     if (u->clip->cache &&
         lt_cache_fail(u->clip->cache, record, err ? err->text : "not finite", &ignored) != LT_OK)

@@ -6,6 +6,8 @@ a run: be full, be lost, be too small.
 
 import os
 import pathlib
+import re
+import subprocess
 import sys
 import tempfile
 
@@ -108,9 +110,34 @@ def a_full_device_is_waited_for(folder):
     assert "others use it" in logs(folder, "full") + text, text
 
 
+def plan(graph, total, *arguments):
+    done = subprocess.run([BIN / "orchestrator", "plan", graph, *arguments], env=dict(os.environ, LT_FAR_TOTAL=str(total)),
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode()
+
+
+def a_plan_knows_the_device(folder):
+    """What it takes stands in the plan; what it has not is refused, of one stage and of all together."""
+    graph = write_graph(folder / "g.toml", SOURCE, folder / "o.mp4", model=vae(), replicas=2, encode='device = "far"', decode='device = "far"')
+    code, text = plan(graph, 1 << 36)
+    assert code == 0 and "device: far, memory far away: " in text and " for 4 processes, 64.0 GiB free of 64.0 GiB" in text, text
+    assert text.count("on far, memory far away: workspace") == 2, text
+    need = [float(number) for line in text.splitlines() if ": on far," in line for number in re.findall("([0-9.]+) MiB", line)[:2]]
+    everything = 2 * sum(need)
+    code, text = plan(graph, int((everything - 1) * 2**20), *sets({"stage.vae_decode.memory": "1T", "stage.vae_encode.memory": "1T"}))
+    assert code == 1 and "the stages on it take" in text and "vae_encode 2 x" in text and "replicas" in text, (code, text)
+    code, text = plan(graph, 1 << 20)
+    assert code == 1 and "too few" in text and "vae_encode" in text, (code, text)
+    code, text = plan(graph, 1 << 36, *sets({"stage.vae_encode.device": "auto", "stage.vae_decode.device": "cpu"}))
+    assert code == 0 and "vae_encode: device = c" in text, text
+    for device, words in (("far:1", "there is one device 'far'"), ("nosuch:0", "longtake_nosuch.so"), ("stale", "another build")):
+        code, text = plan(graph, 1 << 36, *sets({"stage.vae_encode.device": device}))
+        assert code == 1 and words in text, (code, text)
+
+
 if __name__ == "__main__":
     need_model()
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
         text_to_video.TINY = pathlib.Path(models)
         main([a_round_trip_has_the_bytes_of_the_cpu, video_to_video_has_the_bytes_of_the_cpu, other_text_encoders_and_networks,
-              a_lost_device_costs_a_chunk, a_full_device_is_waited_for])
+              a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])

@@ -1,0 +1,67 @@
+/* device.c - where a stage computes. */
+#include "stages/device/device.h"
+
+#include <stdio.h>
+#include <string.h>
+
+lt_dtype lt_stage_dtype(int choice)
+{
+    static const lt_dtype dtypes[] = {LT_F32, LT_BF16, LT_F16};
+    return dtypes[choice];
+}
+
+lt_status lt_stage_device_open(lt_stage_device *device, const char *option, lt_err *err)
+{
+    lt_device_choose(option, device->name, sizeof(device->name));
+    return lt_device_probe(device->name, &device->info, err);
+}
+
+/* MemAvailable of the system, or 4 GiB where it is not told. */
+static size_t available_memory(void)
+{
+    unsigned long long kib = 4u << 20;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "re");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
+    if (file) fclose(file);
+    return (size_t)kib << 10;
+}
+
+size_t lt_stage_device_memory(const lt_stage_device *device, int64_t option)
+{
+    const lt_device_info *info = &device->info;
+    if (option > 0) return (size_t)option;
+    if (info->host_memory) return available_memory() / 4;
+    return (info->free_bytes - LT_MIN(info->own_bytes, info->free_bytes)) / 2;
+}
+
+static double mib(size_t bytes)
+{
+    return (double)bytes / 0x1p20;
+}
+
+lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option, const lt_context *dry,
+                               size_t workspace_bytes, size_t weight_bytes, const char *advice, lt_plan *plan,
+                               lt_err *err)
+{
+    const lt_device_info *info = &device->info;
+    if (strcmp(option, "auto") == 0) lt_plan_resolve(plan, "device", "%s", device->name);
+    if (info->host_memory) {
+        plan->peak_bytes += workspace_bytes + weight_bytes;
+        return LT_OK;
+    }
+    size_t bytes = workspace_bytes + weight_bytes + info->own_bytes;
+    plan->peak_bytes += dry->staging_peak;
+    plan->device = lt_arena_strdup(plan->arena, device->name);
+    plan->device_title = lt_arena_strdup(plan->arena, info->name);
+    plan->device_bytes = bytes;
+    plan->device_total = info->total_bytes;
+    plan->device_free = info->free_bytes;
+    if (!plan->device || !plan->device_title) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    lt_plan_note(plan, "on %s, %s: workspace %.1f MiB, weights %.1f MiB, %.0f MiB of its own", device->name,
+                 info->name, mib(workspace_bytes), mib(weight_bytes), mib(info->own_bytes));
+    if (bytes <= info->total_bytes) return LT_OK;
+    return lt_fail(err, LT_E_NO_MEMORY, "%.0f MiB are wanted on %s (%s), which has %.0f MiB: %s", mib(bytes),
+                   device->name, info->name, mib(info->total_bytes), advice);
+}
