@@ -112,8 +112,13 @@ static bool tell(rt *rt, const rt_consumer *consumer, uint32_t clip, Lt__Wire__H
            rt_socket_send(rt, rt->output.socket, consumer->id, consumer->id_bytes, header, payload);
 }
 
-static void tell_all(rt *rt, uint32_t clip, Lt__Wire__Header *header)
+/* To one consumer, or to all where `only` is NULL. */
+static void tell_one_or_all(rt *rt, const rt_consumer *only, uint32_t clip, Lt__Wire__Header *header)
 {
+    if (only) {
+        tell(rt, only, clip, header, NULL);
+        return;
+    }
     for (size_t i = 0; i < rt->output.n_consumers; i++)
         tell(rt, &rt->output.consumers[i], clip, header, NULL);
 }
@@ -126,10 +131,7 @@ static void announce(rt *rt, const rt_consumer *only, const rt_clip *clip)
     open.since = clip->since;
     header.body_case = LT__WIRE__HEADER__BODY_OPEN;
     header.open = &open;
-    if (only)
-        tell(rt, only, clip->clip.index, &header, NULL);
-    else
-        tell_all(rt, clip->clip.index, &header);
+    tell_one_or_all(rt, only, clip->clip.index, &header);
 }
 
 void rt_output_announce(rt *rt, const rt_clip *clip)
@@ -146,10 +148,7 @@ static void announce_clips(rt *rt, const rt_consumer *only)
     clips.n_clips = rt->is_ended ? rt->n_clips : 0;
     header.body_case = LT__WIRE__HEADER__BODY_CLIPS;
     header.clips = &clips;
-    if (only)
-        tell(rt, only, 0, &header, NULL);
-    else
-        tell_all(rt, 0, &header);
+    tell_one_or_all(rt, only, 0, &header);
 }
 
 void rt_output_announce_clips(rt *rt)
@@ -170,10 +169,7 @@ static void give_up(rt *rt, const rt_consumer *only, const rt_clip *clip)
     give_up.key = (char *)(stream ? stream->key : clip->key ? clip->key : "");
     header.body_case = LT__WIRE__HEADER__BODY_GIVE_UP;
     header.give_up = &give_up;
-    if (only)
-        tell(rt, only, clip->clip.index, &header, NULL);
-    else
-        tell_all(rt, clip->clip.index, &header);
+    tell_one_or_all(rt, only, clip->clip.index, &header);
 }
 
 void rt_output_give_up(rt *rt, const rt_clip *clip)
@@ -190,10 +186,7 @@ static void say_end(rt *rt, const rt_consumer *only, const rt_clip *clip)
     end.last_duration = clip->output.last_duration;
     header.body_case = LT__WIRE__HEADER__BODY_END;
     header.end = &end;
-    if (only)
-        tell(rt, only, clip->clip.index, &header, NULL);
-    else
-        tell_all(rt, clip->clip.index, &header);
+    tell_one_or_all(rt, only, clip->clip.index, &header);
 }
 
 void rt_output_end(rt *rt, const rt_clip *clip)
