@@ -4,8 +4,7 @@
  * Of graphs it takes what the plug-in counts on: a convolution with sums added to it, and attention; others are "not supported", as
  * are uneven pads and channels of which eight do not make a whole number. Sums run in an order that the engine's knob says, and
  * the knob that the heuristics give depends on the number of samples they were asked for. */
-#include "kernels/convert.h"
-#include "tests/cuda_on_host/fake.h"
+#include "tests/cuda_on_host/fake_dnn.h"
 
 #include <cublasLt.h>
 #include <cudnn.h>
@@ -18,30 +17,10 @@
 #include <string.h>
 #include <vector>
 
-struct cudnnContext {
-    cudaStream_t stream;
-};
+using namespace fake_dnn;
 
 namespace
 {
-
-struct attribute {
-    cudnnBackendAttributeType_t type;
-    int64_t n;
-    std::vector<char> bytes;
-};
-
-struct descriptor;
-typedef std::shared_ptr<descriptor> ref;
-
-struct descriptor {
-    cudnnBackendDescriptorType_t type;
-    bool finalized = false;
-    std::map<int, attribute> attributes;
-    std::vector<ref> parts; /* keeps what it was made of, as the library does */
-    std::vector<ref> results;
-    int64_t workspace = 0;
-};
 
 /* What an attribute must be; n 0: any number. */
 struct rule {
@@ -141,12 +120,6 @@ const rule rules[] = {
 std::string last_error = "";
 std::map<descriptor *, ref> alive;
 
-cudnnStatus_t fail(cudnnStatus_t s, const std::string &text)
-{
-    last_error = text;
-    return s;
-}
-
 size_t size_of_type(cudnnBackendAttributeType_t t)
 {
     switch (t) {
@@ -159,16 +132,15 @@ size_t size_of_type(cudnnBackendAttributeType_t t)
     }
 }
 
-template <typename T> T get(const descriptor *d, int name, T otherwise = T())
+} // namespace
+
+cudnnStatus_t fake_dnn::fail(cudnnStatus_t s, const std::string &text)
 {
-    auto at = d->attributes.find(name);
-    if (at == d->attributes.end()) return otherwise;
-    T value;
-    memcpy(&value, at->second.bytes.data(), sizeof(T));
-    return value;
+    last_error = text;
+    return s;
 }
 
-std::vector<int64_t> numbers(const descriptor *d, int name)
+std::vector<int64_t> fake_dnn::numbers(const descriptor *d, int name)
 {
     const attribute &a = d->attributes.at(name);
     std::vector<int64_t> out((size_t)a.n);
@@ -176,22 +148,20 @@ std::vector<int64_t> numbers(const descriptor *d, int name)
     return out;
 }
 
-descriptor *part(const descriptor *d, int name)
+descriptor *fake_dnn::part(const descriptor *d, int name)
 {
     return get<descriptor *>(d, name, NULL);
 }
 
-bool is_virtual(const descriptor *t)
+bool fake_dnn::is_virtual(const descriptor *t)
 {
     return get<bool>(t, CUDNN_ATTR_TENSOR_IS_VIRTUAL);
 }
 
-bool is_value(const descriptor *t)
+bool fake_dnn::is_value(const descriptor *t)
 {
     return get<bool>(t, CUDNN_ATTR_TENSOR_IS_BY_VALUE);
 }
-
-} // namespace
 
 /* ---- descriptors --------------------------------------------------------------------------------------- */
 
@@ -283,7 +253,7 @@ cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cu
     return CUDNN_STATUS_SUCCESS;
 }
 
-static ref find(const void *d)
+ref fake_dnn::find(const void *d)
 {
     auto at = alive.find((descriptor *)d);
     if (at == alive.end()) fake_die("cuDNN: a descriptor that is none");
@@ -328,7 +298,7 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t handle, cudnnBac
 
 /* ---- graphs -------------------------------------------------------------------------------------------- */
 
-static std::vector<descriptor *> operations(const descriptor *graph)
+std::vector<descriptor *> fake_dnn::operations(const descriptor *graph)
 {
     std::vector<int64_t> handles = numbers(graph, CUDNN_ATTR_OPERATIONGRAPH_OPS);
     std::vector<descriptor *> out;
@@ -337,7 +307,7 @@ static std::vector<descriptor *> operations(const descriptor *graph)
 }
 
 /* In the order inputs, output. */
-static std::vector<descriptor *> tensors_of(const descriptor *op)
+std::vector<descriptor *> fake_dnn::tensors_of(const descriptor *op)
 {
     static const cudnnBackendAttributeName_t names[] = {
         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
@@ -412,7 +382,7 @@ static bool supported(const descriptor *graph)
 
 /* ---- engines ------------------------------------------------------------------------------------------- */
 
-enum { ENGINE_ATOMIC = 3, ENGINE_FRAIL = 5, ENGINE_GOOD = 11, WORKSPACE_BYTES = 1000 };
+enum { ENGINE_ATOMIC = 3, ENGINE_FRAIL = 5, ENGINE_GOOD = 11 };
 
 static ref made(cudnnBackendDescriptorType_t type)
 {
@@ -534,276 +504,6 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
         return fail(CUDNN_STATUS_BAD_PARAM, "no such attribute");
     if (n) *n = at->second.n;
     memcpy(values, at->second.bytes.data(), at->second.bytes.size());
-    return CUDNN_STATUS_SUCCESS;
-}
-
-/* ---- the interpreter ----------------------------------------------------------------------------------- */
-
-namespace
-{
-
-struct values {
-    std::vector<int64_t> dims;
-    std::vector<float> v; /* row-major over dims */
-    int type;
-};
-
-struct job {
-    ref graph;
-    std::map<int64_t, void *> pointers;
-    std::map<int64_t, float> scalars;
-    int64_t tile;
-    std::map<const descriptor *, values> at;
-};
-
-float load(const void *data, int type, int64_t i)
-{
-    if (type == CUDNN_DATA_FLOAT) return ((const float *)data)[i];
-    uint16_t h = ((const uint16_t *)data)[i];
-    return type == CUDNN_DATA_BFLOAT16 ? lt_bf16_to_f32(h) : lt_f16_to_f32(h);
-}
-
-float rounded(float f, int type)
-{
-    return type == CUDNN_DATA_BFLOAT16 ? lt_bf16_to_f32(lt_f32_to_bf16(f))
-           : type == CUDNN_DATA_HALF   ? lt_f16_to_f32(lt_f32_to_f16(f))
-                                       : f;
-}
-
-size_t count(const std::vector<int64_t> &dims)
-{
-    size_t n = 1;
-    for (int64_t d : dims) n *= (size_t)d;
-    return n;
-}
-
-/* Place in memory of element i, row-major over dims. */
-int64_t place(size_t i, const std::vector<int64_t> &dims, const std::vector<int64_t> &strides)
-{
-    int64_t at = 0;
-    for (size_t e = dims.size(); e-- > 0;) {
-        at += (int64_t)(i % (size_t)dims[e]) * strides[e];
-        i /= (size_t)dims[e];
-    }
-    return at;
-}
-
-const values &read(job *j, const descriptor *t)
-{
-    auto found = j->at.find(t);
-    if (found != j->at.end()) return found->second;
-    values out = {numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE)};
-    auto strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
-    int64_t uid = get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID);
-    out.v.resize(count(out.dims));
-    for (size_t i = 0; i < out.v.size(); i++)
-        out.v[i] =
-            is_value(t) ? j->scalars[uid] : load(j->pointers[uid], out.type, place(i, out.dims, strides));
-    return j->at[t] = out;
-}
-
-void write(job *j, const descriptor *t, values &out)
-{
-    out.type = get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE);
-    for (float &f : out.v) f = rounded(f, out.type);
-    if (!is_virtual(t)) {
-        auto strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
-        char *data = (char *)j->pointers[get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID)];
-        for (size_t i = 0; i < out.v.size(); i++) {
-            int64_t at = place(i, out.dims, strides);
-            if (out.type == CUDNN_DATA_FLOAT)
-                ((float *)data)[at] = out.v[i];
-            else
-                ((uint16_t *)data)[at] =
-                    out.type == CUDNN_DATA_BFLOAT16 ? lt_f32_to_bf16(out.v[i]) : lt_f32_to_f16(out.v[i]);
-        }
-    }
-    j->at[t] = out;
-}
-
-void run_conv(job *j, const descriptor *op)
-{
-    const descriptor *c = part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
-    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
-    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X));
-    const values &w = read(j, part(op, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W));
-    auto pre = numbers(c, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
-         stride = numbers(c, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES);
-    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
-    y.v.resize(count(y.dims));
-    int64_t H = x.dims[2], W = x.dims[3], C = x.dims[1];
-    for (size_t i = 0; i < y.v.size(); i++) {
-        int64_t q = (int64_t)i % y.dims[3], p = (int64_t)i / y.dims[3] % y.dims[2];
-        int64_t k = (int64_t)i / (y.dims[3] * y.dims[2]) % y.dims[1],
-                n = (int64_t)i / (y.dims[3] * y.dims[2] * y.dims[1]);
-        float total = 0, sum = 0;
-        int64_t n_summed = 0;
-        for (int64_t r = 0; r < w.dims[2]; r++) {
-            for (int64_t s = 0; s < w.dims[3]; s++) {
-                int64_t h = p * stride[0] + r - pre[0], v = q * stride[1] + s - pre[1];
-                if (h < 0 || h >= H || v < 0 || v >= W) continue;
-                for (int64_t e = 0; e < C; e++) {
-                    sum += x.v[(size_t)(((n * C + e) * H + h) * W + v)] *
-                           w.v[(size_t)(((k * C + e) * w.dims[2] + r) * w.dims[3] + s)];
-                    if (++n_summed % j->tile) continue;
-                    total += sum;
-                    sum = 0;
-                }
-            }
-        }
-        y.v[i] = total + sum;
-    }
-    write(j, yt, y);
-}
-
-void run_matmul(job *j, const descriptor *op)
-{
-    const descriptor *ct = part(op, CUDNN_ATTR_OPERATION_MATMUL_CDESC);
-    const values &a = read(j, part(op, CUDNN_ATTR_OPERATION_MATMUL_ADESC));
-    const values &b = read(j, part(op, CUDNN_ATTR_OPERATION_MATMUL_BDESC));
-    values c = {numbers(ct, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
-    c.v.resize(count(c.dims));
-    int64_t M = c.dims[2], N = c.dims[3], K = a.dims[3];
-    for (size_t i = 0; i < c.v.size(); i++) {
-        int64_t n = (int64_t)i % N, m = (int64_t)i / N % M, batch = (int64_t)i / (N * M);
-        float total = 0, sum = 0;
-        for (int64_t k = 0; k < K; k++) {
-            sum += a.v[(size_t)((batch * M + m) * K + k)] * b.v[(size_t)((batch * K + k) * N + n)];
-            if ((k + 1) % j->tile) continue;
-            total += sum;
-            sum = 0;
-        }
-        c.v[i] = total + sum;
-    }
-    write(j, ct, c);
-}
-
-/* The value of `from` for element i of a tensor of dims. */
-float broadcast(const values &from, size_t i, const std::vector<int64_t> &dims)
-{
-    size_t at = 0, step = 1;
-    for (size_t e = dims.size(); e-- > 0;) {
-        if (from.dims[e] > 1) at += i % (size_t)dims[e] * step;
-        step *= (size_t)from.dims[e];
-        i /= (size_t)dims[e];
-    }
-    return from.v[at];
-}
-
-void run_pointwise(job *j, const descriptor *op)
-{
-    const descriptor *how = part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
-    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC),
-                     *bt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
-    const descriptor *tt = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
-    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC));
-    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
-    y.v.resize(count(y.dims));
-    int axis = (int)get<int64_t>(how, CUDNN_ATTR_POINTWISE_AXIS);
-    for (size_t i = 0; i < y.v.size(); i++) {
-        float a = broadcast(x, i, y.dims), b = bt ? broadcast(read(j, bt), i, y.dims) : 0;
-        size_t inner = 1;
-        for (size_t e = (size_t)axis + 1; e < y.dims.size(); e++) inner *= (size_t)y.dims[e];
-        switch (get<int>(how, CUDNN_ATTR_POINTWISE_MODE)) {
-        case CUDNN_POINTWISE_ADD: y.v[i] = a + b; break;
-        case CUDNN_POINTWISE_MUL: y.v[i] = a * b; break;
-        case CUDNN_POINTWISE_SUB: y.v[i] = a - b; break;
-        case CUDNN_POINTWISE_DIV: y.v[i] = a / b; break;
-        case CUDNN_POINTWISE_EXP: y.v[i] = expf(a); break;
-        case CUDNN_POINTWISE_CMP_GE: y.v[i] = a >= b; break;
-        case CUDNN_POINTWISE_GEN_INDEX: y.v[i] = (float)(i / inner % (size_t)y.dims[(size_t)axis]); break;
-        case CUDNN_POINTWISE_BINARY_SELECT: y.v[i] = broadcast(read(j, tt), i, y.dims) != 0 ? a : b; break;
-        default: fake_die("cuDNN: an elementwise operation that is not here");
-        }
-    }
-    write(j, yt, y);
-}
-
-void run_reduction(job *j, const descriptor *op)
-{
-    const descriptor *yt = part(op, CUDNN_ATTR_OPERATION_REDUCTION_YDESC);
-    int how = get<int>(part(op, CUDNN_ATTR_OPERATION_REDUCTION_DESC), CUDNN_ATTR_REDUCTION_OPERATOR);
-    const values &x = read(j, part(op, CUDNN_ATTR_OPERATION_REDUCTION_XDESC));
-    values y = {numbers(yt, CUDNN_ATTR_TENSOR_DIMENSIONS), {}, 0};
-    y.v.assign(count(y.dims), how == CUDNN_REDUCE_TENSOR_MAX ? -INFINITY : 0.0f);
-    size_t width = x.v.size() / y.v.size(); /* over the last dimension */
-    for (size_t i = 0; i < x.v.size(); i++) {
-        float *to = &y.v[i / width];
-        *to = how == CUDNN_REDUCE_TENSOR_MAX ? (isnan(x.v[i]) || isnan(*to) ? NAN : fmaxf(*to, x.v[i]))
-                                             : *to + x.v[i];
-    }
-    write(j, yt, y);
-}
-
-void run_job(void *argument)
-{
-    std::unique_ptr<job> j((job *)argument);
-    for (const descriptor *op : operations(j->graph.get())) {
-        switch (op->type) {
-        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR: run_conv(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: run_matmul(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: run_pointwise(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: run_reduction(j.get(), op); break;
-        default: fake_die("cuDNN: an operation that is not here");
-        }
-    }
-}
-
-} // namespace
-
-/* Bytes from a tensor's first element to behind its last. */
-static size_t extent(const descriptor *t)
-{
-    auto dims = numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS), strides = numbers(t, CUDNN_ATTR_TENSOR_STRIDES);
-    int64_t last = 0;
-    for (size_t i = 0; i < dims.size(); i++) last += (dims[i] - 1) * strides[i];
-    return (size_t)(last + 1) * (get<int>(t, CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT ? 4 : 2);
-}
-
-/* Every stored tensor has a pointer, to as much device memory as it needs, aligned as it was said to be. */
-static cudnnStatus_t bind(job *j)
-{
-    for (const descriptor *op : operations(j->graph.get())) {
-        for (const descriptor *t : tensors_of(op)) {
-            int64_t uid = get<int64_t>(t, CUDNN_ATTR_TENSOR_UNIQUE_ID);
-            if (is_virtual(t)) continue;
-            auto at = j->pointers.find(uid);
-            if (at == j->pointers.end()) return fail(CUDNN_STATUS_BAD_PARAM, "a tensor without a pointer");
-            if (is_value(t)) {
-                memcpy(&j->scalars[uid], at->second, 4); /* values are the host's, read at once */
-                continue;
-            }
-            if ((uintptr_t)at->second % (uintptr_t)get<int64_t>(t, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT))
-                return fail(CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER, "a tensor's address");
-            if (!fake_is_device(at->second, extent(t)))
-                return fail(CUDNN_STATUS_BAD_PARAM, "a tensor is not in the device's memory");
-        }
-    }
-    return CUDNN_STATUS_SUCCESS;
-}
-
-cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan_handle,
-                                  cudnnBackendDescriptor_t pack_handle)
-{
-    ref plan = find(plan_handle), pack = find(pack_handle);
-    if (!plan->finalized || !pack->finalized)
-        return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
-    const descriptor *c = part(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
-    std::unique_ptr<job> j(new job());
-    descriptor *graph = part(part(c, CUDNN_ATTR_ENGINECFG_ENGINE), CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
-    j->graph = find(graph);
-    j->tile = get<int64_t>((descriptor *)numbers(c, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)[0],
-                           CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE);
-    std::vector<int64_t> uids = numbers(pack.get(), CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS);
-    std::vector<int64_t> pointers = numbers(pack.get(), CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS);
-    for (size_t i = 0; i < uids.size(); i++) j->pointers[uids[i]] = (void *)pointers[i];
-    if (!fake_is_device(get<void *>(pack.get(), CUDNN_ATTR_VARIANT_PACK_WORKSPACE), WORKSPACE_BYTES))
-        return fail(CUDNN_STATUS_BAD_PARAM, "the workspace is not in the device's memory, or too small");
-    cudnnStatus_t s = bind(j.get());
-    if (s != CUDNN_STATUS_SUCCESS) return s;
-    if (fake_cuda_enqueue(handle->stream, run_job, j.get()) != cudaSuccess)
-        return fail(CUDNN_STATUS_EXECUTION_FAILED, "the device failed");
-    j.release();
     return CUDNN_STATUS_SUCCESS;
 }
 
