@@ -144,6 +144,15 @@ static const char *wrong_prompts(const lt_stream *s)
     return NULL;
 }
 
+static const char *wrong_latents(const Lt__Wire__Latents *l)
+{
+    const char *const texts[] = {l->weights, l->numerics, l->encoding};
+    if (strlen(l->model) > PATH_MAX_BYTES) return "latents";
+    for (size_t i = 0; i < LT_COUNT(texts); i++)
+        if (!lt_text_is_clean(texts[i], DIGEST_MAX)) return "latents";
+    return NULL;
+}
+
 static const char *wrong_text(const lt_stream *s)
 {
     if (!is_clip_name(s->name)) return "name";
@@ -171,6 +180,7 @@ static const char *wrong_field(const lt_stream *s)
     if (!isfinite(s->scaling_factor)) return "scaling_factor";
     if (s->kind == LT__WIRE__PORT_KIND__PORT_WINDOWS && !s->windows) return "windows";
     const char *wrong = s->windows ? wrong_windows(s->windows) : NULL;
+    if (!wrong && s->latents) wrong = wrong_latents(s->latents);
     if (!wrong) wrong = wrong_count(s);
     if (!wrong && is_text) wrong = wrong_prompts(s);
     return wrong ? wrong : wrong_text(s);
@@ -197,6 +207,18 @@ lt_status lt_stream_check(const lt_stream *stream, lt_err *err)
 }
 
 /* ---- copy -------------------------------------------------------------------------------------------------------------- */
+
+static Lt__Wire__Latents *copy_latents(const Lt__Wire__Latents *from, lt_arena *arena)
+{
+    Lt__Wire__Latents *copy = lt_arena_alloc(arena, sizeof *copy);
+    if (!copy) return NULL;
+    *copy = *from;
+    copy->base = (ProtobufCMessage){.descriptor = &lt__wire__latents__descriptor};
+    char **const texts[] = {&copy->model, &copy->weights, &copy->numerics, &copy->encoding};
+    for (size_t i = 0; i < LT_COUNT(texts); i++)
+        if (!(*texts[i] = lt_arena_strdup(arena, *texts[i]))) return NULL;
+    return copy;
+}
 
 lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, lt_err *err)
 {
@@ -232,6 +254,7 @@ lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, 
         copy.text->base = (ProtobufCMessage){.descriptor = &lt__wire__text__descriptor};
         copy.text->at = at;
     }
+    if (from->latents && !(copy.latents = copy_latents(from->latents, arena))) goto fail;
     /* Fields that a newer sender knows belong to the message they came in. */
     copy.base.n_unknown_fields = 0;
     copy.base.unknown_fields = NULL;
@@ -273,6 +296,11 @@ static const char *text_difference(const Lt__Wire__Text *a, const Lt__Wire__Text
     return same ? NULL : "text";
 }
 
+bool lt_stream_has_logvar(const lt_stream *stream)
+{
+    return stream->latents && stream->latents->logvar;
+}
+
 const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mixed)
 {
 #define COMPARE(field)                                                                                       \
@@ -304,6 +332,7 @@ const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mi
     const char *different = picture_difference(a->picture, b->picture);
     if (!different) different = windows_difference(a->windows, b->windows);
     if (!different) different = text_difference(a->text, b->text);
+    if (!different && lt_stream_has_logvar(a) != lt_stream_has_logvar(b)) different = "latents";
     if (different) return different;
     if (strcmp(a->name, b->name)) return "name";
     if (strcmp(a->fingerprint, b->fingerprint)) return "fingerprint";

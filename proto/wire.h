@@ -78,9 +78,12 @@ lt_status lt_stream_check(const lt_stream *stream, lt_err *err);
  * E_NO_MEMORY. */
 lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, lt_err *err);
 
+/* Whether a unit has two runs of the same frames: latents, and their log-variances in the same dtype and layout. */
+bool lt_stream_has_logvar(const lt_stream *stream);
+
 /* NULL when two descriptions of one clip agree, else the name of the first field that differs. With `mixed`, numeric
- * classes may differ, and where they do, digests (which contain them) are not compared. source, caption and side_path
- * are for people and are never compared. */
+ * classes may differ, and where they do, digests (which contain them) are not compared. source, caption, side_path and the
+ * texts of latents are for people and are never compared. */
 const char *lt_stream_difference(const lt_stream *a, const lt_stream *b, bool mixed);
 
 /* Timestamps of all n_frames frames, from the differences. E_INVALID where the stream has none; E_FORMAT where they

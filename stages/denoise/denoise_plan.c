@@ -2,6 +2,7 @@
 #include "stages/denoise/denoise.h"
 
 #include "proto/wire.h"
+#include "stages/record/record.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -286,6 +287,12 @@ lt_status lt_denoise_describe(const lt_denoise_model *m, const lt_denoise_geomet
     out->unit_bytes = (uint64_t)LT_MIN(g->chunk, g->n_frames) * g->waves.frame_elements * element;
     out->scaling_factor = info->pixels ? 0 : info->scaling_factor;
     out->factor = info->pixels ? 0 : VAE_FACTOR;
+    lt_cache_clip made = {.model = m->config->model,
+                          .weights = info->digest,
+                          .numerics = info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers",
+                          .encoding = "denoised"};
+    status = lt_record_tell(&made, out, arena, err);
+    if (status) return status;
     out->caption = lt_arena_strdup(arena, text->caption);
     out->digest = lt_arena_strdup(arena, digest);
     if (!latents) out->fingerprint = out->digest;

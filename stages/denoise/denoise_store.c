@@ -22,11 +22,7 @@ lt_status lt_denoise_store_open(lt_denoise_store *store, lt_cache *cache, const 
     store->record.dtype = LT_F32;     /* frames, too, are kept as the network leaves them */
     store->record.factor = g->factor; /* of pixels a stream says neither */
     if (model->info->pixels) store->record.scaling_factor = 1;
-    store->record.model = model->config->model;
-    store->record.weights = model->info->digest;
-    store->record.numerics = model->info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers";
     store->record.numeric_class = model->dry->numeric_class;
-    store->record.encoding = "denoised";
     store->values = malloc((size_t)chunk * g->waves.frame_elements * sizeof *store->values);
     return store->values ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
 }

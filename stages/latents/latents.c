@@ -81,7 +81,8 @@ static lt_status describe(const lt_cache_clip *r, lt_stream *stream, lt_arena *a
     stream->chunk = (uint32_t)r->chunk;
     stream->n_frames = (uint64_t)r->n_frames;
     stream->n_units = (uint64_t)lt_cache_n_chunks(r);
-    stream->unit_bytes = frame_bytes(r) * (uint64_t)LT_MIN((int64_t)r->chunk, r->n_frames);
+    stream->unit_bytes =
+        lt_record_unit_bytes(frame_bytes(r) * (size_t)LT_MIN((int64_t)r->chunk, r->n_frames), r->logvar);
     stream->time_base_num = (uint32_t)LT_MAX(r->time_base_num, 1);
     stream->time_base_den = (uint32_t)LT_MAX(r->time_base_den, 1);
     stream->last_duration = r->last_duration;
@@ -95,7 +96,8 @@ static lt_status describe(const lt_cache_clip *r, lt_stream *stream, lt_arena *a
     stream->numeric_class = (char *)r->numeric_class;
     if (!stream->picture) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     set_picture(&r->picture, stream->picture);
-    if (!r->pts_delta) return LT_OK;
+    lt_status status = lt_record_tell(r, stream, arena, err);
+    if (status || !r->pts_delta) return status;
     stream->pts_delta = (int64_t *)r->pts_delta;
     stream->n_pts_delta = (size_t)r->n_frames;
     return LT_OK;
@@ -262,16 +264,14 @@ static lt_status give(void *user, const lt_cache_chunk *chunk, lt_err *err)
     const lt_cache_clip *r = g->record;
     const int64_t shape[4] = {g->n, r->channels, r->height, r->width};
     char text[96];
-    lt_span *span;
-    if (chunk->latent.dtype != r->dtype || memcmp(chunk->latent.shape, shape, sizeof shape) != 0)
+    bool has_logvar = chunk->logvar.data != NULL;
+    if (chunk->latent.dtype != r->dtype || memcmp(chunk->latent.shape, shape, sizeof shape) != 0 ||
+        has_logvar != r->logvar)
         return lt_fail(err, LT_E_FORMAT,
-                       "the cache's latents of clip %s, frame %" PRId64 ", are %s; run latents verify",
-                       r->clip, g->first, lt_tensor_describe(&chunk->latent, text, sizeof text));
-    lt_status status =
-        lt_payload_add(g->output, (uint64_t)g->first, (uint64_t)g->n, (Lt__Wire__Dtype)(r->dtype + 1),
-                       frame_bytes(r) * (size_t)g->n, &span, err);
-    if (status == LT_OK) lt_record_to_stream(r, chunk->latent.data, span->data, g->n);
-    return status;
+                       "the cache's latents of clip %s, frame %" PRId64 ", are %s%s; run latents verify",
+                       r->clip, g->first, lt_tensor_describe(&chunk->latent, text, sizeof text),
+                       has_logvar ? " with log-variances" : "");
+    return lt_record_give(r, g->first, g->n, chunk->latent.data, chunk->logvar.data, g->output, err);
 }
 
 static lt_status latents_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+enum { TOLD_MAX = 256 }; /* bytes of a text about latents that a stream takes */
+
 static lt_cache_picture picture_of(const lt_stream *s)
 {
     const Lt__Wire__Picture *p = s->picture;
@@ -20,6 +22,8 @@ static lt_cache_picture picture_of(const lt_stream *s)
 
 lt_cache_clip lt_record_of_stream(const lt_stream *stream)
 {
+    static const Lt__Wire__Latents unknown = LT__WIRE__LATENTS__INIT;
+    const Lt__Wire__Latents *made = stream->latents ? stream->latents : &unknown;
     return (lt_cache_clip){.clip = stream->name,
                            .digest = stream->digest,
                            .n_frames = (int64_t)stream->n_frames,
@@ -38,7 +42,32 @@ lt_cache_clip lt_record_of_stream(const lt_stream *stream)
                            .pts_delta = stream->n_pts_delta == stream->n_frames ? stream->pts_delta : NULL,
                            .last_duration = stream->last_duration,
                            .picture = picture_of(stream),
-                           .numeric_class = stream->numeric_class};
+                           .numeric_class = stream->numeric_class,
+                           .logvar = made->logvar,
+                           .model = made->model,
+                           .weights = made->weights,
+                           .numerics = made->numerics,
+                           .encoding = made->encoding};
+}
+
+static char *told(const char *text, lt_arena *arena)
+{
+    return lt_arena_strdup(arena, text && lt_text_is_clean(text, TOLD_MAX) ? text : "");
+}
+
+lt_status lt_record_tell(const lt_cache_clip *record, lt_stream *stream, lt_arena *arena, lt_err *err)
+{
+    Lt__Wire__Latents *made = lt_arena_alloc(arena, sizeof *made);
+    if (!made) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    lt__wire__latents__init(made);
+    made->model = lt_arena_strdup(arena, record->model ? record->model : "");
+    made->weights = told(record->weights, arena);
+    made->numerics = told(record->numerics, arena);
+    made->encoding = told(record->encoding, arena);
+    made->logvar = record->logvar;
+    stream->latents = made;
+    bool fine = made->model && made->weights && made->numerics && made->encoding;
+    return fine ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 
 /* from [frames,rows,columns] -> to [frames,columns,rows], elements of `size` bytes. */
@@ -56,6 +85,27 @@ static void transpose(const char *from, char *to, int64_t frames, int64_t rows, 
 void lt_record_to_stream(const lt_cache_clip *r, const void *from, void *to, int64_t frames)
 {
     transpose(from, to, frames, r->channels, (int64_t)r->height * r->width, lt_dtype_bytes(r->dtype));
+}
+
+size_t lt_record_unit_bytes(size_t values, bool logvar)
+{
+    return logvar ? lt_round_up(values, LT_PAYLOAD_ALIGNMENT) + values : values;
+}
+
+lt_status lt_record_give(const lt_cache_clip *r, int64_t first, int64_t n, const void *latent,
+                         const void *logvar, lt_payload *output, lt_err *err)
+{
+    const void *const runs[] = {latent, logvar};
+    size_t bytes =
+        (size_t)n * (size_t)r->channels * (size_t)r->height * (size_t)r->width * lt_dtype_bytes(r->dtype);
+    lt_status status = LT_OK;
+    for (int i = 0; i < 1 + r->logvar && !status; i++) {
+        lt_span *span;
+        status = lt_payload_add(output, (uint64_t)first, (uint64_t)n, (Lt__Wire__Dtype)(r->dtype + 1), bytes,
+                                &span, err);
+        if (!status) lt_record_to_stream(r, runs[i], span->data, n);
+    }
+    return status;
 }
 
 void lt_record_to_cache(const lt_cache_clip *r, const void *from, void *to, int64_t frames)

@@ -4,12 +4,24 @@
 #define LT_RECORD_H
 
 #include "cache/cache.h"
-#include "proto/wire.h"
+#include "stages/runtime/stage.h"
 
-/* The record of a stream of latents [T,C,h,w]: where it lies, its geometry, timestamps, picture and texts. Text and arrays are the
- * stream's, which must outlive the record. What a stream does not say (model, weights, numerics, encoding, logvar) is left out for
- * the caller to add. Timestamps are left out where the stream has not one for every frame. */
+/* The record of a stream of latents [T,C,h,w]: where it lies, its geometry, timestamps, picture, texts, how it was made, and whether
+ * it has log-variances. Text and arrays are the stream's, which must outlive the record. Timestamps are left out where the stream has
+ * not one for every frame. A chunk put with this record has the same bytes on whichever host, in whichever stage. */
 lt_cache_clip lt_record_of_stream(const lt_stream *stream);
+
+/* What a record says of how latents were made (model, weights, numerics, encoding, logvar) into stream->latents, all of it in
+ * `arena`. E_NO_MEMORY. */
+lt_status lt_record_tell(const lt_cache_clip *record, lt_stream *stream, lt_arena *arena, lt_err *err);
+
+/* Bytes of a unit of latents whose values take `values` bytes, with as many log-variances behind them or without. */
+size_t lt_record_unit_bytes(size_t values, bool logvar);
+
+/* Put frames first .. first+n-1 into a payload, from the cache's layout: a run of latents and, where the record has logvar, one of
+ * log-variances (else not looked at). E_INTERNAL where they do not fit. */
+lt_status lt_record_give(const lt_cache_clip *record, int64_t first, int64_t n, const void *latent,
+                         const void *logvar, lt_payload *output, lt_err *err);
 
 /* Latents of `frames` frames in the record's dtype and sizes, from the cache's layout [T,C,h,w] to a stream's [T,h,w,C], and back. The
  * two must not overlap. */

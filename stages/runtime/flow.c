@@ -252,7 +252,9 @@ static void processed(rt *rt, rt_clip *clip, rt_key key)
         lt_fail(&err, LT_E_INTERNAL, "process of %s made nothing", rt->stage->kind);
         rt_fail(rt, &err, &key);
     } else {
-        for (int i = 0; i < job->output.n_spans; i++) clip->frames += job->output.spans[i].count;
+        const lt_payload *made = &job->output;
+        for (int i = 0; i < made->n_spans; i++) /* a second run of the same frames is not more of them */
+            if (!i || made->spans[i].first != made->spans[i - 1].first) clip->frames += made->spans[i].count;
         rt->bytes_out += job->output.bytes;
         rt_output_deliver(rt, key, &job->output, &job->memory);
     }

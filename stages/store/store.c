@@ -26,10 +26,10 @@ typedef struct store_state {
     lt_cache *cache;
 } store_state;
 
-/* One clip. The buffer holds one chunk, [n,C,h,w]. */
+/* One clip. The buffers hold one chunk, [n,C,h,w]: latents, and log-variances where they come too. */
 typedef struct store_clip {
     lt_cache_clip record;
-    void *values;
+    void *values, *logvars;
     bool side_missed;
 } store_clip;
 
@@ -75,7 +75,7 @@ static lt_status store_plan(const lt_setup *setup, const lt_stream *const *input
         return lt_fail(err, LT_E_INVALID, "store keeps latents in the graph's cache, and [graph] names none");
     plan->in_flight[0] = 4;
     /* Of a chunk that is not there yet: as the cache has it, packed, and on its way to the disk. */
-    plan->peak_bytes = BASE_BYTES + 3 * chunk_bytes(in);
+    plan->peak_bytes = BASE_BYTES + 3 * lt_record_unit_bytes(chunk_bytes(in), lt_stream_has_logvar(in));
     plan->work_factor = 1;
     if (is_text(in)) return LT_OK;
     uint64_t frames = in->run_frames ? in->run_frames : in->n_frames;
@@ -150,6 +150,14 @@ static lt_status update_caption(store_state *state, const lt_stream *in, lt_err 
     return status;
 }
 
+static void free_clip(store_clip *c)
+{
+    if (!c) return;
+    free(c->values);
+    free(c->logvars);
+    free(c);
+}
+
 static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     store_state *state = opaque;
@@ -157,9 +165,11 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     lt_status status = check_input(in, err);
     if (status) return status;
     store_clip *c = calloc(1, sizeof *c);
+    bool has_logvar = lt_stream_has_logvar(in);
     if (c) c->values = malloc(chunk_bytes(in));
-    if (!c || !c->values) {
-        free(c);
+    if (c && has_logvar) c->logvars = malloc(chunk_bytes(in));
+    if (!c || !c->values || (has_logvar && !c->logvars)) {
+        free_clip(c);
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a chunk of latents");
     }
     c->record = lt_record_of_stream(in);
@@ -169,8 +179,7 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     status = count_present(state, &c->record, clip->n_units, &clip->first_unit, err);
     if (!status && clip->first_unit == clip->n_units) status = update_caption(state, in, err);
     if (!status) return LT_OK;
-    free(c->values);
-    free(c);
+    free_clip(c);
     clip->state = NULL;
     return status;
 }
@@ -188,32 +197,43 @@ static void find_side(store_clip *c, const lt_stream *in)
     c->side_missed = !c->record.side_path;
 }
 
+/* Are these latents of frames first .. first+n-1, and their log-variances where the stream has them? */
+static bool is_chunk(const lt_payload *payload, const lt_stream *in, int64_t first, int64_t n)
+{
+    size_t bytes = (size_t)n * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
+    bool fine = payload->n_spans == 1 + lt_stream_has_logvar(in);
+    for (int i = 0; i < payload->n_spans && fine; i++) {
+        const lt_span *span = &payload->spans[i];
+        fine = span->first == (uint64_t)first && span->count == (uint64_t)n && span->dtype == in->dtype &&
+               span->bytes == bytes;
+    }
+    return fine;
+}
+
 static lt_status store_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                                lt_payload *output, lt_err *err)
 {
     store_state *state = opaque;
     store_clip *c = clip->state;
     const lt_stream *in = clip->inputs[0];
-    const lt_span *span = &inputs[0]->spans[0];
     int64_t first = (int64_t)unit * c->record.chunk,
             n = LT_MIN((int64_t)c->record.chunk, c->record.n_frames - first);
-    size_t bytes = (size_t)n * in->channels * in->height * in->width * lt_wire_dtype_bytes(in->dtype);
     bool there = false;
     if (lt_stage_stopping()) return LT_END;
     if (is_text(in)) {
         lt_stage_safe(clip, unit + 1);
         return LT_OK;
     }
-    if (inputs[0]->n_spans != 1 || span->first != (uint64_t)first || span->count != (uint64_t)n ||
-        span->dtype != in->dtype || span->bytes != bytes)
+    if (!is_chunk(inputs[0], in, first, n))
         return lt_fail(err, LT_E_FORMAT,
                        "clip %s: the chunk at frame %" PRId64 " is not %" PRId64 " frames of latents",
                        in->name, first, n);
     lt_status status = lt_cache_has(state->cache, c->record.clip, c->record.digest, first, &there, err);
     if (!status && !there) {
-        lt_record_to_cache(&c->record, span->data, c->values, n);
+        lt_record_to_cache(&c->record, inputs[0]->spans[0].data, c->values, n);
+        if (c->logvars) lt_record_to_cache(&c->record, inputs[0]->spans[1].data, c->logvars, n);
         find_side(c, in);
-        status = lt_cache_put(state->cache, &c->record, first, c->values, NULL, NULL, err);
+        status = lt_cache_put(state->cache, &c->record, first, c->values, c->logvars, NULL, err);
     }
     if (!status) lt_stage_safe(clip, unit + 1);
     return status;
@@ -238,8 +258,7 @@ static lt_status store_finish_clip(void *opaque, lt_clip *clip, bool complete, c
         if (lt_cache_fail(state->cache, &c->record, clip->given_up, &ignored))
             lt_log(LT_LOG_WARN, "%s", ignored.text);
     }
-    if (c) free(c->values);
-    free(c);
+    free_clip(c);
     clip->state = NULL;
     return status;
 }

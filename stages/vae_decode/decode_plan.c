@@ -237,6 +237,7 @@ lt_status lt_decode_describe(const lt_vae_host *host, const lt_stream *in, const
     out->channels = 3;
     out->bits = (uint32_t)g->bits;
     out->chunk = 0;
+    out->latents = NULL;
     out->factor = (uint32_t)g->plan.factor;
     out->n_units = (uint64_t)g->n_windows;
     largest_unit(g, &out->unit_bytes, &chunks);

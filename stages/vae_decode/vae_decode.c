@@ -163,8 +163,9 @@ static lt_status gather(const decode_clip *c, const lt_stream *in, const lt_payl
         int64_t start = at / g->chunk * g->chunk, count = LT_MIN(g->chunk, g->n_frames - start);
         const lt_payload *chunk = &chunks[(uint64_t)(at / g->chunk) - first_chunk];
         const lt_span *span = &chunk->spans[0];
-        if (chunk->n_spans != 1 || span->first != (uint64_t)start || span->count != (uint64_t)count ||
-            span->dtype != in->dtype || span->bytes != (size_t)count * frame)
+        if (chunk->n_spans != 1 + lt_stream_has_logvar(in) || span->first != (uint64_t)start ||
+            span->count != (uint64_t)count || span->dtype != in->dtype ||
+            span->bytes != (size_t)count * frame)
             return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of latents",
                            in->name, (long long)start, (long long)count);
         int64_t take = LT_MIN(start + count, first + n) - at;

@@ -2,6 +2,7 @@
 #include "stages/vae_encode/vae_encode.h"
 
 #include "proto/wire.h"
+#include "stages/record/record.h"
 
 #include <inttypes.h>
 #include <limits.h>
@@ -175,9 +176,16 @@ lt_status lt_encode_describe(const lt_vae_encode_config *config, const lt_vae_ho
                              const lt_encode_geometry *g, lt_stream *out, lt_arena *arena, lt_err *err)
 {
     const lt_vae_info *info = lt_vae_get_info(host->vae);
-    char digest[33];
+    char digest[33], tiles[64];
     digest_of(config, host, in, g, digest);
+    lt_encode_tile_text(g, tiles, sizeof tiles);
+    lt_cache_clip made = {.model = config->common.model,
+                          .weights = info->digest,
+                          .numerics = lt_vae_numerics_name(info->numerics),
+                          .encoding = tiles,
+                          .logvar = config->logvar};
     lt_status status = lt_stream_copy(out, in, arena, err);
+    if (!status) status = lt_record_tell(&made, out, arena, err);
     if (status) return status;
     out->kind = LT__WIRE__PORT_KIND__PORT_LATENTS;
     out->dtype = (Lt__Wire__Dtype)(g->dtype + 1);
@@ -186,7 +194,7 @@ lt_status lt_encode_describe(const lt_vae_encode_config *config, const lt_vae_ho
     out->channels = (uint32_t)g->channels;
     out->bits = 0;
     out->n_units = (in->n_frames - 1) / in->chunk + 1;
-    out->unit_bytes = lt_encode_value_bytes(g);
+    out->unit_bytes = lt_record_unit_bytes(lt_encode_value_bytes(g), config->logvar);
     out->scaling_factor = info->scaling_factor;
     out->factor = (uint32_t)info->factor;
     out->digest = lt_arena_strdup(arena, digest);

@@ -25,8 +25,8 @@ static const lt_option options[] = {
      "what latents are rounded to, in the cache and downstream: f32 keeps what was computed, f16 and bf16 "
      "take half the room",
      false},
-    {"logvar", LT_OPT_BOOL, AT(logvar), "false", 0, 0, NULL, NULL, "keep the log-variance in the cache, too",
-     false},
+    {"logvar", LT_OPT_BOOL, AT(logvar), "false", 0, 0, NULL, NULL,
+     "keep the log-variance in the cache, too, also in that of a store on another host", false},
     {"cache_size", LT_OPT_BYTES, AT(cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
      "the most the cache may hold", true},
 };
@@ -53,7 +53,6 @@ typedef struct encode_state {
 typedef struct encode_clip {
     lt_encode_geometry geometry;
     lt_cache_clip record;
-    char encoding[64];
     bool side_missed;
     lt_cache *cache; /* NULL: none, or the clip is live and not kept */
 } encode_clip;
@@ -133,19 +132,6 @@ static lt_status find_geometry(encode_state *state, const lt_stream *in, lt_enco
     return LT_OK;
 }
 
-/* What the cache is told of the clip. Text is the stream's or lives in the clip. */
-static void fill_record(const encode_state *state, encode_clip *c, const lt_stream *out)
-{
-    const lt_vae_info *info = lt_vae_get_info(state->host.vae);
-    lt_encode_tile_text(&c->geometry, c->encoding, sizeof c->encoding);
-    c->record = lt_record_of_stream(out);
-    c->record.logvar = state->config->logvar;
-    c->record.model = state->config->common.model;
-    c->record.weights = info->digest;
-    c->record.numerics = lt_vae_numerics_name(info->numerics);
-    c->record.encoding = c->encoding;
-}
-
 static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
 {
     encode_state *state = opaque;
@@ -157,7 +143,7 @@ static lt_status encode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
                               clip->arena, err));
     LT_TRY(lt_vae_host_reserve(&state->host, c->geometry.cost.workspace_bytes, err));
     LT_TRY(make_room(state, &c->geometry, err));
-    fill_record(state, c, clip->output);
+    c->record = lt_record_of_stream(clip->output);
     c->cache = clip->output->live ? NULL : state->cache;
     clip->n_units = clip->output->n_units;
     clip->state = c;
@@ -207,19 +193,6 @@ typedef struct unit_of {
     lt_payload *output;
 } unit_of;
 
-/* Values [n,C,h,w] of the unit as its payload. */
-static lt_status give(const unit_of *u, const void *latents, lt_err *err)
-{
-    const lt_encode_geometry *g = &u->clip->geometry;
-    lt_span *span;
-    size_t bytes =
-        (size_t)u->n * (size_t)g->channels * (size_t)g->height * (size_t)g->width * lt_dtype_bytes(g->dtype);
-    lt_status status = lt_payload_add(u->output, (uint64_t)u->first, (uint64_t)u->n,
-                                      (Lt__Wire__Dtype)(g->dtype + 1), bytes, &span, err);
-    if (status == LT_OK) lt_record_to_stream(&u->clip->record, latents, span->data, u->n);
-    return status;
-}
-
 static lt_status give_cached(void *user, const lt_cache_chunk *chunk, lt_err *err)
 {
     const unit_of *u = user;
@@ -230,7 +203,13 @@ static lt_status give_cached(void *user, const lt_cache_chunk *chunk, lt_err *er
         return lt_fail(
             err, LT_E_FORMAT, "the cache's latents of clip %s, frame %lld, are %s; run latents verify",
             u->clip->record.clip, (long long)u->first, lt_tensor_describe(&chunk->latent, text, sizeof text));
-    return give(u, chunk->latent.data, err);
+    if (u->clip->record.logvar != (chunk->logvar.data != NULL))
+        return lt_fail(
+            err, LT_E_FORMAT,
+            "the cache's latents of clip %s, frame %lld, have no log-variances; run latents verify",
+            u->clip->record.clip, (long long)u->first);
+    return lt_record_give(&u->clip->record, u->first, u->n, chunk->latent.data, chunk->logvar.data, u->output,
+                          err);
 }
 
 /* Round [n,h,w,C] to the cache's dtype, as [n,C,h,w]. */
@@ -344,7 +323,7 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
         status = lt_cache_put(c->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
         if (status) return status;
     }
-    return give(&u, state->latents, err);
+    return lt_record_give(&c->record, u.first, u.n, state->latents, state->logvars, output, err);
 }
 
 /* ---- the descriptor ------------------------------------------------------------------------------------ */

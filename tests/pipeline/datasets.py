@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, MODEL, ROOT, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, MODEL, ROOT, elsewhere, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
 from roundtrip import ffmpeg, probe, timestamps  # noqa: E402
 
 
@@ -66,6 +66,17 @@ def latents(*arguments, check=True):
 
 def clips_of(cache):
     return {clip["clip"]: clip for clip in map(json.loads, latents("ls", cache, "--json").splitlines())}
+
+
+def values_of(cache):
+    """The chunks' values as they lie in the cache's file: safetensors files."""
+    raw, found, at = (pathlib.Path(cache) / "data.mdb").read_bytes(), set(), 0
+    while (at := raw.find(b'{"__metadata__"', at + 1)) >= 0:
+        length = int.from_bytes(raw[at - 8 : at], "little")
+        header = json.loads(raw[at : at + length])
+        end = max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        found.add(raw[at - 8 : at + length + end])
+    return found
 
 
 def journal(cache):
@@ -262,6 +273,29 @@ def latents_come_and_go(folder):
     assert "0 clips" in latents("gc", other)
 
 
+def a_store_keeps_what_is_made_elsewhere(folder):
+    """Of a vae_encode without a cache the store's values are those it would have kept itself, byte for byte, log-variances too."""
+    make_clip(folder / "a.mp4", 0.75)
+    make_clip(folder / "b.mp4", 0.2, "48x64", audio=True)
+    (folder / "clips.json").write_text('[{"path": "a.mp4", "text": "one"}, {"path": "b.mp4", "text": "two"}]')
+    model, far = narrow_model(folder / "model"), elsewhere(folder / "far", "vae_encode")
+    here, there = folder / "here", folder / "there"
+    graph = precompute(folder / "p.toml", folder / "clips.json", here, model, encode='logvar = true\ncache_dtype = "f16"\ntile = "32"')
+    run(graph)
+    text = graph.read_text().replace(f'"{here}"', f'"{there}"').replace('kind = "vae_encode"', f'exec = "{far}"')
+    graph.write_text(text.replace("[graph]", '[graph]\ntransport = "tcp"'))
+    run(graph)
+    assert clips_of(there) == clips_of(here) and clips_of(here)["a"]["logvar"], clips_of(there)
+    assert values_of(there) == values_of(here) and len(values_of(here)) == 4
+    for clip in "ab":
+        for cache in (here, there):
+            latents("export", cache, clip, f"{cache}-{clip}")
+        assert sha256(f"{here}-{clip}") == sha256(f"{there}-{clip}"), clip
+    latents("verify", there)
+    run(decode(folder / "d.toml", there, folder / "{clip}-out.mp4", model, clips="b"))
+    assert timestamps(folder / "b-out.mp4") == timestamps(folder / "b.mp4"), "log-variances are in the decoder's way"
+
+
 def one_long_video_in_two_runs(folder):
     """encode.toml and decode.toml: the file of one run through everything, sound and variable rate too."""
     source = folder / "vfr.mkv"
@@ -351,5 +385,5 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
+    main([from_manifest_to_latents_to_videos, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])

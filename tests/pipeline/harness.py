@@ -141,6 +141,72 @@ output = "{output}"
     return path
 
 
+ELSEWHERE = """#!{python}
+# {kind} as on a host without the graph's cache: what it is told first is changed so, the rest is passed on.
+import os, struct, sys
+
+def fields(data):
+    at = 0
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            at += 1
+            value |= (data[at - 1] & 127) << shift
+            shift += 7
+            if data[at - 1] < 128:
+                return value
+    while at < len(data):
+        begin, key = at, number()
+        size = {{0: lambda: number() * 0, 1: lambda: 8, 2: number}}[key & 7]()
+        at += size
+        yield key >> 3, data[begin:at], data[at - size : at]
+
+def varint(value):
+    return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+def without(message, unwanted):
+    return b"".join(raw for number, raw, _ in fields(message) if number != unwanted)
+
+def whole(n):
+    data = b""
+    while len(data) < n:
+        data += os.read(0, n - len(data)) or sys.exit(111)
+    return data
+
+program = "{program}"
+if sys.argv[1:] not in ([], ["--plan"]):
+    os.execv(program, [program, *sys.argv[1:]])
+message = whole(struct.unpack("<I", whole(4))[0])
+if sys.argv[1:]:
+    message = without(message, 3)
+else:
+    boot = without(next(fields(message))[2], 9)
+    message = bytes([1 << 3 | 2]) + varint(len(boot)) + boot
+read, write = os.pipe()
+if os.fork() == 0:
+    os.close(read)
+    piece = struct.pack("<I", len(message)) + message
+    try:
+        while piece:
+            os.write(write, piece)
+            piece = os.read(0, 65536)
+    except BrokenPipeError:
+        pass
+    os._exit(0)
+os.close(write)
+os.dup2(read, 0)
+os.execv(program, [program, *sys.argv[1:]])
+"""
+
+
+def elsewhere(path, kind):
+    """A program for `exec`: the stage `kind`, which has nothing of the graph's cache, as if it ran on another host."""
+    path.write_text(ELSEWHERE.format(python=sys.executable, kind=kind, program=BIN / f"stage-{kind}"))
+    path.chmod(0o755)
+    return path
+
+
 class Run:
     """`orchestrator run`, in the background."""
 

@@ -88,19 +88,28 @@ static void latents_are_the_models_own(void **state)
 static void nothing_but_the_frames_decides(void **state)
 {
     lt_err err;
-    troupe_stage a, b, c;
+    troupe_stage a, b, c, d;
     MUST(troupe_open(&a, &lt_vae_encode_stage, OPTIONS(), "", 1, &film.stream, &err));
-    MUST(troupe_open(&b, &lt_vae_encode_stage, OPTIONS("batch=4", "logvar=true"), "", 2, &film.stream, &err));
+    MUST(troupe_open(&b, &lt_vae_encode_stage, OPTIONS("batch=4"), "", 2, &film.stream, &err));
+    MUST(troupe_open(&d, &lt_vae_encode_stage, OPTIONS("batch=4", "logvar=true"), "", 2, &film.stream, &err));
     MUST(troupe_open(&c, &lt_vae_encode_stage, OPTIONS("tile=32"), "", 2, &film.stream, &err));
     troupe_make_all(&a, film.chunks, false);
     troupe_make_all(&b, film.chunks, true);
     troupe_make_all(&c, film.chunks, false);
+    troupe_make_all(&d, film.chunks, true);
     troupe_expect_same(&a, &b);
-    assert_string_not_equal(a.output.digest, b.output.digest);
+    assert_string_equal(a.output.digest, b.output.digest);
     assert_string_not_equal(a.output.digest, c.output.digest);
+    assert_string_not_equal(a.output.digest, d.output.digest);
+    for (uint64_t u = 0; u < d.output.n_units; u++) {
+        assert_int_equal(d.units[u].n_spans, 2);
+        assert_int_equal(d.units[u].spans[1].bytes, a.units[u].spans[0].bytes);
+        assert_memory_equal(d.units[u].spans[0].data, a.units[u].spans[0].data, a.units[u].spans[0].bytes);
+    }
     troupe_close(&a);
     troupe_close(&b);
     troupe_close(&c);
+    troupe_close(&d);
 }
 
 static void check_cache(const char *dtype, int expected_chunks)

@@ -174,6 +174,32 @@ static void a_difference_is_named(void **state)
     assert_null(lt_stream_difference(s, t, true));
 }
 
+static void how_latents_were_made_travels(void **state)
+{
+    example e, f;
+    lt_arena arena = {0};
+    lt_stream copy;
+    Lt__Wire__Latents made = LT__WIRE__LATENTS__INIT;
+    lt_stream *s = make_stream(&e), *plain = make_stream(&f);
+    made.model = "models/\xff", made.weights = "0a1b", made.numerics = "diffusers",
+    made.encoding = "tile none";
+    s->latents = &made;
+    assert_int_equal(lt_stream_check(s, &err), LT_OK);
+    assert_null(lt_stream_difference(s, plain, false));
+    made.logvar = true;
+    assert_true(lt_stream_has_logvar(s) && !lt_stream_has_logvar(plain));
+    assert_string_equal(lt_stream_difference(s, plain, false), "latents");
+    assert_int_equal(lt_stream_copy(&copy, s, &arena, &err), LT_OK);
+    memset(&made, 0, sizeof made);
+    assert_true(lt_stream_has_logvar(&copy));
+    assert_string_equal(copy.latents->encoding, "tile none");
+    assert_string_equal(copy.latents->weights, "0a1b");
+    assert_int_equal(lt_stream_check(&copy, &err), LT_OK);
+    copy.latents->numerics = "a bell \a";
+    assert_int_equal(lt_stream_check(&copy, &err), LT_E_FORMAT);
+    lt_arena_finish(&arena);
+}
+
 static void timestamps_go_there_and_back(void **state)
 {
     example e;
@@ -494,6 +520,7 @@ int main(void)
         cmocka_unit_test(a_text_stream_says_when_its_prompts_begin),
         cmocka_unit_test(a_copy_owes_nothing_to_its_original),
         cmocka_unit_test(a_difference_is_named),
+        cmocka_unit_test(how_latents_were_made_travels),
         cmocka_unit_test(timestamps_go_there_and_back),
         cmocka_unit_test(names_go_there_and_back),
         cmocka_unit_test(frames_survive_any_split),
