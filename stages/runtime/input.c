@@ -343,7 +343,8 @@ static lt_status take_payload(rt *rt, const rt_input *input, const rt_producer *
 {
     if (unit->payload_case == LT__WIRE__UNIT__PAYLOAD_SLOT) {
         if (!producer->has_slab || unit->bytes > producer->slab.slot_bytes ||
-            !lt_slab_holds(&producer->slab, unit->slot, input->me))
+            !lt_slab_holds(&producer->slab, unit->slot, input->me) ||
+            is_held_slot(input, &producer->slab, unit->slot)) /* of another unit, which is still needed */
             return lt_fail(err, LT_E_FORMAT, "slot %u is not ours", unit->slot);
         *memory = (rt_memory){.kind = RT_SLOT, .slab = &producer->slab, .slot = unit->slot};
         *data = lt_slab_memory(&producer->slab, unit->slot);
