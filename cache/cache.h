@@ -4,7 +4,7 @@
  * Keys are text, values are what their first word says:
  *     longtake/format                     "1"
  *     longtake/totals                     JSON: counters over everything, kept in every transaction
- *     state/CLIP/DIGEST                   JSON: geometry, chunks and bytes there, partial | complete | failed
+ *     state/CLIP/DIGEST                   JSON: geometry, chunks and bytes there, partial | complete | failed, and since when it is complete
  *     clip/CLIP/DIGEST                    JSON: the clip's record, written with its last missing chunk
  *     latent/CLIP/DIGEST/000000000008     a safetensors file: `latent` [T,C,h,w] of the chunk that starts at
  *                                         frame 8, perhaps `logvar`, and strings in its metadata
@@ -88,6 +88,8 @@ typedef struct lt_cache_clip {
     const void *progress;
     size_t progress_bytes;
 
+    int64_t completed_ms; /* put: when its last chunk came, as in lt_cache_summary; 0: now */
+
     lt_cache_state state; /* set by lt_cache_get_clip */
     const char *reason;   /* of a failed one */
     int64_t side_bytes;   /* set by lt_cache_get_clip */
@@ -166,7 +168,12 @@ typedef struct lt_cache_summary {
     int32_t chunk, channels, height, width;
     lt_dtype dtype;
     bool logvar;
+    int64_t
+        completed_ms; /* by the clock, milliseconds since 1970; 0: it is not, or by a build that did not note it */
 } lt_cache_summary;
+
+/* "2026-11-23 03:41:05" of such a time, UTC. */
+void lt_cache_time_text(int64_t ms, char text[32]);
 
 /* The clip after summary->clip, summary->digest in the order of keys (both "": the first). LT_END after the last. */
 lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err);
@@ -238,7 +245,8 @@ lt_status lt_cache_set_caption(lt_cache *cache, const char *clip, const char *di
  * before it does. */
 lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *err);
 
-/* Copy a complete clip into another cache: what is there is not copied again, every chunk's checksum is checked. *n_added:
+/* Copy a complete clip into another cache, with the time it was completed: what is there is not copied again, every chunk's
+ * checksum is checked. *n_added:
  * chunks. E_NOT_FOUND when it is not complete; E_MISMATCH when the other cache has it with another geometry. */
 lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const char *digest, int64_t *n_added,
                         lt_err *err);

@@ -66,6 +66,8 @@ lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const ch
     if (status) goto fail;
     if (lt_cache_look(to, clip, digest, &summary, &none) == LT_OK && summary.state == LT_CACHE_COMPLETE)
         goto fail;
+    LT_TRY(lt_cache_look(from, clip, digest, &summary, err));
+    record.completed_ms = summary.completed_ms;
     if (record.side_bytes) {
         side = lt_arena_printf(&arena, "%s/side-%d.part", to->folder, (int)getpid());
         if (!side) LT_TRY(lt_fail(err, LT_E_NO_MEMORY, "out of memory"));

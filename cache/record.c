@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static const char totals_key[] = "longtake/totals";
 
@@ -115,6 +116,7 @@ static bool parse_geometry(const json_t *object, lt_cache_summary *s)
     s->width = (int32_t)width;
     s->n_chunks = (s->n_frames - 1) / chunk + 1;
     s->logvar = json_is_true(json_object_get(object, "logvar"));
+    s->completed_ms = integer(object, "completed_ms");
     return true;
 }
 
@@ -148,11 +150,18 @@ lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_sum
 {
     char text[LT_CACHE_KEY_BYTES];
     json_t *object =
-        json_pack("{sssIsIsIsisisisisssb}", "state", lt_cache_state_name(s->state), "chunks",
+        json_pack("{sssIsIsIsisisisisssbsI}", "state", lt_cache_state_name(s->state), "chunks",
                   (json_int_t)s->chunks, "bytes", (json_int_t)s->bytes, "frames", (json_int_t)s->n_frames,
                   "chunk", s->chunk, "channels", s->channels, "height", s->height, "width", s->width, "dtype",
-                  lt_dtype_name(s->dtype), "logvar", s->logvar);
+                  lt_dtype_name(s->dtype), "logvar", s->logvar, "completed_ms", (json_int_t)s->completed_ms);
     return put_text(cache, txn, lt_cache_key(text, "state", s->clip, s->digest), object, err);
+}
+
+void lt_cache_time_text(int64_t ms, char text[32])
+{
+    time_t seconds = (time_t)(ms / 1000);
+    struct tm parts;
+    if (!gmtime_r(&seconds, &parts) || !strftime(text, 32, "%Y-%m-%d %H:%M:%S", &parts)) *text = 0;
 }
 
 /* ---- record of a clip ---------------------------------------------------------------------------------- */

@@ -20,7 +20,8 @@ static const char usage[] =
     "Looks into a cache of latents, and changes it. CACHE is its folder; it may also be given as --cache "
     "CACHE.\n"
     "\n"
-    "  ls       a line a clip: name/digest, state, chunks, frames, latents' size, dtype, bytes\n"
+    "  ls       a line a clip: name/digest, state, chunks, frames, latents' size, dtype, bytes, and\n"
+    "           when it was completed (UTC)\n"
     "  stat     totals and the environment, at once however large the cache\n"
     "  verify   read everything; names what is damaged or missing\n"
     "  export   a complete clip as one safetensors file: latent [T,C,h,w], unscaled\n"
@@ -73,18 +74,20 @@ const char *lt_tool_bytes(int64_t bytes, char text[32])
 static int print_clip(const lt_cache_summary *s, bool json)
 {
     if (json)
-        return lt_tool_json(json_pack("{sssssssIsIsIsIsisisisisssb}", "clip", s->clip, "digest", s->digest,
+        return lt_tool_json(json_pack("{sssssssIsIsIsIsisisisisssbsI}", "clip", s->clip, "digest", s->digest,
                                       "state", lt_cache_state_name(s->state), "chunks", (json_int_t)s->chunks,
                                       "n_chunks", (json_int_t)s->n_chunks, "frames", (json_int_t)s->n_frames,
                                       "bytes", (json_int_t)s->bytes, "chunk", s->chunk, "channels",
                                       s->channels, "height", s->height, "width", s->width, "dtype",
-                                      lt_dtype_name(s->dtype), "logvar", s->logvar),
+                                      lt_dtype_name(s->dtype), "logvar", s->logvar, "completed_ms",
+                                      (json_int_t)s->completed_ms),
                             FINE);
-    char bytes[32];
-    printf("%s/%s  %-8s  %lld/%lld chunks  %lld frames  %dx%dx%d %s%s  %s\n", s->clip, s->digest,
+    char bytes[32], since[32] = "";
+    if (s->completed_ms) lt_cache_time_text(s->completed_ms, since);
+    printf("%s/%s  %-8s  %lld/%lld chunks  %lld frames  %dx%dx%d %s%s  %s%s%s\n", s->clip, s->digest,
            lt_cache_state_name(s->state), (long long)s->chunks, (long long)s->n_chunks,
            (long long)s->n_frames, s->channels, s->height, s->width, lt_dtype_name(s->dtype),
-           s->logvar ? "+logvar" : "", lt_tool_bytes(s->bytes, bytes));
+           s->logvar ? "+logvar" : "", lt_tool_bytes(s->bytes, bytes), *since ? "  " : "", since);
     return FINE;
 }
 

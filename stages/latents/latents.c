@@ -10,14 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define AT(field) offsetof(lt_latents_config, field)
 static const lt_option options[] = {
     {"clips", LT_OPT_STRING, AT(clips), "*", 0, 0, NULL, NULL,
-     "name of a clip in the cache, or a pattern such as \"dog-*\" for several", false},
+     "name of a clip in the cache, or a pattern such as \"dog-*\" for several; where the cache holds a clip "
+     "more than once, the newest",
+     false},
     {"digest", LT_OPT_STRING, AT(digest), "", 0, 0, NULL, NULL,
-     "how the digest begins, where the cache holds a clip more than once", false},
+     "how the digest begins, to choose another than the newest (`latents ls` shows them)", false},
 };
 #undef AT
 
@@ -40,17 +41,16 @@ static size_t frame_bytes(const lt_cache_clip *r)
 static lt_status announce(const char *name, const char *digest, const lt_cache_clip *record, bool expendable,
                           lt_stream *stream, lt_arena *arena, lt_err *err)
 {
-    char text[400];
+    char text[LT_CACHE_CLIP_BYTES + LT_CACHE_DIGEST_BYTES], key[33];
     json_t *entry = json_pack("{ss ss}", "name", name, "digest", digest);
     if (record && *record->source) json_object_set_new(entry, "path", json_string(record->source));
     char *line = entry ? json_dumps(entry, JSON_COMPACT) : NULL;
     json_decref(entry);
-    snprintf(text, sizeof text, "latents 1 %s/%s", name, digest);
-    XXH128_hash_t hash = XXH3_128bits(text, strlen(text));
+    snprintf(text, sizeof text, "%s/%s", name, digest);
+    lt_cached_clip_key(text, key);
     stream->name = lt_arena_strdup(arena, name);
     stream->entry = line ? lt_arena_strdup(arena, line) : NULL;
-    stream->key = lt_arena_printf(arena, "%016llx%016llx", (unsigned long long)hash.high64,
-                                  (unsigned long long)hash.low64);
+    stream->key = lt_arena_strdup(arena, key);
     stream->expendable = expendable;
     free(line);
     if (stream->name && stream->entry && stream->key) return LT_OK;
@@ -148,7 +148,7 @@ static lt_status latents_plan(const lt_setup *setup, const lt_stream *const *inp
     lt_status status;
     LT_TRY(check_cache(setup, err));
     LT_TRY(lt_cache_open(&cache, setup->cache, false, 0, err));
-    LT_TRY(lt_cached_clips_find(&clips, cache, config, "", err));
+    LT_TRY(lt_cached_clips_find(&clips, cache, config, "", NULL, err));
     LT_TRY(find_largest(cache, &clips, &largest, &frames, err));
     lt_cached_clips_get(&clips, largest, name, digest);
     LT_TRY(lt_cache_get_clip(cache, name, digest, plan->arena, &record, err));
@@ -163,6 +163,16 @@ static lt_status latents_plan(const lt_setup *setup, const lt_stream *const *inp
     }
     lt_plan_note(plan, "%u clip%s, %" PRIu64 " latent frames; %s, made with %s", clips.n,
                  clips.n == 1 ? "" : "s", frames, name, *record.model ? record.model : "an unknown model");
+    if (clips.n_several == 1)
+        lt_plan_note(plan,
+                     "the cache holds a clip more than once: the newest is taken, %s (option digest chooses)",
+                     clips.several);
+    else if (clips.n_several)
+        lt_plan_note(
+            plan,
+            "the cache holds %u clips more than once: the newest of each is taken, such as %s (option "
+            "digest chooses)",
+            clips.n_several, clips.several);
 fail:
     lt_cached_clips_finish(&clips);
     lt_cache_close(cache);
@@ -190,8 +200,9 @@ static lt_status latents_create(void **out, const lt_setup *setup, const char **
     state->config = setup->config;
     LT_TRY(check_cache(setup, err));
     LT_TRY(lt_cache_open(&state->cache, setup->cache, false, 0, err));
-    LT_TRY(lt_cached_clips_find(&state->clips, state->cache, state->config, setup->run_folder, err));
     if (lt_is_pattern(state->config->clips)) LT_TRY(lt_journal_open(&state->journal, setup->run_folder, err));
+    LT_TRY(lt_cached_clips_find(&state->clips, state->cache, state->config, setup->run_folder, state->journal,
+                                err));
     *numeric_class = ""; /* the record's stands */
     *out = state;
     return LT_OK;

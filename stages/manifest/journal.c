@@ -105,6 +105,11 @@ void lt_journal_close(lt_journal *journal)
     free(journal);
 }
 
+bool lt_journal_knows(const lt_journal *journal, const char *key)
+{
+    return find(journal, hash_of(key))->hash != 0;
+}
+
 static void copy_text(char *to, size_t room, const json_t *object, const char *name)
 {
     const char *text = json_string_value(json_object_get(object, name));

@@ -22,6 +22,9 @@ typedef struct lt_journal_entry {
     char result[4096];          /* file that was made; "": the cache holds it */
 } lt_journal_entry;
 
+/* Whether anything is noted of a clip: that it is done, has failed, or was passed over. */
+bool lt_journal_knows(const lt_journal *journal, const char *key);
+
 /* What was noted of a clip that is done. False: it is not. */
 bool lt_journal_find(lt_journal *journal, const char *key, lt_journal_entry *entry);
 

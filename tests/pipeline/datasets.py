@@ -65,7 +65,9 @@ def latents(*arguments, check=True):
 
 
 def clips_of(cache):
-    return {clip["clip"]: clip for clip in map(json.loads, latents("ls", cache, "--json").splitlines())}
+    """What latents ls says of each clip, but when it was completed."""
+    clips = [json.loads(line) for line in latents("ls", cache, "--json").splitlines()]
+    return {clip["clip"]: {name: value for name, value in clip.items() if name != "completed_ms"} for clip in clips}
 
 
 def values_of(cache):
@@ -296,6 +298,47 @@ def a_store_keeps_what_is_made_elsewhere(folder):
     assert timestamps(folder / "b-out.mp4") == timestamps(folder / "b.mp4"), "log-variances are in the decoder's way"
 
 
+def plan(graph, *arguments, expect=0):
+    done = subprocess.run([BIN / "orchestrator", "plan", graph, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def of_several_clips_the_newest_is_decoded(folder):
+    """A clip that was encoded again in another way stands beside the first: the newest is taken, plan says so, digest chooses."""
+    make_clip(folder / "a.mp4", 0.5)
+    make_clip(folder / "b.mp4", 0.25)
+    model, cache, output = narrow_model(folder / "model"), folder / "cache", folder / "out" / "{clip}.mp4"
+    (folder / "clips.json").write_text('[{"path": "a.mp4"}, {"path": "b.mp4"}]')
+    (folder / "again.json").write_text('[{"path": "a.mp4"}]')
+    run(precompute(folder / "p.toml", folder / "clips.json", cache, model))
+    graph, film = decode(folder / "d.toml", cache, output, model), folder / "out" / "a.mp4"
+    assert "more than once" not in plan(graph)
+    assert "2 clips done" in run(graph)
+    older, first = clips_of(cache)["a"]["digest"], sha256(film)
+    run(precompute(folder / "q.toml", folder / "again.json", cache, model, "interval = 2"), "--fresh")
+    newer = [clip for clip in map(json.loads, latents("ls", cache, "--json").splitlines()) if clip["clip"] == "a" and clip["digest"] != older]
+    assert len(newer) == 1 and newer[0]["completed_ms"] > 0, newer
+    newer = newer[0]["digest"]
+    said = plan(graph)
+    assert f"the cache holds a clip more than once: the newest is taken, a/{newer} of 20" in said and "2 clips" in said, said
+    # The run is through with the older one: the newer is new to it.
+    assert "1 clips done, 1 there already" in run(graph)
+    second = sha256(film)
+    assert "0 clips done" in run(graph) and sha256(film) == second != first
+    run(graph, "--fresh", "--set", f"stage.read.digest={older[:6]}", "--set", "stage.read.clips=a")
+    assert sha256(film) == first, "not the clip that was chosen"
+    run(decode(folder / "one.toml", cache, folder / "one.mp4", model, clips="a"))
+    assert sha256(folder / "one.mp4") == second, "one name alone is the newest, too"
+    # Copied, it keeps its time; a state without one is an earlier build's, and older than any with it.
+    latents("copy", cache, folder / "copy")
+    assert latents("ls", folder / "copy") == latents("ls", cache)
+    data = folder / "copy" / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(b'"completed_ms":', b'"completed_xx":'))
+    said = plan(decode(folder / "o.toml", folder / "copy", output, model), expect=1)
+    assert "clip a more than once" in said and "option digest" in said, said
+
+
 def one_long_video_in_two_runs(folder):
     """encode.toml and decode.toml: the file of one run through everything, sound and variable rate too."""
     source = folder / "vfr.mkv"
@@ -386,4 +429,4 @@ def very_many_clips(folder):
 if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
+          wrong_manifests_are_told_where, latents_come_and_go, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
