@@ -19,9 +19,10 @@
 #define LT_BACKEND_H
 
 #include "kernels/ops.h"
+#include "kernels/share.h"
 
-/* Raised when this file, tensor.h or ops.h change so that a plug-in must be built again. */
-#define LT_BACKEND_ABI 1
+/* Raised when this file, tensor.h, ops.h or share.h change so that a plug-in must be built again. */
+#define LT_BACKEND_ABI 2
 
 /* n_planes planes of n_lines lines of line_bytes bytes in host memory; the next line starts line_stride bytes further, the
  * next plane plane_stride. */
@@ -39,6 +40,16 @@ typedef struct lt_conv_dims {
     int64_t st, sh, sw;                            /* strides */
     int64_t front, back, top, bottom, left, right; /* zeros around x */
 } lt_conv_dims;
+
+/* Memory that is shared between processes (share.h). */
+struct lt_share {
+    const struct lt_backend *backend;
+    void *data; /* set by share_create and share_open, as is what else the backend keeps: */
+    void *own;
+    size_t bytes; /* a multiple of LT_SHARE_ALIGNMENT */
+    bool is_own;  /* made here, not opened */
+    int maker;    /* pidfd of the process that made it; -1: this one */
+};
 
 /* The operators return LT_OK, or the status of an error they have set in the context (lt_context_fail). Temporary memory
  * beside the result is taken from the context's workspace (lt_scratch) and released before they return, also when dry,
@@ -78,6 +89,15 @@ typedef struct lt_backend {
     /* The bytes of x to out, of the same dtype and number of elements, that may be rows of a larger tensor. */
     lt_status (*copy)(lt_context *c, const lt_tensor *x, lt_tensor *out);
     lt_status (*zero)(lt_context *c, lt_tensor *out); /* all bytes 0 */
+
+    /* share.h: a share of share->bytes, its handle's `memory` and `mark` filled in; and the same share opened by another process, E_TRANSIENT where
+     * that does not succeed now. share_mark's and share_await's errors are the context's. None is called when dry. A device that has
+     * no such memory (lt_no_share_create ...) says so by an empty id when it is probed. */
+    lt_status (*share_create)(void *device, lt_share *share, lt_share_handle *handle, lt_err *err);
+    lt_status (*share_open)(void *device, lt_share *share, const lt_share_handle *handle, lt_err *err);
+    void (*share_close)(lt_share *share);
+    lt_status (*share_mark)(lt_context *c, lt_share *share);
+    lt_status (*share_await)(lt_context *c, lt_share *share);
 
     lt_status (*conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                       const lt_conv_dims *dims, const lt_tensor *residual, lt_tensor *y);
@@ -136,6 +156,12 @@ lt_status lt_host_download(lt_context *c, const lt_tensor *x, void *to);
 lt_status lt_host_wait(lt_context *c);
 lt_status lt_host_copy(lt_context *c, const lt_tensor *x, lt_tensor *out);
 lt_status lt_host_zero(lt_context *c, lt_tensor *out);
+
+/* For backends whose memory no other process can open. */
+lt_status lt_no_share_create(void *device, lt_share *share, lt_share_handle *handle, lt_err *err);
+lt_status lt_no_share_open(void *device, lt_share *share, const lt_share_handle *handle, lt_err *err);
+void lt_no_share_close(lt_share *share);
+lt_status lt_no_share_mark(lt_context *c, lt_share *share); /* and share_await */
 
 /* Temporary bytes from the context's workspace, 64-byte aligned; NULL with the context's error set (E_NO_MEMORY) when they
  * do not fit. */

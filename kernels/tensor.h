@@ -97,6 +97,8 @@ typedef struct lt_device_info {
     char name[64];                  /* as its maker calls it; "cpu" */
     bool host_memory;               /* it works in the host's memory */
     size_t total_bytes, free_bytes; /* of its memory; 0 with host_memory */
+    char id
+        [48]; /* the same in every process that can open its memory (share.h), and of no other device; "" where none can */
     size_t own_bytes; /* what the backend takes of it beside workspaces and weights, a process */
 } lt_device_info;
 

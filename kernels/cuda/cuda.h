@@ -104,6 +104,17 @@ void cuda_ring_destroy(cuda_ring *ring);
 cuda_slot *cuda_stage(lt_context *c, const char *op);
 lt_status cuda_send(lt_context *c, const char *op, cuda_slot *slot, void *to, size_t bytes, bool fresh);
 
+/* ---- share.c ------------------------------------------------------------------------------------------ */
+
+lt_status share_create_cuda(void *device, lt_share *share, lt_share_handle *handle, lt_err *err);
+lt_status share_open_cuda(void *device, lt_share *share, const lt_share_handle *handle, lt_err *err);
+void share_close_cuda(lt_share *share);
+lt_status share_mark_cuda(lt_context *c, lt_share *share);
+lt_status share_await_cuda(lt_context *c, lt_share *share);
+
+/* "GPU-" and its UUID, by which two processes that number devices differently know it; "" where it has no events between processes. */
+void cuda_share_id(int index, const struct cudaDeviceProp *p, char *id, size_t id_bytes);
+
 /* ---- weights.c --------------------------------------------------------------------------------------- */
 
 /* A matrix [O,I] or a convolution's weight [O,I,...] as [O][taps][I] in the context's dtype: a product's right side, and a filter

@@ -191,6 +191,7 @@ static lt_status probe_cuda(int index, lt_device_info *info, lt_err *err)
                        cudaGetErrorString(e));
     }
     snprintf(info->name, sizeof(info->name), "%.63s", p.name);
+    cuda_share_id(index, &p, info->id, sizeof(info->id));
     /* The two rings, and what the libraries keep for themselves: their kernels' code, above all. */
     info->own_bytes = 2 * (size_t)CUDA_SLOTS * CUDA_SLOT_BYTES + ((size_t)768 << 20);
     return LT_OK;
@@ -347,6 +348,11 @@ static const lt_backend table = {
     .wait = wait_cuda,
     .copy = copy_cuda,
     .zero = zero_cuda,
+    .share_create = share_create_cuda,
+    .share_open = share_open_cuda,
+    .share_close = share_close_cuda,
+    .share_mark = share_mark_cuda,
+    .share_await = share_await_cuda,
     .conv = conv_cuda,
     .linear = linear_cuda,
     .group_norm = group_norm_cuda,

@@ -24,6 +24,16 @@ cudaError_t fake_count_work();
 void fake_reach_begin();
 void fake_reach_end();
 
+/* A memfd of another process, or of this one, as it is named in the handles between processes. */
+struct fake_place {
+    int pid, fd;
+    uint64_t inode, bytes, offset;
+};
+/* Fill in the first four for `fd`. */
+fake_place fake_place_of(int fd);
+/* Open it: -1 where it is no more, or is this process's own. */
+int fake_place_open(const fake_place &place);
+
 /* Wait for all streams. */
 void fake_drain_all();
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace
 {
@@ -16,6 +17,8 @@ constexpr unsigned char canary = 0xcb;
 struct allocation {
     char *pages;
     size_t page_bytes, bytes;
+    int fd;        /* of a memfd, where other processes may open it; else -1 */
+    bool is_other; /* opened here: another process made it */
 };
 
 char *range, *next_page;
@@ -82,24 +85,31 @@ cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
     return cudaSuccess;
 }
 
-cudaError_t cudaMalloc(void **pointer, size_t bytes)
+/* Addresses for so many pages; nobody else gets them again. */
+static char *take_pages(size_t page_bytes)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
-    *pointer = NULL;
-    if (bytes == 0) return cudaSuccess;
-    if (bytes > limit - in_use) return fake_error(cudaErrorMemoryAllocation);
     if (!range) {
         range =
             (char *)mmap(NULL, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (range == MAP_FAILED) fake_die("no range of addresses for device memory");
         next_page = range + page;
     }
-    size_t aligned = (bytes + 255) / 256 * 256, page_bytes = (aligned + page - 1) / page * page;
     if (page_bytes + page > (size_t)(range + range_bytes - next_page))
         fake_die("device addresses are used up");
-    allocation a = {next_page, page_bytes, bytes};
-    char *memory = a.pages + page_bytes - aligned;
+    char *pages = next_page;
     next_page += page_bytes + page;
+    return pages;
+}
+
+cudaError_t cudaMalloc(void **pointer, size_t bytes)
+{
+    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    *pointer = NULL;
+    if (bytes == 0) return cudaSuccess;
+    if (bytes > limit - in_use) return fake_error(cudaErrorMemoryAllocation);
+    size_t aligned = (bytes + 255) / 256 * 256, page_bytes = (aligned + page - 1) / page * page;
+    allocation a = {take_pages(page_bytes), page_bytes, bytes, -1, false};
+    char *memory = a.pages + page_bytes - aligned;
     fake_reach_begin();
     live[memory] = a;
     if (mprotect(a.pages, page_bytes, PROT_READ | PROT_WRITE) != 0)
@@ -114,19 +124,25 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
     return cudaSuccess;
 }
 
+/* The addresses stay reserved: whoever uses them again dies. */
+static void forget(const allocation &a)
+{
+    mmap(a.pages, a.page_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (a.fd >= 0) close(a.fd);
+}
+
 cudaError_t cudaFree(void *pointer)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     if (!pointer) return cudaSuccess;
     fake_drain_all();
     auto at = live.find((char *)pointer);
-    if (at == live.end()) return fake_error(cudaErrorInvalidValue);
+    if (at == live.end() || at->second.is_other) return fake_error(cudaErrorInvalidValue);
     fake_reach_begin();
     check_canary(at->first, at->second);
     fake_reach_end();
-    /* The addresses stay reserved: whoever uses them again dies. */
-    madvise(at->second.pages, at->second.page_bytes, MADV_DONTNEED);
     in_use -= at->second.bytes;
+    forget(at->second);
     live.erase(at);
     return cudaSuccess;
 }
@@ -137,6 +153,65 @@ bool fake_is_device(const void *memory, size_t bytes)
     if (at == live.begin()) return false;
     --at;
     return (const char *)memory + bytes <= at->first + at->second.bytes;
+}
+
+/* ---- other processes ---------------------------------------------------------------------------------------- */
+
+/* What lies there so far moves into a memfd. */
+static bool make_shared(allocation &a)
+{
+    int fd = memfd_create("cuda-on-host", MFD_CLOEXEC);
+    fake_reach_begin();
+    bool done = fd >= 0 && pwrite(fd, a.pages, a.page_bytes, 0) == (ssize_t)a.page_bytes &&
+                mmap(a.pages, a.page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == a.pages;
+    fake_reach_end();
+    if (done)
+        a.fd = fd;
+    else if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *memory)
+{
+    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    static_assert(sizeof(fake_place) <= sizeof(*handle), "");
+    auto at = live.find((char *)memory);
+    if (at == live.end() || at->second.is_other) return fake_error(cudaErrorInvalidValue);
+    if (at->second.fd < 0 && !make_shared(at->second)) return fake_error(cudaErrorMemoryAllocation);
+    fake_place place = fake_place_of(at->second.fd);
+    place.offset = (uint64_t)(at->first - at->second.pages);
+    memset(handle, 0, sizeof(*handle));
+    memcpy(handle, &place, sizeof(place));
+    return cudaSuccess;
+}
+
+cudaError_t cudaIpcOpenMemHandle(void **memory, cudaIpcMemHandle_t handle, unsigned flags)
+{
+    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    fake_place place;
+    memcpy(&place, &handle, sizeof(place));
+    *memory = NULL;
+    int fd = flags == cudaIpcMemLazyEnablePeerAccess ? fake_place_open(place) : -1;
+    if (fd < 0) return fake_error(cudaErrorInvalidValue);
+    allocation a = {take_pages(place.bytes), place.bytes, place.bytes - place.offset, fd, true};
+    int protection = reach ? PROT_READ | PROT_WRITE : PROT_NONE;
+    if (mmap(a.pages, a.page_bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) != a.pages)
+        fake_die("memory of another process cannot be mapped");
+    live[a.pages + place.offset] = a;
+    *memory = a.pages + place.offset;
+    return cudaSuccess;
+}
+
+cudaError_t cudaIpcCloseMemHandle(void *memory)
+{
+    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    fake_drain_all();
+    auto at = live.find((char *)memory);
+    if (at == live.end() || !at->second.is_other) return fake_error(cudaErrorInvalidValue);
+    forget(at->second);
+    live.erase(at);
+    return cudaSuccess;
 }
 
 /* ---- pinned memory ---------------------------------------------------------------------------------------- */

@@ -2,14 +2,19 @@
 #include "tests/cuda_on_host/fake.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <deque>
+#include <fcntl.h>
 #include <map>
 #include <memory>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <vector>
 
 std::recursive_mutex fake_mutex;
@@ -20,9 +25,21 @@ namespace
 typedef std::chrono::steady_clock::time_point moment;
 
 /* How often an event was recorded, and how far the device has come. */
+struct event_counts {
+    std::atomic<uint64_t> recorded{0}, reached{0};
+};
+
 struct event_state {
-    uint64_t recorded = 0, reached = 0;
+    event_counts own, *counts = &own; /* or those in memory that other processes open: */
+    int fd = -1;
+    bool interprocess = false, is_other = false; /* is_other: made by another process */
     moment when;
+
+    ~event_state()
+    {
+        if (counts != &own) munmap(counts, sizeof(*counts));
+        if (fd >= 0) close(fd);
+    }
 };
 
 struct task {
@@ -190,6 +207,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
     size_t available;
     memset(p, 0, sizeof(*p));
     snprintf(p->name, sizeof(p->name), "CUDA on host");
+    memcpy(p->uuid.bytes, "of the test host", sizeof(p->uuid.bytes));
     cudaMemGetInfo(&available, &p->totalGlobalMem);
     p->sharedMemPerBlock = 48 << 10;
     p->sharedMemPerBlockOptin = 227 << 10;
@@ -206,6 +224,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor: *value = 9; return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
+    case cudaDevAttrIpcEventSupport: *value = 1; return cudaSuccess;
     default: return fake_error(cudaErrorInvalidValue);
     }
 }
@@ -216,7 +235,7 @@ static bool can_run(const CUstream_st *s)
 {
     if (s->queue.empty()) return false;
     const task &t = s->queue.front();
-    return !t.waits || t.event->reached >= t.ticket;
+    return !t.waits || t.event->counts->reached >= t.ticket;
 }
 
 static void run_one(CUstream_st *s)
@@ -225,8 +244,24 @@ static void run_one(CUstream_st *s)
     s->queue.pop_front();
     if (t.work) t.work();
     if (!t.event || t.waits) return;
-    t.event->reached = std::max(t.event->reached, t.ticket);
+    t.event->counts->reached = std::max(t.event->counts->reached.load(), t.ticket);
     t.event->when = std::chrono::steady_clock::now();
+}
+
+/* Every stream waits: until another process's event has been reached that one of them waits for. False: none does, or ten seconds have passed. */
+static bool wait_for_others()
+{
+    moment end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    bool any = true;
+    while (any && std::chrono::steady_clock::now() < end) {
+        any = false;
+        for (CUstream_st *s : streams) {
+            if (can_run(s)) return true;
+            any |= !s->queue.empty() && s->queue.front().event && s->queue.front().event->is_other;
+        }
+        usleep(1000);
+    }
+    return false;
 }
 
 /* Run what is queued, of any stream, until it is done: whoever waits for one stream must not count on another. */
@@ -239,8 +274,10 @@ static void run_until(const std::function<bool()> &done)
         for (CUstream_st *s : streams) {
             if (can_run(s)) able.push_back(s);
         }
-        if (able.empty()) fake_die("a wait that nothing on any stream ends");
-        run_one(able[fake_draw(able.size())]);
+        if (!able.empty())
+            run_one(able[fake_draw(able.size())]);
+        else if (!wait_for_others())
+            fake_die("a wait that nothing on any stream ends");
     }
     fake_reach_end();
 }
@@ -354,7 +391,10 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
+    bool interprocess = flags & cudaEventInterprocess;
+    if (interprocess && !(flags & cudaEventDisableTiming)) return fake_error(cudaErrorInvalidValue);
     *event = new CUevent_st{std::make_shared<event_state>()};
+    (*event)->state->interprocess = interprocess;
     return cudaSuccess;
 }
 
@@ -373,14 +413,14 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard lock(fake_mutex);
-    uint64_t ticket = ++event->state->recorded;
+    uint64_t ticket = ++event->state->counts->recorded;
     if (stream) {
         stream->queue.push_back({nullptr, event->state, ticket, false});
         return cudaSuccess;
     }
     auto state = event->state;
     return enqueue(NULL, [=] {
-        state->reached = ticket;
+        state->counts->reached = ticket;
         state->when = std::chrono::steady_clock::now();
     });
 }
@@ -389,9 +429,9 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 {
     guard lock(fake_mutex);
     auto state = event->state;
-    uint64_t ticket = state->recorded;
+    uint64_t ticket = state->counts->recorded;
     if (!stream) {
-        run_until([=] { return state->reached >= ticket; });
+        run_until([=] { return state->counts->reached >= ticket; });
     } else if (ticket) {
         stream->queue.push_back({nullptr, state, ticket, true});
     }
@@ -402,22 +442,88 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard lock(fake_mutex);
     auto state = event->state;
-    uint64_t ticket = state->recorded;
-    run_until([=] { return state->reached >= ticket; });
+    uint64_t ticket = state->counts->recorded;
+    run_until([=] { return state->counts->reached >= ticket; });
     return until_failure == 1 ? fake_error(failure) : cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     guard lock(fake_mutex);
-    return event->state->reached >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;
+    return event->state->counts->reached >= event->state->counts->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)
 {
     guard lock(fake_mutex);
-    if (!start->state->reached || !end->state->reached) return fake_error(cudaErrorNotReady);
+    if (!start->state->counts->reached || !end->state->counts->reached) return fake_error(cudaErrorNotReady);
     *milliseconds = std::chrono::duration<float, std::milli>(end->state->when - start->state->when).count();
+    return cudaSuccess;
+}
+
+/* ---- other processes ---------------------------------------------------------------------------------------- */
+
+fake_place fake_place_of(int fd)
+{
+    struct stat stat;
+    if (fstat(fd, &stat) != 0) fake_die("a memfd is not open");
+    return {getpid(), fd, stat.st_ino, (uint64_t)stat.st_size, 0};
+}
+
+int fake_place_open(const fake_place &place)
+{
+    char path[64];
+    struct stat stat;
+    if (place.pid == getpid()) return -1;
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", place.pid, place.fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd < 0) return -1;
+    if (fstat(fd, &stat) == 0 && stat.st_ino == place.inode && (uint64_t)stat.st_size == place.bytes)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* The counts are those in the memfd from now on. */
+static bool share_counts(event_state &state, int fd)
+{
+    void *shared = mmap(NULL, sizeof(event_counts), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (shared == MAP_FAILED) return false;
+    state.counts = (event_counts *)shared;
+    state.fd = fd;
+    return true;
+}
+
+cudaError_t cudaIpcGetEventHandle(cudaIpcEventHandle_t *handle, cudaEvent_t event)
+{
+    guard lock(fake_mutex);
+    event_state &state = *event->state;
+    if (!state.interprocess || state.is_other) return fake_error(cudaErrorInvalidResourceHandle);
+    if (state.fd < 0) {
+        int fd = memfd_create("cuda-on-host-event", MFD_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, 4096) != 0 || !share_counts(state, fd))
+            fake_die("no memory for an event");
+        state.counts->recorded = state.own.recorded.load();
+        state.counts->reached = state.own.reached.load();
+    }
+    fake_place place = fake_place_of(state.fd);
+    memset(handle, 0, sizeof(*handle));
+    memcpy(handle, &place, sizeof(place));
+    return cudaSuccess;
+}
+
+cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t handle)
+{
+    guard lock(fake_mutex);
+    fake_place place;
+    memcpy(&place, &handle, sizeof(place));
+    *event = NULL;
+    int fd = fake_place_open(place);
+    if (fd < 0) return fake_error(cudaErrorInvalidResourceHandle);
+    auto state = std::make_shared<event_state>();
+    state->is_other = true;
+    if (!share_counts(*state, fd)) fake_die("no memory for an event");
+    *event = new CUevent_st{state};
     return cudaSuccess;
 }
 

@@ -3,7 +3,8 @@
  * A plug-in, loaded as that of a GPU is (device "far"). Its blocks are protected against any access but while one of its operators runs,
  * so that a program that reads or writes a tensor by itself ends with a SIGSEGV; an operator that is given a tensor of another memory
  * fails with a sentence. Uploads are read at once; downloads arrive when the context waits, and until then their place holds 0xff. Results have
- * the bytes of the cpu backend.
+ * the bytes of the cpu backend. Memory that it shares with other processes is a memfd; reading another's before its mark was set and waited for
+ * fails with a sentence.
  *
  * Faults, by environment variables. Where one names a FILE, it happens once: when FILE is not there, which is made then.
  *     LT_FAR_TOTAL=BYTES      the device's memory (64 GiB), all of it free
@@ -14,9 +15,11 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A download on its way. */
@@ -37,8 +40,19 @@ typedef struct far_device {
     size_t up_bytes, down_bytes;
 } far_device;
 
+/* Memory shared with other processes: in the memfd first a page that counts how often the mark was set. */
+typedef struct far_share {
+    struct far_share *next;
+    int fd;
+    _Atomic uint64_t *n_marks;
+    char *data;
+    size_t bytes;
+    bool is_own, is_awaited, is_reachable;
+} far_share;
+
 static const lt_backend *cpu;
 static long n_calls;
+static far_share *shares; /* of the process */
 
 /* ---- faults -------------------------------------------------------------------------------------------- */
 
@@ -69,6 +83,18 @@ static bool is_lost(far_device *d)
 
 /* ---- a call -------------------------------------------------------------------------------------------- */
 
+static bool contains(const char *block, size_t block_bytes, const char *at, size_t bytes)
+{
+    return at >= block && bytes <= block_bytes && (size_t)(at - block) <= block_bytes - bytes;
+}
+
+static far_share *share_of(const char *at, size_t bytes)
+{
+    far_share *s = shares;
+    while (s && !contains(s->data, s->bytes, at, bytes)) s = s->next;
+    return s;
+}
+
 static lt_status open_block(lt_context *c, const lt_tensor *const *tensors, int n)
 {
     far_device *d = c->device;
@@ -78,9 +104,16 @@ static lt_status open_block(lt_context *c, const lt_tensor *const *tensors, int 
         const lt_tensor *t = tensors[i];
         size_t bytes = t && t->data ? lt_tensor_bytes(t) : 0;
         const char *at = t ? t->data : NULL;
-        if (!bytes ||
-            (at >= d->block && bytes <= d->block_bytes && (size_t)(at - d->block) <= d->block_bytes - bytes))
+        if (!bytes || contains(d->block, d->block_bytes, at, bytes)) continue;
+        far_share *shared = share_of(at, bytes);
+        if (shared && !shared->is_own && !shared->is_awaited)
+            return lt_context_fail(c, LT_E_INTERNAL,
+                                   "another process's memory is read before its mark was waited for");
+        if (shared) {
+            mprotect(shared->data, shared->bytes, PROT_READ | PROT_WRITE);
+            shared->is_reachable = true;
             continue;
+        }
         char text[96];
         return lt_context_fail(c, LT_E_INTERNAL, "%s, a tensor given to a device, is not in its memory",
                                lt_tensor_describe(t, text, sizeof(text)));
@@ -92,6 +125,10 @@ static lt_status open_block(lt_context *c, const lt_tensor *const *tensors, int 
 static lt_status close_block(const lt_context *c, far_device *d, lt_status status)
 {
     if (!c->dry && d->block) mprotect(d->block, d->block_bytes, PROT_NONE);
+    for (far_share *s = shares; s; s = s->next) {
+        if (s->is_reachable) mprotect(s->data, s->bytes, PROT_NONE);
+        s->is_reachable = false;
+    }
     return status;
 }
 
@@ -253,13 +290,98 @@ static lt_status download_far(lt_context *c, const lt_tensor *x, void *to)
     return close_block(c, d, LT_OK);
 }
 
+/* ---- memory shared with other processes ---------------------------------------------------------------- */
+
+enum { FIRST_PAGE = 4096 };
+
+/* In a handle's `memory`. */
+typedef struct far_place {
+    int fd; /* of the process that made it */
+    ino_t inode;
+} far_place;
+
+static void share_close_far(lt_share *share)
+{
+    far_share *s = share->own, **at = &shares;
+    if (!s) return;
+    while (*at != s) at = &(*at)->next;
+    *at = s->next;
+    munmap((void *)s->n_marks, FIRST_PAGE);
+    munmap(s->data, s->bytes);
+    close(s->fd);
+    free(s);
+}
+
+/* Takes fd. */
+static lt_status map_share(lt_share *share, int fd, lt_err *err)
+{
+    far_share *s = calloc(1, sizeof(*s));
+    void *first = mmap(NULL, FIRST_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *data = mmap(NULL, share->bytes, PROT_NONE, MAP_SHARED, fd, FIRST_PAGE);
+    if (!s || first == MAP_FAILED || data == MAP_FAILED) {
+        if (first != MAP_FAILED) munmap(first, FIRST_PAGE);
+        if (data != MAP_FAILED) munmap(data, share->bytes);
+        free(s);
+        close(fd);
+        return lt_fail(err, LT_E_NO_MEMORY, "far:0's memory cannot be shared");
+    }
+    *s = (far_share){.next = shares, .fd = fd, .n_marks = first, .data = data, .bytes = share->bytes};
+    s->is_own = share->is_own;
+    shares = s;
+    share->own = s;
+    share->data = data;
+    return LT_OK;
+}
+
+static lt_status share_create_far(void *device, lt_share *share, lt_share_handle *handle, lt_err *err)
+{
+    struct stat stat;
+    int fd = memfd_create("far", MFD_CLOEXEC);
+    if (fd < 0 || ftruncate(fd, (off_t)(FIRST_PAGE + share->bytes)) || fstat(fd, &stat)) {
+        if (fd >= 0) close(fd);
+        return lt_fail(err, LT_E_NO_MEMORY, "far:0's memory cannot be shared");
+    }
+    far_place place = {fd, stat.st_ino};
+    memcpy(handle->memory, &place, sizeof(place));
+    return map_share(share, fd, err);
+}
+
+static lt_status share_open_far(void *device, lt_share *share, const lt_share_handle *handle, lt_err *err)
+{
+    char path[64];
+    far_place place;
+    struct stat stat;
+    memcpy(&place, handle->memory, sizeof(place));
+    snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)handle->pid, place.fd);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0 && !fstat(fd, &stat) && stat.st_ino == place.inode &&
+        (size_t)stat.st_size == FIRST_PAGE + share->bytes)
+        return map_share(share, fd, err);
+    if (fd >= 0) close(fd);
+    return lt_fail(err, LT_E_TRANSIENT, "memory of process %d is not there any more", (int)handle->pid);
+}
+
+static lt_status share_mark_far(lt_context *c, lt_share *share)
+{
+    far_share *s = share->own;
+    atomic_fetch_add(s->n_marks, 1);
+    return LT_OK;
+}
+
+static lt_status share_await_far(lt_context *c, lt_share *share)
+{
+    far_share *s = share->own;
+    s->is_awaited = atomic_load(s->n_marks) > 0;
+    return LT_OK;
+}
+
 /* ---- the device ---------------------------------------------------------------------------------------- */
 
 static lt_status probe_far(int index, lt_device_info *info, lt_err *err)
 {
     if (index != 0) return lt_fail(err, LT_E_NOT_FOUND, "there is one device 'far', not 'far:%d'", index);
     *info = (lt_device_info){
-        .name = "memory far away", .total_bytes = total_bytes(), .free_bytes = total_bytes()};
+        .name = "memory far away", .id = "far:0", .total_bytes = total_bytes(), .free_bytes = total_bytes()};
     return LT_OK;
 }
 
@@ -318,6 +440,11 @@ static lt_backend far_table = {
     .wait = wait_far,
     .copy = copy_far,
     .zero = zero_far,
+    .share_create = share_create_far,
+    .share_open = share_open_far,
+    .share_close = share_close_far,
+    .share_mark = share_mark_far,
+    .share_await = share_await_far,
     .conv = conv_far,
     .linear = linear_far,
     .group_norm = group_norm_far,
