@@ -1,5 +1,6 @@
 /* convert.c - decoded pictures to upright RGB of the wanted size. */
 #include "stages/video/internal.h"
+#include "stages/video/loader.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -93,23 +94,21 @@ static lt_size choose_size(const lt_video_request *request, double shape)
 static void place_exact(lt_convert *convert, const lt_video_request *request, lt_size size, int width,
                         int height, double aspect)
 {
-    double at = request->random_crop ? lt_video_draw(request->seed, "crop") : 0.5;
-    double wanted = (double)size.width / size.height / aspect; /* in pixels of the source */
-    convert->box_width = width;
-    convert->box_height = height;
+    lt_loader_draws draws = lt_loader_draw(request->seed);
+    lt_loader_box box = {0, 0, width, height};
+    bool is_wider = width * aspect / height > (double)size.width / size.height;
     convert->inner_width = size.width;
     convert->inner_height = size.height;
-    if (request->fit == LT_FIT_CROP && width > height * wanted) {
-        convert->box_x = (int)(at * (width - height * wanted));
-        convert->box_width = LT_MAX((int)(height * wanted), 1);
-    } else if (request->fit == LT_FIT_CROP) {
-        convert->box_y = (int)(at * (height - width / wanted));
-        convert->box_height = LT_MAX((int)(width / wanted), 1);
-    } else if (request->fit == LT_FIT_PAD && width > height * wanted) {
+    if (request->fit == LT_FIT_CROP)
+        box = lt_loader_cut(width, height, aspect, size, request->random_crop ? &draws.place : NULL);
+    else if (request->fit == LT_FIT_PAD && is_wider)
         convert->inner_height = LT_MIN(rounded(size.width / (width * aspect) * height), size.height);
-    } else if (request->fit == LT_FIT_PAD) {
+    else if (request->fit == LT_FIT_PAD)
         convert->inner_width = LT_MIN(rounded((double)size.height / height * width * aspect), size.width);
-    }
+    convert->box_x = box.x;
+    convert->box_y = box.y;
+    convert->box_width = box.width;
+    convert->box_height = box.height;
     convert->upright_width = width;
     convert->upright_height = height;
     convert->offset_x = (convert->visible_width - convert->inner_width) / 2;

@@ -24,11 +24,6 @@ void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33])
     to_hex(XXH3_128bits(bytes, n_bytes), hex);
 }
 
-double lt_video_draw(uint64_t seed, const char *word)
-{
-    return (double)(XXH3_64bits_withSeed(word, strlen(word), seed) >> 11) * 0x1p-53;
-}
-
 /* Hash up to BLOCK bytes from `offset`. */
 static int64_t hash_block(XXH3_state_t *state, AVIOContext *file, int64_t offset, uint8_t *block)
 {

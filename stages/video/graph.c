@@ -148,13 +148,12 @@ static int64_t given_duration(const lt_graph *graph, const AVFilterContext *sour
     return duration < 0 && has_filter(graph, "trim") ? INT64_MAX : duration;
 }
 
-static lt_status refuse_endless(const lt_graph *graph, lt_err *err)
+static lt_status refuse_endless(const lt_graph *graph, bool draws, lt_err *err)
 {
-    return lt_fail(
-        err, LT_E_UNSUPPORTED,
-        "lavfi:%s: the graph has no end; say how many frames you want with frames = N, or give the "
-        "source a duration",
-        graph->text);
+    return lt_fail(err, LT_E_UNSUPPORTED, "lavfi:%s: the graph has no end; %sgive the source a duration",
+                   graph->text,
+                   draws ? "to draw a start or an interval from it, "
+                         : "say how many frames you want with frames = N, or ");
 }
 
 static lt_status count_frames(const lt_graph *graph, int64_t duration, const lt_video_request *request,
@@ -177,7 +176,7 @@ static lt_status run_frames(lt_graph *graph, const lt_video_request *request, lt
     lt_status status = LT_OK;
     while (!status && !lt_table_suffices(table, request)) {
         if (table->n == MAX_SCANNED) {
-            status = refuse_endless(graph, err);
+            status = refuse_endless(graph, false, err);
             break;
         }
         status = lt_graph_next(graph, frame, err);
@@ -200,7 +199,8 @@ lt_status lt_graph_scan(lt_graph *graph, const lt_video_request *request, lt_vid
     table->time_base = av_buffersink_get_time_base(graph->sink);
     table->last_duration = rate.num > 0 ? LT_MAX(av_rescale_q(1, av_inv_q(rate), table->time_base), 1) : 1;
     bool counting = is_counting(graph) && !av_cmp_q(table->time_base, av_inv_q(rate));
-    if (duration < 0 && request->frames <= 0) return refuse_endless(graph, err);
+    bool draws = request->random_interval || request->random_start;
+    if (duration < 0 && (request->frames <= 0 || draws)) return refuse_endless(graph, draws, err);
     lt_status status = counting ? count_frames(graph, duration, request, table, err)
                                 : run_frames(graph, request, table, err);
     if (!status && !table->n)

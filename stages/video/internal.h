@@ -145,9 +145,6 @@ lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err
 void lt_video_guess_rate(lt_video *video);
 lt_status lt_video_check(const lt_video_request *request, lt_err *err);
 
-/* A number in [0, 1) that is always the same for a seed and a word. */
-double lt_video_draw(uint64_t seed, const char *word);
-
 /* Path of picture `index` of a sequence; false: there is none. */
 bool lt_sequence_path(const char *input, int64_t index, char *path, size_t path_bytes);
 

@@ -1,5 +1,6 @@
 /* reader.c - frames of a video by number: source, table, selection and conversion put together. */
 #include "stages/video/internal.h"
+#include "stages/video/loader.h"
 
 #include <libavfilter/buffersink.h>
 #include <math.h>
@@ -28,21 +29,6 @@ static int64_t first_from(const lt_video_table *table, double start)
     return i;
 }
 
-/* lite-sora's choice of interval and start, where it is asked for and there are frames enough. */
-static void draw(const lt_video_request *request, int64_t *from, int64_t to, int64_t *interval)
-{
-    int64_t count = to - *from, n = request->frames;
-    if (n <= 0 || count < n) return;
-    if (request->random_interval) {
-        bool longer = lt_video_draw(request->seed, "whether") < 0.5;
-        *interval =
-            longer ? 1 + (int64_t)(lt_video_draw(request->seed, "interval") * (double)(count / n)) : 1;
-    }
-    int64_t last = count - *interval * (n - 1) - 1;
-    if (request->random_start && last > 0)
-        *from += (int64_t)(lt_video_draw(request->seed, "start") * (double)(last + 1));
-}
-
 /* Take every interval-th frame from `from` on. */
 static lt_status select_by_count(lt_video *video, const lt_video_request *request, int64_t from, lt_err *err)
 {
@@ -51,7 +37,11 @@ static lt_status select_by_count(lt_video *video, const lt_video_request *reques
     int64_t interval = LT_MAX(request->interval, 1);
     int64_t to = request->end > 0 ? first_from(table, request->end) : table->n;
     if (to <= from) return LT_OK;
-    draw(request, &from, to, &interval);
+    lt_loader_draws draws = lt_loader_draw(request->seed);
+    int64_t later;
+    lt_loader_frames(&draws, request->random_interval, request->random_start, to - from, request->frames,
+                     &interval, &later);
+    from += later;
     int64_t n = (to - from + interval - 1) / interval;
     if (request->frames > 0) n = LT_MIN(n, request->frames);
     video->selected = malloc((size_t)n * sizeof *video->selected);

@@ -69,7 +69,8 @@ void lt_table_finish(lt_video_table *table)
 
 bool lt_table_suffices(const lt_video_table *table, const lt_video_request *request)
 {
-    if (request->frames <= 0 || !table->n) return false;
+    bool draws = request->random_interval || request->random_start; /* from all frames there are */
+    if (request->frames <= 0 || draws || !table->n) return false;
     double unit = av_q2d(table->time_base), first = (double)table->pts[0] * unit;
     double last = (double)table->pts[table->n - 1] * unit;
     if (request->fps > 0) {

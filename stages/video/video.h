@@ -35,8 +35,8 @@ typedef struct lt_video_request {
     int n_buckets;
     bool one_field; /* of interlaced pictures take the field that was first, stretched to the height */
     bool exact;     /* scale a box of whole pixels as Pillow does (resample.h), instead of by FFmpeg */
-    /* lite-sora's draws (uniform, of seed): with probability 1/2 an interval of 1 .. count / frames, a start anywhere it fits, a
-     * place of the box that is cut out. Without them 1, `start`, the middle. Intervals and starts need `frames`. */
+    /* lite-sora's draws (loader.h), of seed: an interval, a start, a place of the box that is cut out, of the frames between `start`
+     * and `end`. Without them `interval`, `start`, the middle. Intervals and starts need `frames`. */
     bool random_interval, random_start, random_crop;
     uint64_t seed;
     double fps; /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
