@@ -24,7 +24,7 @@
 #ifndef LT_CACHE_H
 #define LT_CACHE_H
 
-#include "kernels/tensor.h"
+#include "kernels/safetensors.h"
 
 typedef struct lt_cache lt_cache;
 
@@ -121,13 +121,18 @@ lt_status lt_cache_put_progress(lt_cache *cache, const char *clip, const char *d
 lt_status lt_cache_get_progress(lt_cache *cache, const char *clip, const char *digest, void **bytes,
                                 size_t *n_bytes, lt_err *err);
 
-/* Embeddings of a text, a safetensors file of the caller's making; digests are of [0-9a-z], 1 .. 64 bytes. What is there
- * stays. */
+/* Embeddings of a text: a safetensors file of these tensors (at most 8) with this metadata (at most 7) and their checksum. Digests
+ * are of [0-9a-z], 1 .. 64 bytes. What is there stays. E_INVALID, and what lt_cache_put says. */
 lt_status lt_cache_put_text(lt_cache *cache, const char *text_digest, const char *model_digest,
-                            const void *bytes, size_t n_bytes, lt_err *err);
-/* *bytes, aligned to 64, is the caller's to free. E_NOT_FOUND. */
+                            const lt_named_tensor *tensors, int n_tensors, const lt_metadata *metadata,
+                            int n_metadata, lt_err *err);
+/* *bytes, aligned to 64, is the caller's to free. E_NOT_FOUND; E_FORMAT when it is damaged (its checksum is checked, where an
+ * earlier build has not left it out), naming the command that takes it out. */
 lt_status lt_cache_get_text(lt_cache *cache, const char *text_digest, const char *model_digest, void **bytes,
                             size_t *n_bytes, lt_err *err);
+/* Take it out. E_NOT_FOUND, E_IO, E_NO_SPACE. */
+lt_status lt_cache_remove_text(lt_cache *cache, const char *text_digest, const char *model_digest,
+                               lt_err *err);
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
@@ -204,7 +209,7 @@ lt_status lt_cache_get_stat(lt_cache *cache, lt_cache_stat *stat, lt_err *err);
 /* Called for every fault found; `what` names the key and says what is wrong. */
 typedef void (*lt_cache_fault)(void *user, const char *what);
 
-/* Read everything: values parse, shapes and checksums agree, numbers are finite, complete clips have all their chunks
+/* Read everything, embeddings of texts too: values parse, shapes and checksums agree, numbers are finite, complete clips have all their chunks
  * and side values, counters are right. Faults go to `fault`, their number to *n_faults; the status is an error only
  * when reading could not go on. */
 lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int64_t *n_faults, lt_err *err);

@@ -42,6 +42,10 @@ lt_status lt_cache_seek(lt_cache *cache, MDB_txn *txn, MDB_val from, bool after,
 lt_status lt_cache_write_beside(lt_cache *cache, MDB_txn *txn, MDB_val key, const void *bytes, size_t n_bytes,
                                 lt_err *err);
 
+/* A text's value, checked, as a copy that is aligned to 64 and the caller's to free. E_FORMAT says what is wrong, and what to type. */
+lt_status lt_cache_copy_text(lt_cache *cache, const MDB_val *key, const MDB_val *value, void **bytes,
+                             lt_err *err);
+
 /* ---- key.c: keys ---- */
 
 enum { LT_CACHE_KEY_BYTES = 400 }; /* longest key with its final 0; LMDB's own limit is 511 */

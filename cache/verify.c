@@ -196,16 +196,22 @@ static lt_status verify_clips(verify *v, lt_err *err)
 }
 
 /* Is this key one that may be here? Values without their clip's state are found by nobody. */
-static void verify_key(verify *v, MDB_txn *txn, const MDB_val *key)
+static void verify_key(verify *v, MDB_txn *txn, const MDB_val *key, const MDB_val *value)
 {
     static const char *const words[] = {"clip", "latent", "side", "state"};
     char clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     int64_t number;
     if (key->mv_size > 9 && memcmp(key->mv_data, "longtake/", 9) == 0) return;
     if (lt_cache_key_parse(key, "progress", clip, digest, NULL) ||
-        lt_cache_key_parse(key, "seen", clip, digest, NULL) ||
-        lt_cache_key_parse(key, "text", clip, digest, NULL))
+        lt_cache_key_parse(key, "seen", clip, digest, NULL))
         return;
+    if (lt_cache_key_parse(key, "text", clip, digest, NULL)) {
+        void *bytes;
+        lt_err why;
+        if (lt_cache_copy_text(v->cache, key, value, &bytes, &why)) report(v, "%s", why.text);
+        free(bytes);
+        return;
+    }
     for (int i = 0; i < 4; i++) {
         lt_cache_summary summary;
         if (!lt_cache_key_parse(key, words[i], clip, digest, i == 1 || i == 2 ? &number : NULL)) continue;
@@ -232,7 +238,7 @@ static lt_status verify_keys(verify *v, lt_err *err)
         for (int i = 0; i < 1000 && status == LT_OK; i++) {
             status = lt_cache_seek(v->cache, txn, from, after || i > 0, &key, &value, err);
             if (status) break;
-            verify_key(v, txn, &key);
+            verify_key(v, txn, &key, &value);
             from = lt_cache_val(memcpy(last, key.mv_data, LT_MIN(key.mv_size, sizeof last)), key.mv_size);
         }
         lt_cache_abort(v->cache, txn);

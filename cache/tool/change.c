@@ -87,10 +87,24 @@ int lt_tool_copy(lt_cache *cache, const arguments *a)
 
 /* ---- rm ------------------------------------------------------------------------------------------------ */
 
+/* "text/TEXT/MODEL": a clip's name and digest have no more than one slash. */
+static bool is_text(const char *what, char text[LT_CACHE_DIGEST_BYTES], char model[LT_CACHE_DIGEST_BYTES])
+{
+    int end = 0;
+    return sscanf(what, "text/%64[0-9a-z]/%64[0-9a-z]%n", text, model, &end) == 2 && !what[end];
+}
+
 int lt_tool_remove(lt_cache *cache, const arguments *a)
 {
     lt_err err;
     lt_cache_summary s;
+    char text[LT_CACHE_DIGEST_BYTES], model[LT_CACHE_DIGEST_BYTES];
+    if (is_text(a->clip, text, model)) {
+        if (lt_cache_remove_text(cache, text, model, &err)) return lt_tool_failed(&err);
+        if (a->json) return lt_tool_json(json_pack("{ssss}", "text", text, "model", model), FINE);
+        printf("%s removed\n", a->clip);
+        return FINE;
+    }
     if (lt_tool_find_clip(cache, a->clip, &s, &err)) return lt_tool_failed(&err);
     if (lt_cache_remove(cache, s.clip, s.digest, &err)) return lt_tool_failed(&err);
     if (a->json)

@@ -29,7 +29,7 @@ static const char usage[] =
     "  import   a safetensors file, or all of a folder: latent [T,C,h,w] or [C,h,w], unscaled, a clip each;\n"
     "           --tensor: what the tensor is called in files that have no `latent`\n"
     "  copy     all complete clips of FROM that TO does not have; run again, it goes on\n"
-    "  rm       takes a clip out\n"
+    "  rm       takes a clip out, or, where verify names it, a text's embeddings: text/TEXT/MODEL\n"
     "  gc       takes out what is of no use: unfinished and failed clips, values of no clip, clips made by "
     "an\n"
     "           earlier numeric epoch that are there in a later one; not while a run writes to the cache\n"
@@ -169,7 +169,10 @@ static int verify(lt_cache *cache, const arguments *a)
         json_decref(faults);
         printf("%lld clips, %lld chunks: ", (long long)s.clips, (long long)s.chunks);
         if (n)
-            printf("%lld faults\n", (long long)n);
+            printf("%lld faults; `latents rm %s CLIP/DIGEST` takes a damaged clip out, and the run that made "
+                   "it makes "
+                   "it again\n",
+                   (long long)n, a->folder);
         else
             printf("no fault\n");
     }

@@ -368,9 +368,11 @@ static lt_status recall(text_state *state, text_clip *c, int i, lt_err *err)
                         take(file, "pooled", &state->model, to.pooled, c->parts.pooled);
         if (c->is_here[i]) *to.n_tokens = atoi(n_tokens);
         if (!c->is_here[i])
-            status =
-                lt_fail(err, LT_E_FORMAT, "the cache's value text/%s/%s is not what its key says: delete it",
-                        c->digests[i], state->model.digest);
+            status = lt_fail(
+                err, LT_E_FORMAT,
+                "the cache's value text/%s/%s is not what its key says: take it out with `latents rm "
+                "%s text/%s/%s`",
+                c->digests[i], state->model.digest, state->setup->cache, c->digests[i], state->model.digest);
     }
     lt_safetensors_close(file);
     free(bytes);
@@ -385,8 +387,6 @@ static lt_status remember(text_state *state, text_clip *c, int i, lt_err *err)
                                   {"pooled", {from.pooled, m->dtype, 1, {m->pooled_width}, 0}}};
     char n_tokens[16];
     lt_arena arena = {0};
-    void *bytes = NULL;
-    size_t n_bytes;
     if (!state->cache) return LT_OK;
     snprintf(n_tokens, sizeof n_tokens, "%d", *from.n_tokens);
     char *caption = lt_prompts_caption(c->prompts.texts[i], &arena);
@@ -394,11 +394,8 @@ static lt_status remember(text_state *state, text_clip *c, int i, lt_err *err)
                               {"text", caption ? caption : ""},
                               {"model", m->digest},
                               {"numeric_class", state->numeric_class}};
-    lt_status status = lt_safetensors_pack(&bytes, &n_bytes, tensors, m->pooled_width ? 2 : 1, metadata,
-                                           LT_COUNT(metadata), err);
-    if (status == LT_OK)
-        status = lt_cache_put_text(state->cache, c->digests[i], m->digest, bytes, n_bytes, err);
-    free(bytes);
+    lt_status status = lt_cache_put_text(state->cache, c->digests[i], m->digest, tensors,
+                                         m->pooled_width ? 2 : 1, metadata, LT_COUNT(metadata), err);
     lt_arena_finish(&arena);
     return status;
 }

@@ -316,6 +316,32 @@ def captions_of_a_manifest(folder):
     assert len(keys) == 36, len(keys)
 
 
+def one_damaged_embedding_goes_alone(folder):
+    """verify names the text and the command; what it types takes that one out, and the next run makes it again."""
+    (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"red bird {i}"} for i in range(3)]))
+    family, cache = tiny("latent-dit"), folder / "cache"
+    arguments = sets({"graph.cache": cache, **stage(text=dict(manifest=folder / "clips.json", model=family / "text_encoder",
+                                                              tokenizer=family / "text_encoder", dtype="f32"))})
+    graph = ROOT / "examples" / "precompute-text.toml"
+    run(graph, *arguments)
+    def verify():
+        return subprocess.run([BIN / "latents", "verify", cache], stdout=subprocess.PIPE, text=True)
+    whole = (cache / "data.mdb").read_bytes()
+    assert verify().returncode == 0
+    at = whole.index(b"red bird 1")
+    at = whole.index(b"}", at) + 1200 # in the numbers behind the header
+    (cache / "data.mdb").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    found = verify()
+    named = re.findall(r"^(text/\w+/\w+) is damaged: its checksum is wrong; take it out with `latents rm (.*)`$", found.stdout, re.M)
+    assert found.returncode == 1 and len(named) == 1 and named[0][1] == f"{cache} {named[0][0]}", found.stdout
+    said = run(graph, "--fresh", *arguments, expect=1)
+    assert f"latents rm {cache} {named[0][0]}" in said, said
+    subprocess.run([BIN / "latents", "rm", *named[0][1].split()], check=True, stdout=subprocess.DEVNULL)
+    assert verify().returncode == 0
+    run(graph, "--fresh", *arguments)
+    assert verify().returncode == 0
+
+
 def prompts_along_the_timeline_are_heard(folder):
     """A video with a second prompt differs from one without where the second has come in, not where it is far away."""
     hashes = {}
@@ -413,7 +439,7 @@ def two_thousand_windows(folder):
 if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts, same_bytes_however_it_is_run, kills_do_not_show,
-             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest,
+             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, one_damaged_embedding_goes_alone,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:

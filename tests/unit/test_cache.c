@@ -153,14 +153,31 @@ static void texts_are_kept_once(void **state)
     lt_err err;
     void *bytes;
     size_t n;
+    float sequence[6] = {1, 2, 3, 4, 5, 6}, pooled[2] = {7, 8};
+    lt_named_tensor tensors[] = {{"sequence", {sequence, LT_F32, 2, {3, 2}, 0}},
+                                 {"pooled", {pooled, LT_F32, 1, {2}, 0}}};
+    lt_metadata metadata[] = {{"n_tokens", "3"}};
     assert_int_equal(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err), LT_E_NOT_FOUND);
-    MUST(lt_cache_put_text(f->cache, "00ff", "0a", "embedding", 9, &err));
-    MUST(lt_cache_put_text(f->cache, "00ff", "0a", "another", 7, &err));
+    MUST(lt_cache_put_text(f->cache, "00ff", "0a", tensors, 2, metadata, 1, &err));
+    MUST(lt_cache_put_text(f->cache, "00ff", "0a", tensors, 1, metadata, 1, &err));
+    MUST(lt_cache_put_text(f->cache, "00ff", "0b", tensors, 1, metadata, 1, &err));
     MUST(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err));
-    assert_int_equal(n, 9);
-    assert_memory_equal(bytes, "embedding", 9);
+    assert_memory_equal((char *)bytes + n - sizeof sequence, sequence, sizeof sequence);
     free(bytes);
-    assert_int_equal(lt_cache_put_text(f->cache, "../x", "0a", "x", 1, &err), LT_E_INVALID);
+    assert_int_equal(lt_cache_put_text(f->cache, "../x", "0a", tensors, 1, metadata, 1, &err), LT_E_INVALID);
+    assert_int_equal(count_faults(f->cache), 0);
+
+    flip_bit(f->cache, "text/00ff/0a");
+    assert_int_equal(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err), LT_E_FORMAT);
+    assert_non_null(strstr(err.text, "its checksum is wrong; take it out with `latents rm "));
+    assert_non_null(strstr(err.text, " text/00ff/0a`"));
+    assert_null(bytes);
+    assert_int_equal(count_faults(f->cache), 1);
+    MUST(lt_cache_remove_text(f->cache, "00ff", "0a", &err));
+    assert_int_equal(lt_cache_remove_text(f->cache, "00ff", "0a", &err), LT_E_NOT_FOUND);
+    assert_int_equal(lt_cache_get_text(f->cache, "00ff", "0a", &bytes, &n, &err), LT_E_NOT_FOUND);
+    MUST(lt_cache_get_text(f->cache, "00ff", "0b", &bytes, &n, &err));
+    free(bytes);
     assert_int_equal(count_faults(f->cache), 0);
 }
 
