@@ -259,16 +259,34 @@ static const char *text_of(const json_t *object, const char *name, lt_arena *are
     return copy;
 }
 
-/* The next of the steps, "512" or "1024x7", and how often it comes; false when there is none. */
-static bool next_step(const char **at, int64_t *step, int64_t *times)
+/* Steps of timestamps on their way through the text "512 1024x7", or through a list [[512,1],[1024,7]], which earlier builds wrote. */
+typedef struct steps {
+    const char *text;
+    const json_t *list;
+    size_t at; /* in the list */
+} steps;
+
+static bool has_steps(const steps *s)
+{
+    return s->list ? s->at < json_array_size(s->list) : *s->text != 0;
+}
+
+/* The next step, and how often it comes; false when there is none. */
+static bool next_step(steps *s, int64_t *step, int64_t *times)
 {
     char *end;
     errno = 0;
-    *step = strtoll(*at, &end, 10);
+    if (s->list) {
+        const json_t *pair = json_array_get(s->list, s->at++);
+        *step = json_integer_value(json_array_get(pair, 0));
+        *times = json_integer_value(json_array_get(pair, 1));
+        return *times > 0;
+    }
+    *step = strtoll(s->text, &end, 10);
     *times = 1;
-    if (end == *at) return false;
+    if (end == s->text) return false;
     if (*end == 'x') *times = strtoll(end + 1, &end, 10);
-    *at = end;
+    s->text = end;
     return *times > 0 && !errno;
 }
 
@@ -277,18 +295,19 @@ static bool parse_timestamps(const json_t *value, int64_t n_frames, lt_arena *ar
 {
     *out = NULL;
     if (json_is_null(value)) return true;
-    const char *steps = json_string_value(json_object_get(value, "steps"));
+    const json_t *packed = json_object_get(value, "steps");
+    const steps all = {json_string_value(packed), json_is_array(packed) ? packed : NULL, 0};
     size_t bytes;
     int64_t total = 1, step, times;
-    if (!steps || !lt_mul_size((size_t)n_frames, sizeof(int64_t), &bytes)) return false;
-    for (const char *at = steps; *at; total += times)
-        if (!next_step(&at, &step, &times) || times > n_frames - total) return false;
+    if ((!all.text && !all.list) || !lt_mul_size((size_t)n_frames, sizeof(int64_t), &bytes)) return false;
+    for (steps s = all; has_steps(&s); total += times)
+        if (!next_step(&s, &step, &times) || times > n_frames - total) return false;
     int64_t *deltas = total == n_frames ? lt_arena_alloc(arena, bytes) : NULL;
     if (!deltas) return false;
     int64_t i = 0;
     deltas[i++] = integer(value, "first");
-    for (const char *at = steps; *at;)
-        for (next_step(&at, &step, &times); times > 0; times--) deltas[i++] = step;
+    for (steps s = all; has_steps(&s);)
+        for (next_step(&s, &step, &times); times > 0; times--) deltas[i++] = step;
     *out = deltas;
     return true;
 }

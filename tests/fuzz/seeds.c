@@ -275,6 +275,13 @@ static void records(void)
     FUZZ_MUST(text);
     put("cache_record", "complete", 'R', text, strlen(text));
     free(text);
+    static const char list[] = /* timestamps as earlier builds wrote them */
+        "{\"state\":\"complete\",\"clip\":\"clip\",\"digest\":\"00\",\"frames\":20,\"chunk\":8,\"time_base\":"
+        "[1,24],"
+        "\"timestamps\":{\"first\":7,\"steps\":[[3,12],[1,7]]},\"latent\":{\"channels\":2,\"height\":3,"
+        "\"width\":1,"
+        "\"dtype\":\"f32\",\"factor\":8},\"side\":{\"bytes\":0,\"values\":0,\"xxh3\":\"0\"}}";
+    put("cache_record", "list", 'R', list, sizeof list - 1);
     clip.state = LT_CACHE_FAILED, clip.reason = "frame 9 is damaged", clip.pts_delta = NULL;
     FUZZ_MUST((text = lt_cache_record_text(&clip, &side)));
     put("cache_record", "failed", 'R', text, strlen(text));

@@ -303,6 +303,36 @@ static lt_status ignore_chunk(void *user, const lt_cache_chunk *chunk, lt_err *e
     return LT_OK;
 }
 
+/* The record of a film of variable rate as earlier builds wrote it is read as it was meant. */
+static void records_of_earlier_builds_are_read(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_clip clip = sample_clip("film"), now, then;
+    int64_t deltas[19] = {-512, 512, 1024, 1024};
+    for (int i = 4; i < 19; i++) deltas[i] = 640;
+    clip.pts_delta = deltas;
+    MUST(put_clip(f->cache, &clip, &err));
+    MUST(lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &now, &err));
+    char *text = lt_cache_record_text(&now, &(lt_cache_side_info){0}), old[4000];
+    const char *steps = strstr(text, "\"512 1024x2 640x15\"");
+    assert_non_null(steps);
+    for (int wrong = 0; wrong < 4; wrong++) {
+        static const char *const lists[] = {"[[512,1],[1024,2],[640,15]]", "[[512,1],[1024,2],[640,14]]",
+                                            "[[512,1],[1024,2],[640,15],[1,0]]", "[512,1024,640]"};
+        snprintf(old, sizeof old, "%.*s%s%s", (int)(steps - text), text, lists[wrong],
+                 strchr(steps + 1, '"') + 1);
+        tamper(f->cache, "clip/film/0123456789abcdef", old, strlen(old));
+        assert_int_equal(count_faults(f->cache), wrong > 0);
+        lt_status status = lt_cache_get_clip(f->cache, "film", clip.digest, &arena, &then, &err);
+        assert_int_equal(status, wrong ? LT_E_FORMAT : LT_OK);
+        if (!wrong) assert_memory_equal(then.pts_delta, deltas, sizeof deltas);
+    }
+    free(text);
+    lt_arena_finish(&arena);
+}
+
 static void damage_is_found(void **state)
 {
     fixture *f = *state;
@@ -515,6 +545,7 @@ int main(int argc, char **argv)
         TEST(texts_are_kept_once),
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
+        TEST(records_of_earlier_builds_are_read),
         TEST(damage_is_found),
         TEST(timestamps_are_as_many_as_frames),
         TEST(a_record_that_lies_is_damaged),
