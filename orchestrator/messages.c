@@ -135,7 +135,6 @@ typedef struct boot_parts {
     size_t n_edge_names;
     Lt__Wire__Pipe pipe;
     char binds[MAX_PORTS][160];
-    Lt__Wire__Stream *planned[MAX_PORTS];
     Lt__Wire__Peer *peers, **peer_list;
 } boot_parts;
 
@@ -161,7 +160,6 @@ static void add_outputs(const lt_run *run, const lt_replica *replica, boot_parts
     const lt_graph *graph = run->graph;
     const lt_described *d = graph->stages[replica->stage].described;
     parts->boot.outputs = parts->output_list;
-    parts->boot.planned = parts->planned;
     for (int port = 0; port < d->n_outputs && port < MAX_PORTS; port++) {
         const lt_planned_output *planned = &run->plan->stages[replica->stage].outputs[port];
         Lt__Wire__OutputPort *output = &parts->outputs[port];
@@ -184,7 +182,6 @@ static void add_outputs(const lt_run *run, const lt_replica *replica, boot_parts
             snprintf(parts->binds[port], sizeof parts->binds[port], "ipc://%s/%d.%d.%d.%u", run->sockets,
                      replica->stage, port, replica->replica, replica->incarnation);
         parts->output_list[parts->boot.n_outputs++] = output;
-        parts->planned[parts->boot.n_planned++] = planned->stream;
     }
 }
 

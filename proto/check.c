@@ -87,7 +87,6 @@ static lt_status check_unit(const Lt__Wire__Unit *unit, lt_err *err)
     switch (unit->payload_case) {
     case LT__WIRE__UNIT__PAYLOAD_INLINE:
     case LT__WIRE__UNIT__PAYLOAD_SLOT: return LT_OK;
-    case LT__WIRE__UNIT__PAYLOAD_CACHE_KEY: return check_text("a cache key", unit->cache_key, 511, err);
     case LT__WIRE__UNIT__PAYLOAD_DEVICE:
         if (unit->device.len > NAME_MAX_BYTES) REFUSE("a device handle of %zu bytes", unit->device.len);
         return LT_OK;
@@ -196,10 +195,7 @@ static lt_status check_boot(const Lt__Wire__Boot *boot, lt_err *err)
     for (size_t i = 0; i < boot->n_outputs; i++) PASS(check_output_port(boot->outputs[i], err));
     PASS(check_count("peers", boot->n_peers, REPLICAS_MAX * PORTS_MAX, err));
     for (size_t i = 0; i < boot->n_peers; i++) PASS(check_peer(boot->peers[i], err));
-    PASS(check_pipe(boot->pipe, err));
-    PASS(check_count("planned streams", boot->n_planned, PORTS_MAX, err));
-    for (size_t i = 0; i < boot->n_planned; i++) PASS(lt_stream_check(boot->planned[i], err));
-    return LT_OK;
+    return check_pipe(boot->pipe, err);
 }
 
 lt_status lt_control_check(const Lt__Wire__Control *control, lt_err *err)

@@ -61,8 +61,6 @@ static void use_control(const Lt__Wire__Control *message)
     lt_err err;
     FUZZ_MUST(message->body_case && !lt_control_pack(message, &frame, &n_bytes, &err));
     free(frame);
-    if (message->body_case != LT__WIRE__CONTROL__BODY_BOOT) return;
-    for (size_t i = 0; i < message->boot->n_planned; i++) use_stream(message->boot->planned[i]);
 }
 
 static void use_report(const Lt__Wire__Report *message)

@@ -100,8 +100,6 @@ static void units(void)
     put_header("header-unit-inline", &header);
     unit.payload_case = LT__WIRE__UNIT__PAYLOAD_SLOT, unit.slot = 3;
     put_header("header-unit-slot", &header);
-    unit.payload_case = LT__WIRE__UNIT__PAYLOAD_CACHE_KEY, unit.cache_key = "latent/a/0/000000000008";
-    put_header("header-unit-key", &header);
     unit.payload_case = LT__WIRE__UNIT__PAYLOAD_DEVICE;
     unit.device = (ProtobufCBinaryData){4, (uint8_t *)"abcd"};
     put_header("header-unit-device", &header);
@@ -131,7 +129,6 @@ static void controls(void)
     Lt__Wire__OutputPort output = LT__WIRE__OUTPUT_PORT__INIT, *outputs[] = {&output};
     Lt__Wire__Peer peer = LT__WIRE__PEER__INIT, *peers[] = {&peer};
     Lt__Wire__Stop stop = LT__WIRE__STOP__INIT;
-    Lt__Wire__Stream *planned[] = {&stream};
     char *edges[] = {"a.frames>b.frames"};
     option.name = "chunk", option.text = "8";
     input.port = "frames", input.edge = edges[0], input.in_flight = 2, input.n_replicas = 1;
@@ -144,7 +141,7 @@ static void controls(void)
     boot.run = 7, boot.stage = "vae_encode", boot.n_replicas = 2, boot.incarnation = 1, boot.threads = 2;
     boot.options = options, boot.n_options = 1, boot.inputs = inputs, boot.n_inputs = 1,
     boot.outputs = outputs;
-    boot.n_outputs = 1, boot.peers = peers, boot.n_peers = 1, boot.planned = planned, boot.n_planned = 1;
+    boot.n_outputs = 1, boot.peers = peers, boot.n_peers = 1;
     boot.base_folder = "/films", boot.run_folder = "/films/out.mp4.longtake", boot.cache = "/films/cache";
     stop.gracefully = true;
     control[0].body_case = LT__WIRE__CONTROL__BODY_BOOT, control[0].boot = &boot;

@@ -322,29 +322,6 @@ static void a_bad_message_leaves_the_next_one_readable(void **state)
     close(ends[1]);
 }
 
-/* What the plan said of a stage's outputs is checked like any stream. */
-static void a_boot_with_an_impossible_plan_is_refused(void **state)
-{
-    example e;
-    int ends[2];
-    lt_reader reader = {0};
-    Lt__Wire__Control control = LT__WIRE__CONTROL__INIT, *message = NULL;
-    Lt__Wire__Boot boot = LT__WIRE__BOOT__INIT;
-    lt_stream *planned[] = {make_stream(&e)};
-    boot.stage = "read", boot.n_replicas = boot.incarnation = 1, boot.planned = planned, boot.n_planned = 1;
-    control.body_case = LT__WIRE__CONTROL__BODY_BOOT, control.boot = &boot;
-    assert_int_equal(pipe(ends), 0);
-    assert_int_equal(lt_control_write(ends[1], &control, &err), LT_OK);
-    e.stream.width = 0;
-    assert_int_equal(lt_control_write(ends[1], &control, &err), LT_OK);
-    assert_int_equal(lt_control_read(&reader, ends[0], 0, &message, &err), LT_OK);
-    lt__wire__control__free_unpacked(message, NULL);
-    assert_int_equal(lt_control_read(&reader, ends[0], 0, &message, &err), LT_E_FORMAT);
-    lt_reader_finish(&reader);
-    close(ends[0]);
-    close(ends[1]);
-}
-
 static void a_reader_waits_as_long_as_it_is_told(void **state)
 {
     int ends[2];
@@ -428,6 +405,16 @@ static void spans_stay_inside_their_payload(void **state)
     UNIT_REFUSED(e.span[0].count = 0);
     UNIT_REFUSED(e.span[0].first = UINT64_MAX);
     UNIT_REFUSED(e.unit.bytes = UINT64_MAX);
+}
+
+/* Numbers that are reserved mean nothing, whoever sends them. */
+static void reserved_numbers_say_nothing(void **state)
+{
+    ProtobufCMessageUnknownField key = {6, PROTOBUF_C_WIRE_TYPE_LENGTH_PREFIXED, 4, (uint8_t *)"\3key"};
+    assert_null(protobuf_c_message_descriptor_get_field(&lt__wire__unit__descriptor, 6));
+    assert_null(protobuf_c_message_descriptor_get_field(&lt__wire__boot__descriptor, 18));
+    UNIT_REFUSED((e.unit.payload_case = LT__WIRE__UNIT__PAYLOAD__NOT_SET, e.unit.base.unknown_fields = &key,
+                  e.unit.base.n_unknown_fields = 1));
 }
 
 static void a_truncated_header_never_passes_as_another(void **state)
@@ -527,9 +514,9 @@ int main(void)
         cmocka_unit_test(a_pipe_may_break_in_a_message),
         cmocka_unit_test(a_length_that_is_too_large_is_refused),
         cmocka_unit_test(a_bad_message_leaves_the_next_one_readable),
-        cmocka_unit_test(a_boot_with_an_impossible_plan_is_refused),
         cmocka_unit_test(a_reader_waits_as_long_as_it_is_told),
         cmocka_unit_test(spans_stay_inside_their_payload),
+        cmocka_unit_test(reserved_numbers_say_nothing),
         cmocka_unit_test(a_truncated_header_never_passes_as_another),
         cmocka_unit_test(garbage_is_refused_or_harmless),
         cmocka_unit_test(a_field_of_number_0_is_refused),
