@@ -35,7 +35,7 @@ def work(tools, model):
     """FLOPs of a dry run of each plan, over those of one untiled pass."""
     whole = None
     for name, *plan in PLANS:
-        command = [tools / "bench-decode", model, f"{LONG}x{HEIGHT}x{WIDTH}", *plan, 2, "-"]
+        command = [tools / "bench-decode", model, f"{LONG}x{HEIGHT}x{WIDTH}", *plan, 2, "-", "--flops"]
         flops = json.loads(subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True).stdout)["flops"]
         whole = whole or flops
         print(f"{f'{LONG} frames of {8 * HEIGHT}x{8 * WIDTH}, {name}':<50} {flops / 1e12:8.1f} TFLOP, {flops / whole:5.2f} of an untiled pass", flush=True)

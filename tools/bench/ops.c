@@ -306,10 +306,9 @@ static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err
     bench *b = user;
     b->c = c;
     b->n_inputs = b->n_weights = 0;
-    c->flops = 0;
-    bench_begin(times);
+    bench_begin(times, c);
     lt_tensor y = cases[b->which].run(b);
-    bench_end(times);
+    bench_end(times, c);
     lt_drop(c, &y);
     return lt_context_status(c, err);
 }
@@ -317,7 +316,8 @@ static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err
 static lt_status time_passes(bench *b, lt_dtype dtype, int threads, lt_err *err)
 {
     lt_context *context;
-    lt_status status = bench_turns(pass, b, dtype, threads, &context, err);
+    const bench_work work = {.pass = pass, .user = b};
+    lt_status status = bench_turns(&work, &(bench_options){.device = "cpu"}, dtype, threads, &context, err);
     for (int i = 0; i < MAX_WEIGHTS; i++) {
         lt_weight_finish(context, &b->weights[i]);
         free(b->weights[i].tensor.data);

@@ -1,10 +1,8 @@
 /* vae.c - times one half of a VAE, one pass for every line on standard input, so that a driver can take turns with another program.
  *
- *     bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16]
+ *     bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16|f16] [--device NAME] [--samples N] [--flops]
  *
- * First line out: JSON with the FLOPs of a pass. Then the seconds of each pass, by the clock and of the processors. Input is a fixed pattern; the first pass, which packs
- * the weights, is made before anything is printed. */
-#include <math.h>
+ * What it prints: turns.h. Input is a fixed pattern, which lies in the device's memory before a pass begins; results stay there. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +17,7 @@ typedef struct job {
     bool encoder;
     int width, height, frames, threads;
     lt_dtype dtype;
+    lt_tensor resident; /* the input, in the context's memory */
 } job;
 
 static bool parse(job *job, int argc, char **argv)
@@ -34,38 +33,37 @@ static bool parse(job *job, int argc, char **argv)
     return argc < 7 || lt_dtype_parse(argv[6], &job->dtype);
 }
 
+static lt_status prepare(void *user, lt_context *c, lt_err *err)
+{
+    job *job = user;
+    job->resident = lt_upload(c, job->input, c->dtype);
+    return lt_context_status(c, err);
+}
+
 static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err)
 {
     const job *job = user;
-    bench_begin(times);
+    bench_begin(times, c);
     lt_tensor output =
-        job->encoder ? lt_vae_encode(c, job->vae, job->input) : lt_vae_decode(c, job->vae, job->input);
-    bench_end(times);
+        job->encoder ? lt_vae_encode(c, job->vae, job->resident) : lt_vae_decode(c, job->vae, job->resident);
+    bench_end(times, c);
+    bench_keep(times, c, output);
     lt_drop(c, &output);
     return lt_context_status(c, err);
 }
 
-static lt_tensor shape_input(const job *job, const lt_vae_info *info)
+static lt_status time_passes(job *job, const bench_options *options, lt_err *err)
 {
+    const bench_work work = {prepare, pass, job};
+    const lt_vae_info *info = lt_vae_get_info(job->vae);
     int shrink = job->encoder ? 1 : info->factor, channels = job->encoder ? 3 : info->latent_channels;
-    return (lt_tensor){.dtype = LT_F32,
-                       .rank = 4,
-                       .shape = {job->frames, job->height / shrink, job->width / shrink, channels}};
-}
-
-static lt_status time_passes(job *job, lt_err *err)
-{
+    const int64_t shape[] = {job->frames, job->height / shrink, job->width / shrink, channels};
     lt_context *context = NULL;
-    job->input = shape_input(job, lt_vae_get_info(job->vae));
-    int64_t n = lt_n_elements(&job->input);
-    float *values = malloc(sizeof *values * (size_t)n);
-    if (!values) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    for (int64_t i = 0; i < n; i++) values[i] = sinf((float)i * 0.37f);
-    job->input.data = values;
-    lt_status status = bench_turns(pass, job, job->dtype, job->threads, &context, err);
+    lt_status status = bench_pattern(&job->input, 4, shape, 0.37f, err);
+    if (status == LT_OK) status = bench_turns(&work, options, job->dtype, job->threads, &context, err);
     lt_vae_close(job->vae, context);
     lt_context_destroy(context);
-    free(values);
+    free(job->input.data);
     return status;
 }
 
@@ -73,12 +71,14 @@ int main(int argc, char **argv)
 {
     job job = {0};
     lt_err err = {0};
-    if (!parse(&job, argc, argv)) {
-        fprintf(stderr, "usage: bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16]\n");
+    bench_options options;
+    if (!bench_options_take(&options, &argc, argv) || !parse(&job, argc, argv)) {
+        fprintf(stderr, "usage: bench-vae MODEL encoder|decoder WIDTHxHEIGHT FRAMES THREADS [f32|bf16|f16] "
+                        "[--device NAME] [--samples N] [--flops]\n");
         return 2;
     }
     int part = job.encoder ? LT_VAE_ENCODER : LT_VAE_DECODER;
-    if (lt_vae_open(&job.vae, job.model, part, LT_NUMERICS_AUTO, &err) || time_passes(&job, &err)) {
+    if (lt_vae_open(&job.vae, job.model, part, LT_NUMERICS_AUTO, &err) || time_passes(&job, &options, &err)) {
         fprintf(stderr, "bench-vae: %s\n", err.text);
         return 1;
     }
