@@ -173,7 +173,7 @@ lt_status lt_clips_end(lt_run *run, lt_err *err)
     snprintf(part, sizeof part, "%s.new", path);
     if (run->journal < 0) return LT_OK;
     if (!run->clips_failed) {
-        unlink(path);
+        if (!lt_run_folder_keeps(run->folder, path, run->arena)) unlink(path);
         close(run->journal);
         run->journal = -1;
         return LT_OK;

@@ -74,6 +74,36 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
     return ok ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
 }
 
+/* What lies in a run folder is removed when the run starts over; what the run reads must not be. */
+static void find_kept(const lt_graph_stage *stage, lt_arena *arena, lt_run_folder *folder)
+{
+    for (int i = 0; i < stage->n_given; i++) {
+        const lt_given *given = &stage->given[i];
+        const lt_option *option = lt_described_option(stage->described, given->name);
+        bool is_output = lt_stage_output(stage) && !strcmp(given->name, "output");
+        if (!option || option->type != LT_OPT_PATH || is_output || !given->text || given->text[0] != '/')
+            continue;
+        const char *path = lt_path_real(arena, given->text);
+        for (int k = 0; path && k < folder->n_paths; k++) {
+            const char *place = lt_path_real(arena, folder->paths[k]);
+            size_t n = place ? strlen(place) : 0;
+            if (!n || strncmp(path, place, n) || path[n] != '/') continue;
+            if (strchr(path + n + 1, '/') || folder->n_kept == LT_MAX_KEPT)
+                folder->inside = given->text;
+            else
+                folder->kept[folder->n_kept++] = path;
+        }
+    }
+}
+
+bool lt_run_folder_keeps(const lt_run_folder *folder, const char *path, lt_arena *arena)
+{
+    const char *real = lt_path_real(arena, path);
+    for (int i = 0; real && i < folder->n_kept; i++)
+        if (!strcmp(folder->kept[i], real)) return true;
+    return false;
+}
+
 const char *lt_run_folder_of(const lt_run_folder *folder, const lt_graph_stage *stage)
 {
     const char *output = lt_stage_output(stage);
@@ -156,6 +186,7 @@ lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_fold
         if (lt_output_pattern(folder->outputs[i])) make_parent(folder->paths[i]);
     for (int i = 0; i < folder->n_paths && !status; i++)
         status = lock_path(folder->paths[i], &folder->locks[i], err);
+    for (int i = 0; i < graph->n_stages && !status; i++) find_kept(&graph->stages[i], arena, folder);
     folder->is_locked = !status;
     return status;
 }
@@ -188,15 +219,28 @@ void lt_run_folder_finish(lt_run_folder *folder, bool unused)
 
 /* ---- files ------------------------------------------------------------------------------------------- */
 
-/* Remove what is in an open folder; `keep`: a name that stays. Takes the descriptor. */
-static bool remove_inside(int fd, const char *keep, int depth)
+/* The lock, and what the run reads. */
+static bool stays(const lt_run_folder *folder, int fd, const char *name)
+{
+    struct stat info, kept;
+    if (!strcmp(name, "lock")) return true;
+    for (int i = 0; i < folder->n_kept; i++)
+        if (!fstatat(fd, name, &info, 0) && !stat(folder->kept[i], &kept) && info.st_ino == kept.st_ino &&
+            info.st_dev == kept.st_dev)
+            return true;
+    return false;
+}
+
+/* Remove what is in an open folder; `folder`: it is one of a run, and some of it stays. Takes the descriptor. */
+static bool remove_inside(int fd, const lt_run_folder *folder, int depth)
 {
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     bool ok = dir != NULL && depth < 16;
     if (!dir && fd >= 0) close(fd);
     for (struct dirent *entry; ok && (entry = readdir(dir));) {
         const char *name = entry->d_name;
-        if (!strcmp(name, ".") || !strcmp(name, "..") || (keep && !strcmp(name, keep))) continue;
+        if (!strcmp(name, ".") || !strcmp(name, "..") || (folder && stays(folder, dirfd(dir), name)))
+            continue;
         if (!unlinkat(dirfd(dir), name, 0)) continue;
         ok = (errno == EISDIR || errno == EPERM) &&
              remove_inside(openat(dirfd(dir), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), NULL,
@@ -209,8 +253,14 @@ static bool remove_inside(int fd, const char *keep, int depth)
 
 lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err)
 {
+    if (folder->inside)
+        return lt_fail(
+            err, LT_E_INVALID,
+            "%s lies in the run's own folder, which is emptied when the run starts over: move it to another "
+            "place and name that",
+            folder->inside);
     for (int i = 0; i < folder->n_paths; i++)
-        if (!remove_inside(open(folder->paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC), "lock", 0))
+        if (!remove_inside(open(folder->paths[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC), folder, 0))
             return lt_fail_errno(err, errno, "clearing %s", folder->paths[i]);
     return LT_OK;
 }

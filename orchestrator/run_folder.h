@@ -12,6 +12,8 @@
 
 #include "orchestrator/graph.h"
 
+enum { LT_MAX_KEPT = 16 };
+
 typedef struct lt_run_folder {
     const char *path;                   /* of the first */
     const char *outputs[LT_MAX_STAGES]; /* files that the sinks write */
@@ -20,6 +22,10 @@ typedef struct lt_run_folder {
     int locks[LT_MAX_STAGES];         /* descriptors, one a path; every stage inherits them */
     int n_paths;
     bool is_locked; /* all of them, by this process */
+    const char *kept
+        [LT_MAX_KEPT]; /* files of these folders that stages read, by their real paths: a list of failed clips, say */
+    int n_kept;
+    const char *inside; /* what a stage reads further down in one of them; NULL: nothing */
 } lt_run_folder;
 
 /* Make the folders and lock them. When another run holds one: E_BUSY at once, naming its pid; when that run's
@@ -31,8 +37,12 @@ lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_fold
  * with nothing but a lock are removed. */
 void lt_run_folder_finish(lt_run_folder *folder, bool unused);
 
-/* Remove everything but the locks. */
+/* Remove everything but the locks and the files that the run reads. E_INVALID, and nothing is removed, where it reads what lies
+ * further down. */
 lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err);
+
+/* Whether `path` is one of the files that stay, since a stage reads it. */
+bool lt_run_folder_keeps(const lt_run_folder *folder, const char *path, lt_arena *arena);
 
 /* Where an output stands for several files: at {clip}, or at the number of "%06d"; NULL: it is one file. */
 const char *lt_output_pattern(const char *output);

@@ -148,6 +148,28 @@ def failing_clips_cost_themselves(folder):
     assert {name: clip["digest"] for name, clip in clips_of(cache).items()} == {name: clip["digest"] for name, clip in clips_of(other).items()}
 
 
+def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
+    """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
+    model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
+    make_clip(folder / "a.mp4", 0.25)
+    (folder / "clips.json").write_text(json.dumps([{"path": f"{name}.mp4"} for name in "abc"]))
+    graph = precompute(folder / "p.toml", folder / "clips.json", cache, model)
+    run(graph, expect=3)
+    again = ["--set", f"stage.read.manifest={failed}"]
+    assert "Use --fresh" in run(graph, *again, expect=1)
+    make_clip(folder / "b.mp4", 0.25)
+    said = run(graph, *again, "--fresh", expect=3)
+    assert f"{failed} stays, since the run reads it" in said and "1 clips done" in said and "1 failed" in said, said
+    assert [pathlib.Path(entry["path"]).name for entry in json.loads(failed.read_text())] == ["c.mp4"]
+    make_clip(folder / "c.mp4", 0.25)
+    assert "1 clips done" in run(graph, *again) and "0 clips done, 1 there already" in run(graph, *again)
+    assert sorted(clips_of(cache)) == ["a", "b", "c"]
+    deep = folder / "cache.longtake" / "logs" / "clips.json"
+    deep.write_text((folder / "clips.json").read_text())
+    said = run(graph, "--set", f"stage.read.manifest={deep}", "--set", f"stage.read.base={folder}", "--fresh", expect=1)
+    assert "lies in the run's own folder" in said and deep.exists(), said
+
+
 def only_what_is_new_is_computed(folder):
     """Clips added to the manifest later, clips taken out of the cache, clips whose file has changed."""
     for name in "abc":
@@ -428,5 +450,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, only_what_is_new_is_computed, manifests_say_what_is_taken,
+    main([from_manifest_to_latents_to_videos, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, a_list_of_failures_is_a_manifest_in_its_own_run,
+          only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
