@@ -83,21 +83,19 @@ static void print_edges(const lt_run_plan *plan, FILE *out)
     }
 }
 
+/* What each stage says, and in one line what it set its options to. */
 static void print_notes(const lt_run_plan *plan, FILE *out)
 {
-    bool any = false;
+    fprintf(out, "\n");
     for (int i = 0; i < plan->graph->n_stages; i++) {
         int index = plan->graph->order[i];
+        const char *name = plan->graph->stages[index].name;
         const Lt__Wire__PlanReply *reply = plan->stages[index].reply;
-        for (size_t k = 0; k < reply->n_notes; k++) {
-            fprintf(out, "%s%s: %s\n", any ? "" : "\n", plan->graph->stages[index].name, reply->notes[k]);
-            any = true;
-        }
-        for (size_t k = 0; k < reply->n_resolved; k++) {
-            fprintf(out, "%s%s: %s = %s\n", any ? "" : "\n", plan->graph->stages[index].name,
-                    reply->resolved[k]->name, reply->resolved[k]->text);
-            any = true;
-        }
+        for (size_t k = 0; k < reply->n_notes; k++) fprintf(out, "%s: %s\n", name, reply->notes[k]);
+        if (reply->n_resolved) fprintf(out, "%s:", name);
+        for (size_t k = 0; k < reply->n_resolved; k++)
+            fprintf(out, "%s %s = %s", k ? "," : "", reply->resolved[k]->name, reply->resolved[k]->text);
+        if (reply->n_resolved) fprintf(out, "\n");
     }
 }
 
@@ -137,8 +135,7 @@ void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, F
                 disks[i].needed > disks[i].available ? ": NOT ENOUGH" : "");
     if (plan->is_live)
         fprintf(out, "the source is live: its length is not known, nor are time and space; an interrupted "
-                     "run cannot be "
-                     "continued\n");
+                     "run cannot be resumed\n");
     else
         print_time(plan, out);
 }

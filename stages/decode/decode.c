@@ -157,16 +157,12 @@ static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *pl
     int64_t n = lt_kept_chunks(source->config, unit);
     plan->live = true;
     plan->peak_bytes = lt_video_peak_bytes(video) + unit * (size_t)n;
+    lt_plan_note(plan, "live: %s, %dx%d, %dx%d visible, %d bits", info->codec, info->source_width,
+                 info->source_height, info->visible_width, info->visible_height, info->bits);
     lt_plan_note(plan,
-                 "live: %s, %dx%d, %dx%d visible, %d bits; its length is not known, so neither are time and "
-                 "space",
-                 info->codec, info->source_width, info->source_height, info->visible_width,
-                 info->visible_height, info->bits);
-    lt_plan_note(
-        plan,
-        "it comes once: a run that is interrupted ends there, and cannot be resumed; a stage that dies is "
-        "started again from the last %" PRId64 " frames, which are kept",
-        n * source->config->chunk);
+                 "it comes once: a stage that dies is started again from the last %" PRId64
+                 " frames, which are kept",
+                 n * source->config->chunk);
     if (!source->config->audio && !lt_video_is_graph(wanted.input))
         lt_plan_note(plan, "sound and subtitles of a live input are left out");
     add_notes_of_pictures(info, source->config->deinterlace, plan);

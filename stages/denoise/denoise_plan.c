@@ -339,12 +339,10 @@ static void add_notes(const lt_denoise_model *m, const lt_denoise_geometry *g, l
                  " live latent frames, %.0f MiB",
                  lt_wavefront_first_evaluations(&g->waves), lt_wavefront_n_evaluations(&g->waves), live,
                  (double)lt_wavefront_bytes(&g->waves) / 0x1p20);
-    lt_plan_note(plan, "%d steps, spacing %s, %s, guidance %g%s; numerics %s, %s", m->ddim.n_steps,
+    lt_plan_note(plan, "%d steps, spacing %s, %s, guidance %g%s; computes as %s", m->ddim.n_steps,
                  spacings[m->ddim.params.spacing],
                  m->ddim.params.prediction == LT_PREDICT_V ? "v-prediction" : "noise", m->config->cfg_scale,
-                 m->config->cfg_scale == 1 ? " (one pass)" : "",
-                 m->info->numerics == LT_NUMERICS_LITE_SORA ? "lite-sora" : "diffusers",
-                 m->dry->numeric_class);
+                 m->config->cfg_scale == 1 ? " (one pass)" : "", m->dry->numeric_class);
     if (*m->note) lt_plan_note(plan, "%s", m->note);
     if (m->config->numerics == LT_NUMERICS_AUTO)
         lt_plan_resolve(plan, "numerics", "%s",

@@ -267,26 +267,17 @@ static void resolve(const lt_vae_decode_config *config, const lt_vae_info *info,
 
 static void add_notes(const lt_vae_host *host, const lt_decode_geometry *g, lt_plan *plan)
 {
-    const lt_vae_info *info = lt_vae_get_info(host->vae);
     const lt_decode_plan *p = &g->plan;
     int f = p->factor;
     if (p->temporal && g->endless)
-        lt_plan_note(plan, "windows of %d frames every %d; one is made when the frame behind it has come",
-                     p->window, p->stride);
-    else if (p->temporal)
-        lt_plan_note(plan, "windows of %d frames every %d; %" PRId64 " of them", p->window, p->stride,
-                     g->n_windows);
-    else
-        lt_plan_note(plan, "every frame alone, %d at a time", p->window);
+        lt_plan_note(plan, "each window is made when the frame behind it has come");
+    if (!p->temporal) lt_plan_note(plan, "every frame alone");
     if (has_tiles(p))
-        lt_plan_note(plan, "%dx%d in %d tiles of %dx%d every %dx%d", p->width * f, p->height * f,
-                     g->cost.n_tiles, p->tile_width * f, p->tile_height * f, p->stride_width * f,
-                     p->stride_height * f);
+        lt_plan_note(plan, "%dx%d in %d tiles", p->width * f, p->height * f, g->cost.n_tiles);
     else
-        lt_plan_note(plan, "tile none: %dx%d fits in %.0f MiB", p->width * f, p->height * f,
+        lt_plan_note(plan, "%dx%d in one piece, which takes %.0f MiB", p->width * f, p->height * f,
                      (double)g->cost.workspace_bytes / 0x1p20);
-    lt_plan_note(plan, "numerics %s, %s; work x %.2f", lt_vae_numerics_name(info->numerics),
-                 host->dry->numeric_class, g->cost.work_factor);
+    lt_plan_note(plan, "computes as %s", host->dry->numeric_class);
 }
 
 lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,

@@ -210,13 +210,12 @@ static void add_notes(const lt_vae_encode_config *config, const lt_vae_host *hos
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     const lt_encode_plan *p = &g->plan;
     if (has_tiles(p))
-        lt_plan_note(plan, "%dx%d in %d tiles of %d pixels, overlap %g; work x %.2f", p->width, p->height,
-                     g->cost.n_tiles, p->tile, p->overlap, g->cost.work_factor);
+        lt_plan_note(plan, "%dx%d in %d tiles, overlap %g", p->width, p->height, g->cost.n_tiles, p->overlap);
     else
-        lt_plan_note(plan, "tile none: %dx%d fits in %.0f MiB", p->width, p->height,
+        lt_plan_note(plan, "%dx%d in one piece, which takes %.0f MiB", p->width, p->height,
                      (double)g->cost.workspace_bytes / 0x1p20);
-    lt_plan_note(plan, "latents %s[%d,%d,%d] a frame, numerics %s, %s", lt_dtype_name(g->dtype), g->channels,
-                 g->height, g->width, lt_vae_numerics_name(info->numerics), host->dry->numeric_class);
+    lt_plan_note(plan, "latents %s[%d,%d,%d] a frame; computes as %s", lt_dtype_name(g->dtype), g->channels,
+                 g->height, g->width, host->dry->numeric_class);
     if (has_tiles(p))
         lt_plan_resolve(plan, "tile", "%d", p->tile);
     else

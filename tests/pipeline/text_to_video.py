@@ -98,6 +98,23 @@ def every_network_plays(folder):
         denoise=dict(model=sdxl / "unet", size=SIZE, frames=8, steps=3)))
 
 
+def a_plan_says_it_once(folder):
+    """No line stands there twice, and what an option was set to is not told again in a sentence."""
+    clip = "lavfi:testsrc2=size=64x48:rate=24:duration=2"
+    graphs = {LONG: {**video_dit(folder, folder / "a.mp4"), "stage.vae_decode.replicas": 2},
+              ROOT / "examples" / "roundtrip.toml": {"graph.cache": folder / "cache", **stage(read=dict(input=clip), write=dict(output=folder / "b.mp4"))},
+              ROOT / "examples" / "live.toml": stage(read=dict(input=f"{clip},realtime", live=True), write=dict(output=folder / "c.mp4"))}
+    for graph, values in graphs.items():
+        text = subprocess.run([BIN / "orchestrator", "plan", graph, *sets(values)], stdout=subprocess.PIPE, check=True).stdout.decode()
+        notes = re.findall(r"^(\w+): (.+)$", text, re.M)
+        settings = [(name, *pair.split(" = ")) for name, note in notes if " = " in note for pair in note.split(", ")]
+        assert len(set(notes)) == len(notes) > 5 and {"tile", "window", "numerics"} <= {name for _, name, _ in settings}, text
+        for where, option, value in settings:
+            again = [note for name, note in notes if name == where and " = " not in note and option in note and re.search(rf"\b{re.escape(value)}\b", note)]
+            assert not again, f"{graph.name}: {where}: {option} = {value}, and {again}"
+        assert text.count("not known") <= 1 and text.count("work ") <= 1, text
+
+
 def a_picture_is_a_clip_of_one_frame(folder):
     pixart = tiny("pixart")
     play(folder, "pixart-video", (1, 64, 48), stage(
@@ -438,7 +455,8 @@ def two_thousand_windows(folder):
 
 if __name__ == "__main__":
     need_model()
-    tests = [every_network_plays, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts, same_bytes_however_it_is_run, kills_do_not_show,
+    tests = [every_network_plays, a_plan_says_it_once, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts,
+             same_bytes_however_it_is_run, kills_do_not_show,
              kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, one_damaged_embedding_goes_alone,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
