@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "orchestrator/ask.h"
+#include "orchestrator/check.h"
 #include "proto/check.h"
 #include "proto/wire.h"
 #include "stages/runtime/slab.h"
@@ -284,6 +285,35 @@ static void size_slabs(planner *p)
     }
 }
 
+/* The file that a sink makes of its one clip; NULL: it makes none, or the clips are many. */
+static const char *file_of(const planner *p, int sink)
+{
+    static const char placeholder[] = "{clip}";
+    const char *output = lt_stage_output(&p->graph->stages[sink]),
+               *at = output ? strstr(output, placeholder) : NULL;
+    const Lt__Wire__Stream *stream = NULL;
+    for (int e = 0; e < p->graph->n_edges; e++)
+        if (p->graph->edges[e].consumer == sink) stream = p->plan->edges[e].stream;
+    if (!output || !stream || stream->expendable) return NULL;
+    return lt_path_real(p->arena, at ? lt_arena_printf(p->arena, "%.*s%s%s", (int)(at - output), output,
+                                                       stream->name, at + sizeof placeholder - 1)
+                                     : output);
+}
+
+/* With the clip's name in it an output may be another stage's. */
+static lt_status check_files(const planner *p, lt_err *err)
+{
+    const char *files[LT_MAX_STAGES];
+    for (int i = 0; i < p->graph->n_stages; i++) {
+        files[i] = file_of(p, i);
+        for (int k = 0; k < i && files[i]; k++)
+            if (files[k] && !strcmp(files[i], files[k]))
+                return lt_fail(err, LT_E_INVALID, "%s: stage \"%s\" writes %s, too",
+                               place_of(p, &p->graph->stages[i]), p->graph->stages[k].name, files[i]);
+    }
+    return LT_OK;
+}
+
 lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n_recorded, lt_arena *arena,
                        lt_run_plan *plan, lt_err *err)
 {
@@ -307,6 +337,7 @@ lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n
             plan->stages[i].threads = threads;
         }
     }
+    if (!status) status = check_files(&p, err);
     if (!status) status = lt_plan_devices(plan, arena, err);
     if (!status) size_slabs(&p);
     return status;

@@ -281,7 +281,8 @@ static uint64_t clips_there(const lt_run *run)
     uint64_t clips = 0, seen = run->clips_done + run->clips_failed + run->clips_passed_over;
     for (int e = 0; e < run->graph->n_edges; e++)
         if (!run->graph->stages[run->graph->edges[e].consumer].described->n_outputs)
-            clips += run->plan->edges[e].stream->run_clips;
+            clips =
+                LT_MAX(clips, run->plan->edges[e].stream->run_clips); /* each is through when all sinks are */
     return clips > seen ? clips - seen : 0;
 }
 

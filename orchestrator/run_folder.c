@@ -51,7 +51,12 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         const char *output = lt_stage_output(&graph->stages[i]);
         if (!output) continue;
         folder->outputs[folder->n_outputs++] = output;
-        ok = add_path(folder, lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output));
+        const char *path = lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output);
+        for (int k = 0; path && k < folder->n_paths; k++)
+            if (!strcmp(folder->paths[k], path))
+                path = lt_arena_printf(arena, "%.*s.%s.longtake", stem_bytes(output), output,
+                                       graph->stages[i].name);
+        ok = add_path(folder, path);
     }
     if (graph->run) {
         ok = ok && add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->run));

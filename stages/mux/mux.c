@@ -146,6 +146,7 @@ static lt_status mux_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     LT_TRY(lt_mux_name_output(mux, config, clip->arena, err));
     if (lt_mux_is_pattern(config) || mux->has_stills) LT_TRY(make_folder(mux->output, err));
     LT_TRY(lt_mux_check_output(mux->output, err));
+    LT_TRY(lt_mux_check_source(mux, err));
     LT_TRY(lt_mux_check_stills(mux, config, err));
     LT_TRY(lt_mux_times(mux, config, clip->arena, err));
     LT_TRY(lt_mux_encoder(mux, config, err));

@@ -56,6 +56,9 @@ lt_status lt_mux_name_output(lt_mux_clip *clip, const lt_mux_config *config, lt_
 /* E_INVALID, or the error of its folder, when a file of this name cannot be written. */
 lt_status lt_mux_check_output(const char *output, lt_err *err);
 
+/* E_INVALID where clip->output is the very file that the clip is read from, by whatever name. */
+lt_status lt_mux_check_source(const lt_mux_clip *clip, lt_err *err);
+
 /* Of pictures: a number in the name where there are several. E_INVALID. */
 lt_status lt_mux_check_stills(const lt_mux_clip *clip, const lt_mux_config *config, lt_err *err);
 

@@ -49,6 +49,17 @@ lt_status lt_mux_check_output(const char *output, lt_err *err)
     return LT_OK;
 }
 
+lt_status lt_mux_check_source(const lt_mux_clip *clip, lt_err *err)
+{
+    struct stat there, source;
+    if (stat(clip->output, &there) || stat(clip->stream->source, &source) || there.st_dev != source.st_dev ||
+        there.st_ino != source.st_ino)
+        return LT_OK;
+    return lt_fail(err, LT_E_INVALID,
+                   "the file that clip %s is made from, %s, would be written over: choose another output",
+                   clip->stream->name, clip->stream->source);
+}
+
 /* The folder of pictures is made when the run begins. */
 static lt_status check_output_above(const char *output, lt_err *err)
 {
@@ -155,6 +166,7 @@ lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
         else
             LT_TRY(lt_mux_check_output(config->output, err));
     }
+    LT_TRY(lt_mux_check_source(&clip, err));
     LT_TRY(lt_mux_check_stills(&clip, config, err));
     LT_TRY(lt_mux_times(&clip, config, plan->arena, err));
     LT_TRY(lt_mux_encoder(&clip, config, err));

@@ -148,6 +148,34 @@ def failing_clips_cost_themselves(folder):
     assert {name: clip["digest"] for name, clip in clips_of(cache).items()} == {name: clip["digest"] for name, clip in clips_of(other).items()}
 
 
+def outputs_do_not_meet(folder):
+    """Clips of one name get files of their own, two outputs of one stem folders of their own; what would be written over is named."""
+    def graph(name, read, one, two=None):
+        sinks = "".join(f'[stage.{stage}]\nkind = "mux"\nfrom = "read"\noutput = "{output}"\ncodec = "mpeg4"\n' for stage, output in (("one", one), ("two", two)) if output)
+        (folder / name).write_text(f'[stage.read]\nkind = "decode"\n{read}\n{sinks}')
+        return folder / name
+
+    for place in "ab":
+        (folder / place).mkdir()
+        make_clip(folder / place / "x.mp4", 0.25, source="testsrc" if place == "b" else "testsrc2")
+    hashes = {place: sha256(folder / place / "x.mp4") for place in "ab"}
+    (folder / "clips.json").write_text('[{"path": "a/x.mp4"}, {"path": "b/x.mp4"}]')
+    both = graph("both.toml", 'manifest = "clips.json"', "out/{clip}.mp4", "out/{clip}.mkv")
+    assert "2 clips done" in run(both)
+    films = sorted((folder / "out").iterdir())
+    assert len(films) == 4 and len({film.stem for film in films}) == 2 and {film.suffix for film in films} == {".mp4", ".mkv"}, films
+    assert len({sha256(film) for film in films}) == 4
+    assert (folder / "out.longtake" / "manifest.json").exists() and (folder / "out.two.longtake").is_dir()
+    assert "0 clips done, 2 there already" in run(both)
+    # {clip} may be a name that another output has already, or the source's own.
+    said = plan(graph("same.toml", 'input = "a/x.mp4"', "out/{clip}.mp4", "out/x.mp4"), expect=1)
+    assert 'stage "two": stage "one" writes' in said and "out/x.mp4, too" in said, said
+    for read in ('input = "a/x.mp4"', 'manifest = "clips.json"'):
+        said = run(graph("over.toml", read, "a/{clip}.mp4"), "--fresh", expect=1)
+        assert "would be written over: choose another output" in said, said
+    assert hashes == {place: sha256(folder / place / "x.mp4") for place in "ab"}, "a source was written over"
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -450,6 +478,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, a_list_of_failures_is_a_manifest_in_its_own_run,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, a_list_of_failures_is_a_manifest_in_its_own_run,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
