@@ -62,7 +62,8 @@ lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight 
 /* softmax(scale * q k^T + mask) v.
  * q [B,L,heads,D], k, v [B,S,heads,D], S and D not 0; mask additive, f32 [B or 1, heads or 1, L or 1, S], or LT_NONE;
  * causal: query l sees keys 0 .. l only (torch's is_causal). A query that sees no key at all (every one masked with
- * -infinity) gives zeros. Returns [B,L,heads,D].
+ * -infinity) gives zeros. A key or value that is not finite may make NaN of queries of its sample that do not see it: a weight of 0
+ * may be multiplied with it. Returns [B,L,heads,D].
  * Never holds an L x S matrix whole: memory is O(L + S). FLOPs: 4 B heads L S D, causal or not.
  * Error: (16 + 2 sqrt(S) + s (2 + sqrt(D))) u |.|max, s a bound of the scaled scores. In a bf16 context the weights of a
  * query may be rounded to 16 bits before they multiply v: then 2^-16 |v|max more. On cuda, in 16 bits, they are rounded to the dtype, as
@@ -129,7 +130,8 @@ void lt_add_tile(lt_context *c, lt_tensor tile, const lt_tile_weights *weights, 
 /* Layer normalisation over the last dimension with its affine map, and a modulation after it (Ba et al., 2016; Peebles
  * and Xie, 2023): y = (norm(x) * gamma + beta) * (1 + scale) + shift.
  * x [N,...,C]; gamma, beta [C], each may be left out; scale, shift [N,C] (a row for each sample) or LT_NONE, each. Biased
- * variance, accumulated as in lt_group_norm; eps finite and not negative. FLOPs: 8 an element.
+ * variance, accumulated as in lt_group_norm; eps finite and not negative. An infinite scale may make NaN of results that would be
+ * infinite. FLOPs: 8 an element.
  * Error: 10 u |.|max. Agrees with torch.nn.functional.layer_norm. */
 lt_tensor lt_layer_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight *beta, double eps,
                         lt_tensor scale, lt_tensor shift);

@@ -364,6 +364,45 @@ static void check_guards(checker *k, const op_case *c, operands *o, const lt_ten
     lt_context_destroy(context);
 }
 
+/* One element of one input becomes NaN or infinite: the result has them where the reference has, but for what an operator's
+ * contract says (spreads). */
+static void check_not_finite(checker *k, const op_case *c, operands *o)
+{
+    static const double values[] = {NAN, INFINITY, -INFINITY};
+    const double value = values[rng_range(&k->r, 0, 2)];
+    const int which = (int)rng_range(&k->r, 0, c->n_inputs - 1);
+    lt_tensor *t = &o->inputs[which];
+    if (!t->data || !lt_dtype_is_float(t->dtype) || c->inputs[which].values == VALUES_MASK ||
+        lt_n_elements(t) == 0)
+        return;
+    int64_t at = rng_range(&k->r, 0, lt_n_elements(t) - 1), samples = t->shape[0];
+    int64_t sample = c->inputs[which].shared ? -1 : at / (lt_n_elements(t) / samples);
+    double kept = lt_load_f64(t->data, t->dtype, at);
+    lt_store_f64(t->data, t->dtype, at, value);
+    run_result plan = run_case("ref", LT_F64, c, o->inputs, o, 0, 1);
+    run_result ref = run_case("ref", LT_F64, c, o->inputs, o, plan.peak, 1);
+    run_result dry = run_case(k->device, k->dtype, c, o->inputs, o, 0, 2);
+    run_result real = run_case(k->device, k->dtype, c, o->inputs, o, dry.peak, 2);
+    if (!real.y.data || !ref.y.data) {
+        fail(k, "with %g in input %d: %s", value, which, real.y.data ? ref.err.text : real.err.text);
+    } else {
+        int64_t n = lt_n_elements(&real.y);
+        for (int64_t i = 0; i < n && c->spreads >> which & 1; i++) {
+            bool same = sample < 0 || i / LT_MAX(n / samples, (int64_t)1) == sample;
+            if (same && isnan(lt_load_f64(real.y.data, real.y.dtype, i)))
+                lt_store_f64(ref.y.data, ref.y.dtype, i, NAN);
+        }
+        size_t length = strlen(k->what);
+        snprintf(k->what + length, sizeof(k->what) - length, " with %g at %lld of input %d", value,
+                 (long long)at, which);
+        compare(k, c, &real.y, &ref.y);
+        k->what[length] = 0;
+    }
+    free(real.y.data);
+    free(ref.y.data);
+    lt_store_f64(t->data, t->dtype, at, kept);
+}
+
 static void check_threads(checker *k, const op_case *c, operands *o, const lt_tensor *y)
 {
     static const int counts[] = {1, 3, 16};
@@ -429,6 +468,7 @@ static void check_case(checker *k, const op_case *c, operands *o, bool with_refe
     check_guards(k, c, o, &real.y, dry.peak);
     check_threads(k, c, o, &real.y);
     check_batch(k, c, o, &real.y);
+    if (with_reference && c->n_inputs > 0) check_not_finite(k, c, o);
     free(real.y.data);
 }
 

@@ -65,7 +65,8 @@ struct op_case {
     double bf16_units; /* more of them in a bf16 context */
     bool
         narrow_weights; /* on cuda, in 16 bits: factors that are below 1 in sum, of values of 1, are rounded to the dtype on the way */
-    bool rounded;       /* instead: equal to the reference's f64 result rounded to the result's dtype */
+    int spreads;  /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
+    bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };
 
 /* A tensor [batch, rows, channels] of any size. */

@@ -92,6 +92,7 @@ static void same_size_shapes(op_case *k, rng *r, bool big)
 static void conv_operands(op_case *k, rng *r, values v)
 {
     k->op = "conv";
+    k->spreads = 1 << 0;
     k->run = run_conv;
     k->n_inputs = k->n_weights = 2;
     const int64_t *x = k->inputs[0].shape, *w = k->weights[0].shape, *i = k->ints;
@@ -226,6 +227,7 @@ static void make_attention(op_case *k, rng *r, bool big)
     k->units = 16 + score * (2 + sqrt((double)width)) + 2 * sqrt((double)keys);
     k->bf16_units = 0x1p-16 / 0x1p-23; /* weights rounded to 16 bits, of values of 1 */
     k->narrow_weights = true;
+    k->spreads = masked || k->ints[0] ? 1 << 1 | 1 << 2 : 0;
     k->magnitude = 1;
 }
 

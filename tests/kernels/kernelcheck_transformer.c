@@ -18,6 +18,7 @@ static lt_tensor run_layer_norm(lt_context *c, const op_case *k, const lt_tensor
 static void make_layer_norm(op_case *k, rng *r, bool big)
 {
     k->op = "layer_norm";
+    k->spreads = 1 << 1;
     k->run = run_layer_norm;
     k->n_inputs = 3;
     k->n_weights = 2;
