@@ -85,6 +85,9 @@ lt_status cuda_check(lt_context *c, const char *op, cudaError_t error);
 lt_status cuda_check_blas(lt_context *c, const char *op, cublasStatus_t status);
 lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t status);
 
+/* Had cuDNN no memory? That passes, and says nothing of what it was asked. */
+bool cuda_dnn_is_full(cudnnStatus_t status);
+
 /* The status that an error of CUDA means. */
 lt_status cuda_status_of(cudaError_t error);
 
@@ -97,7 +100,11 @@ lt_status download_cuda(lt_context *c, const lt_tensor *x, void *to);
 lt_status wait_cuda(lt_context *c);
 lt_status copy_cuda(lt_context *c, const lt_tensor *x, lt_tensor *out);
 lt_status zero_cuda(lt_context *c, lt_tensor *out);
-void cuda_ring_destroy(cuda_ring *ring);
+void cuda_ring_destroy(cuda_ring *ring); /* also one that is not open, or half */
+
+/* Device memory outside the workspace, for cudaFree: NULL, with the context's error set to a sentence that says how much there is, after
+ * one: E_BUSY, E_NO_MEMORY, E_DEVICE_LOST. `what`: "weights", ... */
+void *cuda_allocate(lt_context *c, const char *what, size_t bytes);
 
 /* Pinned memory of CUDA_SLOT_BYTES that the host may fill, NULL after an error; and its first `bytes` on their way to device
  * memory: that of the workspace, in the order of `compute`, or memory that nothing uses yet (fresh), at once. */

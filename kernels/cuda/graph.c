@@ -180,15 +180,22 @@ static bool refused(cudnnStatus_t s)
     return CUDNN_STATUS_CATEGORY((int)s) == CUDNN_STATUS_NOT_SUPPORTED;
 }
 
+/* What says nothing of an engine: who went on to the next one would have other bytes than on a better day. */
+static bool passes(cudnnStatus_t s)
+{
+    return cuda_dnn_is_full(s) || cuda_status_of(cudaPeekAtLastError()) == LT_E_DEVICE_LOST;
+}
+
 /* Does the engine keep what ops.h promises? */
-static bool engine_allowed(cudnnBackendDescriptor_t engine)
+static cudnnStatus_t engine_allowed(cudnnBackendDescriptor_t engine, bool *allowed)
 {
     cudnnBackendNumericalNote_t notes[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     int64_t n = 0;
     cudnnStatus_t s =
         cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
                                  CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &n, notes);
-    if (s != CUDNN_STATUS_SUCCESS) return false;
+    *allowed = s == CUDNN_STATUS_SUCCESS;
+    if (!*allowed) return s;
     for (int64_t i = 0; i < n; i++) {
         switch (notes[i]) {
         case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
@@ -198,55 +205,58 @@ static bool engine_allowed(cudnnBackendDescriptor_t engine)
         case CUDNN_NUMERICAL_NOTE_WINOGRAD:
         case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4:
         case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6:
-        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13: return false;
+        case CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13: *allowed = false; break;
         default: break;
         }
     }
-    return true;
+    return s;
 }
 
-/* The knobs of a configuration; false when one of them makes sums depend on the batch, or they cannot be read. */
-static bool read_knobs(cudnnBackendDescriptor_t config, cuda_graph_plan *p)
+/* The knobs of a configuration; not allowed when one of them makes sums depend on the batch. */
+static cudnnStatus_t read_knobs(cudnnBackendDescriptor_t config, cuda_graph_plan *p, bool *allowed)
 {
     cudnnBackendDescriptor_t choices[GRAPH_MOST_KNOBS] = {0};
-    int64_t n = 0;
-    bool good = true;
-    for (int i = 0; i < GRAPH_MOST_KNOBS && good; i++)
-        good = cudnnBackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choices[i]) ==
-               CUDNN_STATUS_SUCCESS;
-    good = good &&
-           cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                    GRAPH_MOST_KNOBS, &n, choices) == CUDNN_STATUS_SUCCESS &&
-           n <= GRAPH_MOST_KNOBS;
-    for (int64_t i = 0; i < n && good; i++) {
-        int64_t one;
-        good = cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
-                                        &one, &p->knobs[i]) == CUDNN_STATUS_SUCCESS &&
-               cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
-                                        &one, &p->values[i]) == CUDNN_STATUS_SUCCESS &&
-               !(p->knobs[i] == CUDNN_KNOB_TYPE_STREAM_K && p->values[i] > 0);
+    int64_t n = 0, one;
+    cudnnStatus_t s = CUDNN_STATUS_SUCCESS;
+    for (int i = 0; i < GRAPH_MOST_KNOBS && s == CUDNN_STATUS_SUCCESS; i++)
+        s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &choices[i]);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                     GRAPH_MOST_KNOBS, &n, choices);
+    *allowed = s == CUDNN_STATUS_SUCCESS && n <= GRAPH_MOST_KNOBS;
+    for (int64_t i = 0; i < n && *allowed && s == CUDNN_STATUS_SUCCESS; i++) {
+        s = cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+                                     &one, &p->knobs[i]);
+        if (s == CUDNN_STATUS_SUCCESS)
+            s = cudnnBackendGetAttribute(choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
+                                         &one, &p->values[i]);
+        *allowed = !(p->knobs[i] == CUDNN_KNOB_TYPE_STREAM_K && p->values[i] > 0);
     }
-    p->n_knobs = good ? (int)n : 0;
+    *allowed = *allowed && s == CUDNN_STATUS_SUCCESS;
+    p->n_knobs = *allowed ? (int)n : 0;
     for (int i = 0; i < GRAPH_MOST_KNOBS; i++) {
         if (choices[i]) cudnnBackendDestroyDescriptor(choices[i]);
     }
-    return good;
+    return s;
 }
 
-/* The engine of a configuration of the heuristics and its knobs into p; false when it is not allowed. */
-static bool read_config(cudnnBackendDescriptor_t config, cuda_graph_plan *p)
+/* The engine of a configuration of the heuristics and its knobs into p, and whether it is allowed: not after an error. */
+static cudnnStatus_t read_config(cudnnBackendDescriptor_t config, cuda_graph_plan *p, bool *allowed)
 {
     cudnnBackendDescriptor_t engine = NULL;
     int64_t n = 0;
-    bool good =
-        cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine) == CUDNN_STATUS_SUCCESS &&
-        cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &n,
-                                 &engine) == CUDNN_STATUS_SUCCESS &&
-        cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n,
-                                 &p->engine) == CUDNN_STATUS_SUCCESS &&
-        engine_allowed(engine) && read_knobs(config, p);
+    *allowed = false;
+    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+                                     &n, &engine);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &n,
+                                     &p->engine);
+    if (s == CUDNN_STATUS_SUCCESS) s = engine_allowed(engine, allowed);
+    if (s == CUDNN_STATUS_SUCCESS && *allowed) s = read_knobs(config, p, allowed);
     if (engine) cudnnBackendDestroyDescriptor(engine);
-    return good;
+    return s;
 }
 
 /* The plan that p's engine and knobs make of p's graph. */
@@ -307,8 +317,13 @@ static cudnnStatus_t choose_from(cuda_graph_plan *p, cudnnHandle_t handle, cudnn
         s = cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
                                      MOST, &n, configs);
     bool found = false;
-    for (int64_t i = 0; i < LT_MIN(n, (int64_t)MOST) && s == CUDNN_STATUS_SUCCESS && !found; i++)
-        found = read_config(configs[i], p) && make_plan(p, handle) == CUDNN_STATUS_SUCCESS;
+    for (int64_t i = 0; i < LT_MIN(n, (int64_t)MOST) && s == CUDNN_STATUS_SUCCESS && !found; i++) {
+        bool allowed;
+        cudnnStatus_t why = read_config(configs[i], p, &allowed);
+        if (why == CUDNN_STATUS_SUCCESS && allowed) why = make_plan(p, handle);
+        found = why == CUDNN_STATUS_SUCCESS && allowed;
+        if (why != CUDNN_STATUS_SUCCESS && passes(why)) s = why;
+    }
     for (int i = 0; i < MOST; i++) {
         if (configs[i]) cudnnBackendDestroyDescriptor(configs[i]);
     }

@@ -8,26 +8,45 @@
 
 #include <string.h>
 
-lt_status memory_create_cuda(void *device, size_t bytes, void **block, lt_err *err)
+/* Device memory for `what`, beside `own` bytes that the context has: E_BUSY when others have what is missing, E_NO_MEMORY when
+ * the device has less in all, E_DEVICE_LOST. */
+static lt_status allocate(cuda_device *d, const char *what, size_t bytes, size_t own, void **memory,
+                          lt_err *err)
 {
-    const cuda_device *d = device;
-    *block = NULL;
+    *memory = NULL;
     cudaError_t e = cudaSetDevice(d->index);
-    if (e == cudaSuccess) e = cudaMalloc(block, bytes);
+    if (e == cudaSuccess) e = cudaMalloc(memory, bytes);
     if (e == cudaSuccess) return LT_OK;
-    *block = NULL;
+    *memory = NULL;
     cudaGetLastError();
     size_t free_bytes = 0, total = 0;
-    if (e != cudaErrorMemoryAllocation || cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) {
-        cudaGetLastError();
-        return lt_fail(err, cuda_status_of(e), "cuda:%d gives no memory: %s", d->index,
-                       cudaGetErrorString(e));
+    if (e == cudaErrorMemoryAllocation && cudaMemGetInfo(&free_bytes, &total) == cudaSuccess) {
+        bool never = own > total || bytes > total - own;
+        return lt_fail(
+            err, never ? LT_E_NO_MEMORY : LT_E_BUSY,
+            "%s of %.1f MiB on cuda:%d, whose memory is %.1f MiB, %.1f of them free: use smaller tiles%s",
+            what, (double)bytes / (1 << 20), d->index, (double)total / (1 << 20),
+            (double)free_bytes / (1 << 20), never ? "" : ", or wait until others are done with it");
     }
-    return lt_fail(
-        err, bytes > total ? LT_E_NO_MEMORY : LT_E_BUSY,
-        "a workspace of %.1f MiB on cuda:%d, which has %.1f MiB, %.1f of them free: use smaller tiles%s",
-        (double)bytes / (1 << 20), d->index, (double)total / (1 << 20), (double)free_bytes / (1 << 20),
-        bytes > total ? "" : ", or wait until others are done with it");
+    cudaGetLastError();
+    lt_status status = cuda_status_of(e);
+    d->lost = d->lost || status == LT_E_DEVICE_LOST;
+    return lt_fail(err, status, "%s of %.1f MiB on cuda:%d: %s%s", what, (double)bytes / (1 << 20), d->index,
+                   status == LT_E_DEVICE_LOST ? "the device was lost: " : "", cudaGetErrorString(e));
+}
+
+lt_status memory_create_cuda(void *device, size_t bytes, void **block, lt_err *err)
+{
+    return allocate(device, "a workspace", bytes, 0, block, err);
+}
+
+void *cuda_allocate(lt_context *c, const char *what, size_t bytes)
+{
+    void *memory;
+    lt_err err;
+    lt_status status = allocate(cuda_of(c), what, bytes, c->block_bytes + c->packed_bytes, &memory, &err);
+    if (status != LT_OK) lt_context_fail(c, status, "%s", err.text);
+    return memory;
 }
 
 void memory_destroy_cuda(void *device, void *block, size_t bytes)
@@ -41,40 +60,40 @@ void memory_destroy_cuda(void *device, void *block, size_t bytes)
 
 /* ---- rings ------------------------------------------------------------------------------------------- */
 
+void cuda_ring_destroy(cuda_ring *ring)
+{
+    for (int i = 0; i < CUDA_SLOTS; i++) {
+        if (ring->slots[i].done) cudaEventDestroy(ring->slots[i].done);
+    }
+    if (ring->device) cudaFree(ring->device);
+    if (ring->host) cudaFreeHost(ring->host);
+    memset(ring, 0, sizeof(*ring));
+}
+
 static lt_status open_ring(lt_context *c, const char *op, cuda_ring *ring)
 {
     if (ring->host) return LT_OK;
     const size_t all = (size_t)CUDA_SLOTS * CUDA_SLOT_BYTES;
-    void *host = NULL, *device = NULL;
-    cudaError_t e = cudaHostAlloc(&host, all, cudaHostAllocDefault);
-    if (e == cudaSuccess) e = cudaMalloc(&device, all);
-    for (int i = 0; i < CUDA_SLOTS && e == cudaSuccess; i++)
-        e = cudaEventCreateWithFlags(&ring->slots[i].done, cudaEventDisableTiming);
-    if (e != cudaSuccess) {
-        for (int i = 0; i < CUDA_SLOTS; i++) {
-            if (ring->slots[i].done) cudaEventDestroy(ring->slots[i].done);
-        }
-        if (device) cudaFree(device);
-        if (host) cudaFreeHost(host);
-        memset(ring, 0, sizeof(*ring));
-        return cuda_check(c, op, e);
+    cudaError_t e = cudaHostAlloc((void **)&ring->host, all, cudaHostAllocDefault);
+    if (e == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        ring->host = NULL;
+        return lt_context_fail(c, LT_E_NO_MEMORY,
+                               "%s: of the host's memory %.1f MiB cannot be pinned for transfers to cuda:%d",
+                               op, (double)all / (1 << 20), cuda_of(c)->index);
     }
-    ring->host = host;
-    ring->device = device;
+    if (e == cudaSuccess) ring->device = cuda_allocate(c, "staging memory", all);
+    for (int i = 0; i < CUDA_SLOTS && e == cudaSuccess && ring->device; i++)
+        e = cudaEventCreateWithFlags(&ring->slots[i].done, cudaEventDisableTiming);
+    if (e != cudaSuccess || !ring->device) {
+        cuda_ring_destroy(ring);
+        return e == cudaSuccess ? c->err.status : cuda_check(c, op, e);
+    }
     for (int i = 0; i < CUDA_SLOTS; i++) {
         ring->slots[i].host = ring->host + (size_t)i * CUDA_SLOT_BYTES;
         ring->slots[i].device = ring->device + (size_t)i * CUDA_SLOT_BYTES;
     }
     return LT_OK;
-}
-
-void cuda_ring_destroy(cuda_ring *ring)
-{
-    if (!ring->host) return;
-    for (int i = 0; i < CUDA_SLOTS; i++) cudaEventDestroy(ring->slots[i].done);
-    cudaFree(ring->device);
-    cudaFreeHost(ring->host);
-    memset(ring, 0, sizeof(*ring));
 }
 
 /* The next slot, once its last transfer is done, and the host has what it brought. */

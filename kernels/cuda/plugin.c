@@ -79,6 +79,19 @@ static lt_status after_execution(void)
     return is_lost(e) ? LT_E_DEVICE_LOST : e == cudaErrorMemoryAllocation ? LT_E_NO_MEMORY : LT_E_INTERNAL;
 }
 
+/* The same where a library does not open: without another cause it is not there, or not the one that is needed. */
+static lt_status library_status(void)
+{
+    lt_status status = after_execution();
+    return status == LT_E_INTERNAL ? LT_E_NOT_FOUND : status;
+}
+
+bool cuda_dnn_is_full(cudnnStatus_t s)
+{
+    return s == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
+           s == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED;
+}
+
 lt_status cuda_check_blas(lt_context *c, const char *op, cublasStatus_t s)
 {
     if (s == CUBLAS_STATUS_SUCCESS) return LT_OK;
@@ -92,9 +105,7 @@ lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t s)
 {
     if (s == CUDNN_STATUS_SUCCESS) return LT_OK;
     int kind = CUDNN_STATUS_CATEGORY((int)s);
-    lt_status status = s == CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED ||
-                               s == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
-                           ? LT_E_NO_MEMORY
+    lt_status status = cuda_dnn_is_full(s)                  ? LT_E_NO_MEMORY
                        : kind == CUDNN_STATUS_NOT_SUPPORTED ? LT_E_UNSUPPORTED
                                                             : after_execution();
     return fail_cuda(c, op, "cuDNN", cudnnGetErrorString(s), status);
@@ -265,21 +276,33 @@ static cudaError_t create_streams(cuda_device *d)
     return e;
 }
 
+/* Why a device that is there does not open. Its memory being full passes: nothing here has taken any of it. */
+static lt_status fail_open(int index, lt_status status, const char *whose, const char *why, lt_err *err)
+{
+    cudaGetLastError();
+    if (status == LT_E_NO_MEMORY)
+        return lt_fail(
+            err, LT_E_BUSY,
+            "cuda:%d cannot be opened, for want of memory (%s: %s): wait until others are done with "
+            "it, or choose another device",
+            index, whose, why);
+    return lt_fail(err, status, "cuda:%d cannot be opened: %s: %s%s", index, whose, why,
+                   status == LT_E_DEVICE_LOST ? ": the device was lost" : "");
+}
+
 /* The libraries' handles. Their own allocations and compiled kernels belong to them. */
 static lt_status open_libraries(cuda_device *d, lt_err *err)
 {
     cublasStatus_t b = cublasLtCreate(&d->blas);
     if (b == CUBLAS_STATUS_SUCCESS) b = cublasLtMatmulPreferenceCreate(&d->preference);
-    if (b != CUBLAS_STATUS_SUCCESS) {
-        return lt_fail(err, b == CUBLAS_STATUS_ALLOC_FAILED ? LT_E_NO_MEMORY : LT_E_NOT_FOUND,
-                       "cuda:%d: cuBLASLt does not open: %s", d->index, cublasLtGetStatusString(b));
-    }
+    if (b != CUBLAS_STATUS_SUCCESS)
+        return fail_open(d->index, b == CUBLAS_STATUS_ALLOC_FAILED ? LT_E_NO_MEMORY : library_status(),
+                         "cuBLASLt", cublasLtGetStatusString(b), err);
     cudnnStatus_t s = cudnnCreate(&d->dnn);
     if (s == CUDNN_STATUS_SUCCESS) s = cudnnSetStream(d->dnn, d->compute);
     if (s == CUDNN_STATUS_SUCCESS) return LT_OK;
-    return lt_fail(
-        err, s == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED ? LT_E_NO_MEMORY : LT_E_NOT_FOUND,
-        "cuda:%d: cuDNN does not open: %s", d->index, cudnnGetErrorString(s));
+    return fail_open(d->index, cuda_dnn_is_full(s) ? LT_E_NO_MEMORY : library_status(), "cuDNN",
+                     cudnnGetErrorString(s), err);
 }
 
 static void describe_class(const cuda_device *d, const struct cudaDeviceProp *p, char *text, size_t bytes)
@@ -300,9 +323,7 @@ static lt_status create_device(cuda_device **device, int index, const char *name
     d->index = index;
     cudaError_t e = create_streams(d);
     if (e != cudaSuccess) {
-        cudaGetLastError();
-        status = lt_fail(err, cuda_status_of(e), "cuda:%d, %s, cannot be used: %s", index, name,
-                         cudaGetErrorString(e));
+        status = fail_open(index, cuda_status_of(e), name, cudaGetErrorString(e), err);
         goto fail;
     }
     LT_TRY(open_libraries(d, err));

@@ -39,7 +39,8 @@ static packed *add_form(lt_context *c, lt_weight *weight, int form, size_t bytes
         lt_context_fail(c, LT_E_NO_MEMORY, "weights: out of memory");
         return NULL;
     }
-    if (cuda_check(c, "weights", cudaMalloc(&p->data, bytes)) != LT_OK) {
+    p->data = cuda_allocate(c, "weights", bytes);
+    if (!p->data) {
         free(p);
         return NULL;
     }

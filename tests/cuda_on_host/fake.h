@@ -4,6 +4,7 @@
 
 #include <cuda_runtime.h>
 
+#include <functional>
 #include <mutex>
 
 /* One at a time: all state of the device, and device work, which is run by the thread that waits for it. */
@@ -17,8 +18,15 @@ uint64_t fake_draw(uint64_t n);
 
 /* Keep an error for cudaGetLastError, and return it. */
 cudaError_t fake_error(cudaError_t error);
-/* The error of a device that fails from now on, counted once a launch or copy. */
+/* The error of a device that is gone, which every call returns. */
+cudaError_t fake_gone();
+/* The error of a launch or copy, counted: a planned one, or that of a device that is gone. */
 cudaError_t fake_count_work();
+/* Is this the call that finds no memory? */
+bool fake_is_full();
+
+/* fake_cuda_enqueue, for the libraries. */
+cudaError_t fake_enqueue(cudaStream_t stream, std::function<void()> work);
 
 /* Device memory within reach between the two; they nest. */
 void fake_reach_begin();
@@ -41,6 +49,9 @@ void fake_drain_all();
 bool fake_is_pinned(const void *memory, size_t bytes);
 /* Does it lie whole in memory that cudaMalloc gave and nobody freed? */
 bool fake_is_device(const void *memory, size_t bytes);
+
+size_t fake_total_memory();
+int64_t fake_n_allocations();
 
 /* All blocks of a launch. */
 void fake_run_grid(const std::function<void()> &thread, dim3 grid, dim3 block, size_t shared_bytes);

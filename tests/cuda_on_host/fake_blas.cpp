@@ -5,7 +5,6 @@
 #include "tests/cuda_on_host/fake.h"
 
 #include <cublasLt.h>
-#include <memory>
 #include <stdlib.h>
 #include <string.h>
 #include <vector>
@@ -35,6 +34,11 @@ static int64_t n_objects, until_failure;
 void fake_library_fail(int64_t n)
 {
     until_failure = n;
+}
+
+bool fake_library_planned(void)
+{
+    return until_failure > 0;
 }
 
 bool fake_library_fails(void)
@@ -332,12 +336,6 @@ static void multiply_one(const job *j, int64_t n)
     }
 }
 
-static void run(void *argument)
-{
-    std::unique_ptr<job> j((job *)argument);
-    for (int64_t n = 0; n < j->d.batch; n++) multiply_one(j.get(), n);
-}
-
 static bool is_matrix(const void *data, const fake_matrix_layout *l, uint32_t alignment)
 {
     size_t elements = (size_t)((l->batch - 1) * l->step) + (size_t)l->ld * (l->cols - 1) + l->rows;
@@ -352,6 +350,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cudaStream_t stream)
 {
     algorithm algo;
+    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
     memcpy(&algo, opaque, sizeof(algo));
     cublasStatus_t s = check(desc, a, b, c, d);
     if (s != good) return s;
@@ -365,19 +364,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (biased && !fake_is_device(desc->bias, d->rows * size_of(d->type))) return invalid;
     size_t needed = a->rows % 3 == 0 ? 0 : 4096 * (a->rows % 5);
     if (workspace_bytes < needed || (needed && !fake_is_device(workspace, needed))) return invalid;
-    job *j = new job{*desc,
-                     *a,
-                     *b,
-                     *c,
-                     *d,
-                     (const char *)a_data,
-                     (const char *)b_data,
-                     (const char *)c_data,
-                     (char *)d_data,
-                     *(const float *)alpha,
-                     *(const float *)beta,
-                     algo.tile};
-    if (fake_cuda_enqueue(stream, run, j) == cudaSuccess) return good;
-    delete j;
-    return CUBLAS_STATUS_EXECUTION_FAILED;
+    const job j = {*desc,
+                   *a,
+                   *b,
+                   *c,
+                   *d,
+                   (const char *)a_data,
+                   (const char *)b_data,
+                   (const char *)c_data,
+                   (char *)d_data,
+                   *(const float *)alpha,
+                   *(const float *)beta,
+                   algo.tile};
+    cudaError_t error = fake_enqueue(stream, [=] {
+        for (int64_t n = 0; n < j.d.batch; n++) multiply_one(&j, n);
+    });
+    return error == cudaSuccess ? good : CUBLAS_STATUS_EXECUTION_FAILED;
 }

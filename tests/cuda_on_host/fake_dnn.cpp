@@ -280,6 +280,8 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t handle, cudnnBac
                                        cudnnBackendAttributeType_t type, int64_t n, const void *values)
 {
     ref d = find(handle);
+    if (fake_library_fails())
+        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
     const rule *r = rule_of(d.get(), name);
     if (d->finalized) return fail(CUDNN_STATUS_NOT_INITIALIZED, "set after it was finalised");
     if (!r) return fail(CUDNN_STATUS_BAD_PARAM, "no attribute of this descriptor");
@@ -488,6 +490,8 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
                                        int64_t room, int64_t *n, void *values)
 {
     ref d = find(handle);
+    if (fake_library_fails())
+        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
     if (!d->finalized) return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "asked before it was finalised");
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS) return give(d->results, room, n, values);
     if (name == CUDNN_ATTR_ENGINECFG_ENGINE)

@@ -5,6 +5,7 @@
 
 #include "tests/cuda_on_host/fake.h"
 
+#include <cublasLt.h>
 #include <cudnn.h>
 #include <map>
 #include <memory>

@@ -202,15 +202,15 @@ void run_reduction(job *j, const descriptor *op)
     write(j, yt, y);
 }
 
-void run_job(void *argument)
+void run_job(job *j)
 {
-    std::unique_ptr<job> j((job *)argument);
+    j->at.clear();
     for (const descriptor *op : operations(j->graph.get())) {
         switch (op->type) {
-        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR: run_conv(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: run_matmul(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: run_pointwise(j.get(), op); break;
-        case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: run_reduction(j.get(), op); break;
+        case CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR: run_conv(j, op); break;
+        case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: run_matmul(j, op); break;
+        case CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR: run_pointwise(j, op); break;
+        case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: run_reduction(j, op); break;
         default: fake_die("cuDNN: an operation that is not here");
         }
     }
@@ -253,10 +253,12 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
                                   cudnnBackendDescriptor_t pack_handle)
 {
     ref plan = find(plan_handle), pack = find(pack_handle);
+    if (fake_library_fails())
+        return fail(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, "a planned failure");
     if (!plan->finalized || !pack->finalized)
         return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
     const descriptor *c = part(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
-    std::unique_ptr<job> j(new job());
+    auto j = std::make_shared<job>();
     descriptor *graph = part(part(c, CUDNN_ATTR_ENGINECFG_ENGINE), CUDNN_ATTR_ENGINE_OPERATION_GRAPH);
     j->graph = find(graph);
     j->tile = get<int64_t>((descriptor *)numbers(c, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)[0],
@@ -268,8 +270,7 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
         return fail(CUDNN_STATUS_BAD_PARAM, "the workspace is not in the device's memory, or too small");
     cudnnStatus_t s = bind(j.get());
     if (s != CUDNN_STATUS_SUCCESS) return s;
-    if (fake_cuda_enqueue(handle->stream, run_job, j.get()) != cudaSuccess)
+    if (fake_enqueue(handle->stream, [j] { run_job(j.get()); }) != cudaSuccess)
         return fail(CUDNN_STATUS_EXECUTION_FAILED, "the device failed");
-    j.release();
     return CUDNN_STATUS_SUCCESS;
 }

@@ -22,14 +22,21 @@ struct thread_state {
     int fiber;
     const char *file; /* where it waits */
     int line;
-    unsigned mask; /* of the warp's operation */
-    int from;
+    int from; /* the lane whose value it wants */
     uint64_t given, got;
+};
+
+/* The operation that a warp's lanes are at. */
+struct warp_state {
+    unsigned mask, come; /* nobody has come: none */
+    const char *file;
+    int line;
 };
 
 struct block_state {
     const std::function<void()> *body;
     std::vector<thread_state> threads;
+    std::vector<warp_state> warps;
     std::vector<int> unstarted, ready; /* numbers of threads; taken from the end */
     int current, n_done, n_at_barrier;
 } block;
@@ -96,7 +103,8 @@ static int new_fiber()
     char *memory = (char *)mmap(NULL, stack_bytes, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED || mprotect(memory, page, PROT_NONE) != 0) fake_die("out of memory for stacks");
-    void **top = (void **)(memory + stack_bytes);
+    /* Stacks that all began at one place within a page would share few of the cache's lines. */
+    void **top = (void **)(memory + stack_bytes - stack_pointers.size() % 61 * 320);
     top[-1] = NULL;
     top[-2] = (void *)fiber_main; /* six registers lie below it */
     stack_pointers.push_back(top - 8);
@@ -105,9 +113,7 @@ static int new_fiber()
 
 static void wait_in_scheduler()
 {
-    int thread = block.current;
     fake_switch(&stack_pointers[(size_t)running_fiber], scheduler);
-    (void)thread;
 }
 
 static void resume(int thread)
@@ -147,6 +153,7 @@ static void run_block()
 {
     size_t n = (size_t)fake_block_dim.x * fake_block_dim.y * fake_block_dim.z;
     block.threads.assign(n, thread_state());
+    block.warps.assign((n + 31) / 32, warp_state());
     block.unstarted.resize(n);
     for (size_t i = 0; i < n; i++) block.unstarted[i] = (int)(n - 1 - i);
     for (size_t i = n; i-- > 1;) std::swap(block.unstarted[i], block.unstarted[i - (size_t)fake_draw(i + 1)]);
@@ -184,29 +191,28 @@ int fake_lane()
 /* The last lane that comes hands out the values and frees the others. */
 uint64_t fake_shuffle(unsigned mask, uint64_t value, int from, const char *file, int line)
 {
-    size_t warp = (size_t)block.current / 32 * 32;
-    thread_state *me = &block.threads[(size_t)block.current];
-    if (!(mask >> fake_lane() & 1) || from < 0 || from > 31 || !(mask >> from & 1))
-        fake_die("%s:%d: lane %d or %d is not in the mask %08x", file, line, fake_lane(), from, mask);
-    *me = (thread_state){AT_WARP, me->fiber, file, line, mask, from, value, 0};
-    for (size_t i = 0; i < 32; i++) {
-        if (!(mask >> i & 1)) continue;
-        if (warp + i >= block.threads.size() || block.threads[warp + i].state == DONE)
-            fake_die("%s:%d: lane %zu of the mask %08x is not there", file, line, i, mask);
-        const thread_state *t = &block.threads[warp + i];
-        if (t->state != AT_WARP) {
-            wait_in_scheduler();
-            return me->got;
-        }
-        if (t->line != line || t->mask != mask)
-            fake_die("%s:%d and %d: lanes of a warp are at different operations", file, line, t->line);
+    int first = block.current / 32 * 32, lane = fake_lane();
+    thread_state *lanes = &block.threads[(size_t)first], *me = &lanes[lane];
+    warp_state *warp = &block.warps[(size_t)first / 32];
+    if (!(mask >> lane & 1) || from < 0 || from > 31 || !(mask >> from & 1))
+        fake_die("%s:%d: lane %d or %d is not in the mask %08x", file, line, lane, from, mask);
+    if (warp->come == 0) {
+        *warp = (warp_state){mask, 0, file, line};
+    } else if (warp->line != line || warp->mask != mask) {
+        fake_die("%s:%d and %d: lanes of a warp are at different operations", file, line, warp->line);
     }
-    for (size_t i = 0; i < 32; i++) {
+    *me = (thread_state){AT_WARP, me->fiber, file, line, from, value, 0};
+    warp->come |= 1u << lane;
+    if (warp->come != mask) {
+        wait_in_scheduler();
+        return me->got;
+    }
+    warp->come = 0;
+    for (int i = 0; i < 32; i++) {
         if (!(mask >> i & 1)) continue;
-        thread_state *t = &block.threads[warp + i];
-        t->got = block.threads[warp + (size_t)t->from].given;
-        t->state = READY;
-        if (t != me) block.ready.push_back((int)(warp + i));
+        lanes[i].got = lanes[lanes[i].from].given;
+        lanes[i].state = READY;
+        if (i != lane) block.ready.push_back(first + i);
     }
     return me->got;
 }

@@ -1,11 +1,14 @@
 /* memory.cpp - the memory of the CUDA device on the host: a range of addresses of its own, given out once. */
 #include "tests/cuda_on_host/fake.h"
 
+#include <algorithm>
 #include <map>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <vector>
 
 namespace
 {
@@ -26,14 +29,46 @@ std::map<char *, allocation> live; /* by the address given out */
 std::map<char *, size_t> pinned;
 size_t in_use, limit = (size_t)64 << 30;
 int reach;
+std::vector<allocation> open_now; /* those within reach that were touched */
+struct sigaction before;          /* what a fault does while nothing is within reach */
 
-void set_reach(bool on)
+void protect(const allocation &a, int how)
 {
-    for (const auto &entry : live) {
-        const allocation &a = entry.second;
-        if (mprotect(a.pages, a.page_bytes, on ? PROT_READ | PROT_WRITE : PROT_NONE) != 0)
-            fake_die("mprotect of device memory failed");
+    if (mprotect(a.pages, a.page_bytes, how) != 0) fake_die("mprotect of device memory failed");
+}
+
+/* Within reach, until nothing is. */
+void open_up(const allocation &a)
+{
+    protect(a, PROT_READ | PROT_WRITE);
+    open_now.push_back(a);
+}
+
+/* All of a network's weights would take long to open and close for every kernel: what is within reach is opened when it is touched.
+ * Any other fault is what it was. */
+void on_fault(int, siginfo_t *info, void *)
+{
+    auto at = live.upper_bound((char *)info->si_addr);
+    /* The address may lie before the memory, in its first page. */
+    for (int i = 0; i < 2; i++) {
+        if (at != live.end()) {
+            const allocation &a = at->second;
+            if ((char *)info->si_addr >= a.pages && (char *)info->si_addr < a.pages + a.page_bytes) {
+                open_up(a);
+                return;
+            }
+        }
+        if (at == live.begin()) break;
+        --at;
     }
+    sigaction(SIGSEGV, &before, NULL);
+}
+
+void open_range()
+{
+    range = (char *)mmap(NULL, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) fake_die("no range of addresses for device memory");
+    next_page = range + page;
 }
 
 void check_canary(char *memory, const allocation &a)
@@ -49,12 +84,19 @@ void check_canary(char *memory, const allocation &a)
 
 void fake_reach_begin()
 {
-    if (reach++ == 0) set_reach(true);
+    if (reach++ > 0) return;
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO;
+    sigaction(SIGSEGV, &action, &before);
 }
 
 void fake_reach_end()
 {
-    if (--reach == 0) set_reach(false);
+    if (--reach > 0) return;
+    sigaction(SIGSEGV, &before, NULL);
+    for (const allocation &a : open_now) protect(a, PROT_NONE);
+    open_now.clear();
 }
 
 void fake_cuda_memory(size_t bytes)
@@ -77,23 +119,29 @@ size_t fake_cuda_pinned(void)
     return bytes;
 }
 
+size_t fake_total_memory()
+{
+    return limit;
+}
+
+int64_t fake_n_allocations()
+{
+    return (int64_t)(live.size() + pinned.size());
+}
+
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return fake_gone();
     *total = limit;
-    *available = limit - in_use;
+    *available = limit - std::min(in_use, limit);
     return cudaSuccess;
 }
 
 /* Addresses for so many pages; nobody else gets them again. */
 static char *take_pages(size_t page_bytes)
 {
-    if (!range) {
-        range =
-            (char *)mmap(NULL, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (range == MAP_FAILED) fake_die("no range of addresses for device memory");
-        next_page = range + page;
-    }
+    if (!range) open_range();
     if (page_bytes + page > (size_t)(range + range_bytes - next_page))
         fake_die("device addresses are used up");
     char *pages = next_page;
@@ -105,15 +153,15 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     *pointer = NULL;
+    if (fake_gone() != cudaSuccess) return fake_gone();
     if (bytes == 0) return cudaSuccess;
-    if (bytes > limit - in_use) return fake_error(cudaErrorMemoryAllocation);
+    if (in_use > limit || bytes > limit - in_use || fake_is_full())
+        return fake_error(cudaErrorMemoryAllocation);
     size_t aligned = (bytes + 255) / 256 * 256, page_bytes = (aligned + page - 1) / page * page;
     allocation a = {take_pages(page_bytes), page_bytes, bytes, -1, false};
     char *memory = a.pages + page_bytes - aligned;
     fake_reach_begin();
     live[memory] = a;
-    if (mprotect(a.pages, page_bytes, PROT_READ | PROT_WRITE) != 0)
-        fake_die("mprotect of device memory failed");
     /* What is large is left as it comes: nobody could have that much real memory. */
     if (bytes <= (size_t)256 << 20) memset(memory, 0xff, bytes);
     memset(a.pages, canary, (size_t)(memory - a.pages));
@@ -144,7 +192,7 @@ cudaError_t cudaFree(void *pointer)
     in_use -= at->second.bytes;
     forget(at->second);
     live.erase(at);
-    return cudaSuccess;
+    return fake_gone();
 }
 
 bool fake_is_device(const void *memory, size_t bytes)
@@ -162,6 +210,7 @@ static bool make_shared(allocation &a)
 {
     int fd = memfd_create("cuda-on-host", MFD_CLOEXEC);
     fake_reach_begin();
+    open_up(a); /* the system does not ask for it */
     bool done = fd >= 0 && pwrite(fd, a.pages, a.page_bytes, 0) == (ssize_t)a.page_bytes &&
                 mmap(a.pages, a.page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == a.pages;
     fake_reach_end();
@@ -195,8 +244,7 @@ cudaError_t cudaIpcOpenMemHandle(void **memory, cudaIpcMemHandle_t handle, unsig
     int fd = flags == cudaIpcMemLazyEnablePeerAccess ? fake_place_open(place) : -1;
     if (fd < 0) return fake_error(cudaErrorInvalidValue);
     allocation a = {take_pages(place.bytes), place.bytes, place.bytes - place.offset, fd, true};
-    int protection = reach ? PROT_READ | PROT_WRITE : PROT_NONE;
-    if (mmap(a.pages, a.page_bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0) != a.pages)
+    if (mmap(a.pages, a.page_bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, fd, 0) != a.pages)
         fake_die("memory of another process cannot be mapped");
     live[a.pages + place.offset] = a;
     *memory = a.pages + place.offset;
@@ -228,7 +276,9 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     *pointer = NULL;
+    if (fake_gone() != cudaSuccess) return fake_gone();
     if (bytes == 0) return cudaSuccess;
+    if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
     *pointer = aligned_alloc(page, (bytes + page - 1) / page * page);
     if (!*pointer) return fake_error(cudaErrorMemoryAllocation);
     pinned[(char *)*pointer] = bytes;

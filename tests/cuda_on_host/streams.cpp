@@ -52,9 +52,9 @@ struct task {
 std::vector<CUstream_st *> streams;
 thread_local cudaError_t last_error;
 uint64_t random_state;
-int n_devices = 1;
-int64_t until_failure;
-cudaError_t failure = cudaErrorUnknown;
+int n_devices = 1, driver = CUDART_VERSION, capability[2] = {9, 0};
+int64_t until_failure, until_fault, until_full, n_events;
+cudaError_t failure, fault, gone;
 std::map<const void *, int> allowed_shared;
 
 } // namespace
@@ -111,16 +111,59 @@ void fake_cuda_fail(int64_t n, cudaError_t error)
     guard lock(fake_mutex);
     until_failure = n;
     failure = error;
+    gone = last_error = cudaSuccess;
+}
+
+void fake_cuda_fault(int64_t n, cudaError_t error)
+{
+    guard lock(fake_mutex);
+    until_fault = n;
+    fault = error;
+    gone = last_error = cudaSuccess;
+}
+
+void fake_cuda_full(int64_t n)
+{
+    guard lock(fake_mutex);
+    until_full = n;
+}
+
+/* Errors of a call; the others are of the device. */
+static bool passes(cudaError_t error)
+{
+    switch (error) {
+    case cudaErrorInvalidValue:
+    case cudaErrorMemoryAllocation:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidResourceHandle:
+    case cudaErrorNotReady:
+    case cudaErrorNotSupported: return true;
+    default: return false;
+    }
+}
+
+static bool comes(int64_t *until)
+{
+    return *until > 0 && --*until == 0;
+}
+
+cudaError_t fake_gone()
+{
+    return fake_error(gone);
 }
 
 cudaError_t fake_count_work()
 {
-    if (until_failure == 0) return cudaSuccess;
-    if (until_failure > 1) {
-        until_failure--;
-        return cudaSuccess;
+    if (gone == cudaSuccess && comes(&until_failure)) {
+        if (passes(failure)) return fake_error(failure);
+        gone = failure;
     }
-    return fake_error(failure);
+    return fake_gone();
+}
+
+bool fake_is_full()
+{
+    return comes(&until_full);
 }
 
 cudaError_t cudaGetLastError(void)
@@ -157,16 +200,41 @@ const char *cudaGetErrorString(cudaError_t error)
     return cudaGetErrorName(error);
 }
 
+int fake_cuda_planned(void)
+{
+    guard lock(fake_mutex);
+    return until_failure || until_fault || until_full;
+}
+
+int64_t fake_cuda_objects(void)
+{
+    guard lock(fake_mutex);
+    return fake_n_allocations() + (int64_t)streams.size() + n_events;
+}
+
 void fake_cuda_devices(int count)
 {
     guard lock(fake_mutex);
     n_devices = count;
 }
 
+void fake_cuda_driver(int version)
+{
+    guard lock(fake_mutex);
+    driver = version;
+}
+
+void fake_cuda_capability(int major, int minor)
+{
+    guard lock(fake_mutex);
+    capability[0] = major;
+    capability[1] = minor;
+}
+
 cudaError_t cudaGetDeviceCount(int *count)
 {
     guard lock(fake_mutex);
-    if (n_devices < 0) return fake_error(cudaErrorInsufficientDriver);
+    if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
     if (n_devices == 0) return fake_error(cudaErrorNoDevice);
     *count = n_devices;
     return cudaSuccess;
@@ -175,7 +243,7 @@ cudaError_t cudaGetDeviceCount(int *count)
 cudaError_t cudaSetDevice(int device)
 {
     guard lock(fake_mutex);
-    if (n_devices < 0) return fake_error(cudaErrorInsufficientDriver);
+    if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
     return device >= 0 && device < n_devices ? cudaSuccess : fake_error(cudaErrorInvalidDevice);
 }
 
@@ -192,26 +260,27 @@ cudaError_t cudaSetDeviceFlags(unsigned flags)
 
 cudaError_t cudaDriverGetVersion(int *version)
 {
-    *version = 13000;
+    *version = driver;
     return cudaSuccess;
 }
 
 cudaError_t cudaRuntimeGetVersion(int *version)
 {
-    return cudaDriverGetVersion(version);
+    *version = CUDART_VERSION;
+    return cudaSuccess;
 }
 
 /* Few multiprocessors: grids stay small, and grid-stride loops go round. */
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
 {
-    size_t available;
     memset(p, 0, sizeof(*p));
     snprintf(p->name, sizeof(p->name), "CUDA on host");
     memcpy(p->uuid.bytes, "of the test host", sizeof(p->uuid.bytes));
-    cudaMemGetInfo(&available, &p->totalGlobalMem);
+    p->totalGlobalMem = fake_total_memory();
     p->sharedMemPerBlock = 48 << 10;
     p->sharedMemPerBlockOptin = 227 << 10;
-    p->major = 9;
+    p->major = capability[0];
+    p->minor = capability[1];
     p->multiProcessorCount = 2;
     p->l2CacheSize = 50 << 20;
     return cudaSuccess;
@@ -222,8 +291,8 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 2; return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor: *value = capability[0]; return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor: *value = capability[1]; return cudaSuccess;
     case cudaDevAttrIpcEventSupport: *value = 1; return cudaSuccess;
     default: return fake_error(cudaErrorInvalidValue);
     }
@@ -242,7 +311,7 @@ static void run_one(CUstream_st *s)
 {
     task t = std::move(s->queue.front());
     s->queue.pop_front();
-    if (t.work) t.work();
+    if (t.work && gone == cudaSuccess) t.work();
     if (!t.event || t.waits) return;
     t.event->counts->reached = std::max(t.event->counts->reached.load(), t.ticket);
     t.event->when = std::chrono::steady_clock::now();
@@ -292,6 +361,7 @@ void fake_drain_all()
 /* The default stream waits for those that are not non-blocking, and its work is done at once. */
 static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
 {
+    if (comes(&until_fault)) work = [] { gone = fault; };
     if (stream) {
         stream->queue.push_back({std::move(work), nullptr, 0, false});
         return cudaSuccess;
@@ -306,11 +376,16 @@ static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
     return cudaSuccess;
 }
 
-cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *), void *argument)
+cudaError_t fake_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     guard lock(fake_mutex);
-    if (fake_count_work() != cudaSuccess) return failure;
-    return enqueue(stream, [=] { work(argument); });
+    cudaError_t error = fake_count_work();
+    return error == cudaSuccess ? enqueue(stream, std::move(work)) : error;
+}
+
+cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *), void *argument)
+{
+    return fake_enqueue(stream, [=] { work(argument); });
 }
 
 cudaError_t fake_allow_shared(const void *kernel, int bytes)
@@ -331,13 +406,16 @@ cudaError_t fake_launch(const void *kernel, std::function<void()> thread, dim3 g
         !threads || threads > 1024 || block.z > 64)
         return fake_error(cudaErrorInvalidConfiguration);
     if (shared_bytes > (size_t)allowed) return fake_error(cudaErrorInvalidValue);
-    if (fake_count_work() != cudaSuccess) return failure;
+    cudaError_t error = fake_count_work();
+    if (error != cudaSuccess) return error;
     return enqueue(stream, [=] { fake_run_grid(thread, grid, block, shared_bytes); });
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     guard lock(fake_mutex);
+    if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
+    if (fake_gone() != cudaSuccess) return gone;
     *stream = new CUstream_st{!(flags & cudaStreamNonBlocking), {}};
     streams.push_back(*stream);
     return cudaSuccess;
@@ -355,7 +433,7 @@ static cudaError_t wait_for(cudaStream_t stream)
     } else {
         run_until([=] { return stream->queue.empty(); });
     }
-    return until_failure == 1 ? fake_error(failure) : cudaSuccess;
+    return fake_gone();
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
@@ -384,6 +462,7 @@ cudaError_t cudaDeviceSynchronize(void)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     guard lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return gone;
     return !stream || stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -391,10 +470,14 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
+    guard lock(fake_mutex);
     bool interprocess = flags & cudaEventInterprocess;
     if (interprocess && !(flags & cudaEventDisableTiming)) return fake_error(cudaErrorInvalidValue);
+    if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
+    if (fake_gone() != cudaSuccess) return gone;
     *event = new CUevent_st{std::make_shared<event_state>()};
     (*event)->state->interprocess = interprocess;
+    n_events++;
     return cudaSuccess;
 }
 
@@ -405,14 +488,17 @@ cudaError_t cudaEventCreate(cudaEvent_t *event)
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
+    guard lock(fake_mutex);
     if (!event) return fake_error(cudaErrorInvalidResourceHandle);
     delete event;
+    n_events--;
     return cudaSuccess;
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return gone;
     uint64_t ticket = ++event->state->counts->recorded;
     if (stream) {
         stream->queue.push_back({nullptr, event->state, ticket, false});
@@ -444,12 +530,13 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     auto state = event->state;
     uint64_t ticket = state->counts->recorded;
     run_until([=] { return state->counts->reached >= ticket; });
-    return until_failure == 1 ? fake_error(failure) : cudaSuccess;
+    return fake_gone();
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     guard lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return gone;
     return event->state->counts->reached >= event->state->counts->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -524,6 +611,7 @@ cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t hand
     state->is_other = true;
     if (!share_counts(*state, fd)) fake_die("no memory for an event");
     *event = new CUevent_st{state};
+    n_events++;
     return cudaSuccess;
 }
 
@@ -543,12 +631,13 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     guard lock(fake_mutex);
     if (bytes == 0) return cudaSuccess;
     if (!sides_are_right(to, from, bytes, kind)) return fake_error(cudaErrorInvalidValue);
-    if (fake_count_work() != cudaSuccess) return failure;
+    cudaError_t error = fake_count_work();
+    if (error != cudaSuccess) return error;
     if (!fake_is_device(from, bytes) && !fake_is_pinned(from, bytes)) {
         auto copy = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         return enqueue(stream, [=] { memcpy(to, copy->data(), bytes); });
     }
-    cudaError_t error = enqueue(stream, [=] { memmove(to, from, bytes); });
+    error = enqueue(stream, [=] { memmove(to, from, bytes); });
     if (stream && !fake_is_device(to, bytes) && !fake_is_pinned(to, bytes)) wait_for(stream);
     return error;
 }
@@ -563,7 +652,8 @@ cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stre
     guard lock(fake_mutex);
     if (bytes == 0) return cudaSuccess;
     if (!fake_is_device(to, bytes)) return fake_error(cudaErrorInvalidValue);
-    if (fake_count_work() != cudaSuccess) return failure;
+    cudaError_t error = fake_count_work();
+    if (error != cudaSuccess) return error;
     return enqueue(stream, [=] { memset(to, value, bytes); });
 }
 

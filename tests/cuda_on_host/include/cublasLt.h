@@ -106,6 +106,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 
 /* The n-th call of cuBLASLt or cuDNN from now on that can fail returns an error, once, as when memory is out (1: the next; 0: none). */
 void fake_library_fail(int64_t n);
+/* Is one planned that has not come yet? */
+bool fake_library_planned(void);
 /* Is it this one's turn? For the two fakes. */
 bool fake_library_fails(void);
 /* Handles and descriptors of both libraries that are not destroyed. */

@@ -163,13 +163,27 @@ cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t hand
 void fake_cuda_seed(uint64_t seed);
 /* Device memory that there is; 0, at the start: 64 GiB of addresses. More is cudaErrorMemoryAllocation. */
 void fake_cuda_memory(size_t bytes);
-/* Devices that there are; 1 at the start. -1: no driver. */
+/* Devices that there are; 1 at the start. */
 void fake_cuda_devices(int count);
-/* Every launch and copy from the n-th from now on (1: the next) fails with `error`, as a device that was taken away; 0: none. */
+/* The version of the driver; CUDART_VERSION at the start. Less is cudaErrorInsufficientDriver; 0: there is none. */
+void fake_cuda_driver(int version);
+/* Of the devices; 9.0 at the start. */
+void fake_cuda_capability(int major, int minor);
+/* The n-th launch or copy from now on (1: the next; 0: none, and what had failed is whole again) fails with `error`. An error that says
+ * that the device is gone is what every call returns from then on; any other is returned once. */
 void fake_cuda_fail(int64_t n, cudaError_t error);
+/* The same for an error that shows only when the work is run, as that of a kernel which reads where it must not: the launch succeeds,
+ * and calls after the work was run return the error. */
+void fake_cuda_fault(int64_t n, cudaError_t error);
+/* The n-th call from now on that makes something (device or pinned memory, a stream, an event) fails once, for want of memory; 0: none. */
+void fake_cuda_full(int64_t n);
+/* Is a failure planned by one of these that has not come yet? */
+int fake_cuda_planned(void);
 /* Bytes of device memory and of pinned memory that are in use. */
 size_t fake_cuda_in_use(void);
 size_t fake_cuda_pinned(void);
+/* Pieces of both, streams and events that are in use. */
+int64_t fake_cuda_objects(void);
 /* Put host code on a stream, as a library's kernel: work(argument) runs with device memory within reach. */
 cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), void *argument);
 
