@@ -27,6 +27,7 @@ lt_status lt_share_create(lt_share **share, lt_context *c, size_t bytes, lt_shar
     lt_share *s = new_share(c, bytes, err);
     if (!s) return LT_E_NO_MEMORY;
     s->is_own = true;
+    handle->bytes = s->bytes;
     lt_status status = c->backend->share_create(c->device, s, handle, err);
     if (status == LT_OK)
         *share = s;
@@ -41,11 +42,10 @@ static int watch(int32_t pid)
     return pid > 0 ? (int)syscall(SYS_pidfd_open, (pid_t)pid, 0) : -1;
 }
 
-lt_status lt_share_open(lt_share **share, lt_context *c, const lt_share_handle *handle, size_t bytes,
-                        lt_err *err)
+lt_status lt_share_open(lt_share **share, lt_context *c, const lt_share_handle *handle, lt_err *err)
 {
     *share = NULL;
-    lt_share *s = new_share(c, bytes, err);
+    lt_share *s = new_share(c, handle->bytes, err);
     if (!s) return LT_E_NO_MEMORY;
     s->maker = watch(handle->pid);
     lt_status status =

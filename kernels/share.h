@@ -16,6 +16,7 @@
 /* Which share it is, to other processes. `memory` and `mark` are the backend's. */
 typedef struct lt_share_handle {
     int32_t pid; /* of the process that made it */
+    uint64_t bytes;
     uint8_t memory[64], mark[64];
 } lt_share_handle;
 
@@ -31,8 +32,7 @@ lt_status lt_share_create(lt_share **share, lt_context *context, size_t bytes, l
 
 /* Open one of another process, on the same device. E_TRANSIENT: it cannot be opened, since its process has ended, or for another reason, which is
  * said; E_UNSUPPORTED, E_NO_MEMORY, E_DEVICE_LOST. *share is NULL then. */
-lt_status lt_share_open(lt_share **share, lt_context *context, const lt_share_handle *handle, size_t bytes,
-                        lt_err *err);
+lt_status lt_share_open(lt_share **share, lt_context *context, const lt_share_handle *handle, lt_err *err);
 
 /* What was asked of it has been waited for. Takes NULL. */
 void lt_share_destroy(lt_share *share);

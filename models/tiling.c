@@ -15,17 +15,29 @@ static lt_tensor as_dtype(lt_context *c, lt_tensor x, lt_dtype dtype)
 
 /* ---- decode ---------------------------------------------------------------------------------------------------------- */
 
+bool lt_decode_has_tiles(const lt_decode_plan *p)
+{
+    return p->tile_height < p->height || p->tile_width < p->width;
+}
+
+/* z: the latents of a tile that begins at (row, column). */
+static void decode_latents(lt_context *c, lt_vae *vae, const lt_decode_plan *p, lt_tensor z, int64_t n_frames,
+                           int64_t first, int64_t row, int64_t column, lt_tensor sums)
+{
+    lt_tensor frames = lt_vae_decode(c, vae, z);
+    lt_tile_weights weights = lt_tile_mask(p, n_frames, first, first + z.shape[0], row, column);
+    lt_add_tile(c, frames, &weights, p->factor * row, p->factor * column, sums);
+    lt_drop(c, &frames);
+}
+
 static void decode_tile(lt_context *c, lt_vae *vae, const lt_decode_plan *p, const lt_tensor *latents,
                         int64_t n_frames, int64_t first, int64_t row, int64_t column, lt_tensor sums)
 {
     int64_t h = LT_MIN(p->tile_height, p->height - row), w = LT_MIN(p->tile_width, p->width - column);
     lt_tensor z = lt_upload_part(c, *latents, 0, latents->shape[0], row, h, column, w);
     z = as_dtype(c, z, c->dtype);
-    lt_tensor frames = lt_vae_decode(c, vae, z);
+    decode_latents(c, vae, p, z, n_frames, first, row, column, sums);
     lt_drop(c, &z);
-    lt_tile_weights weights = lt_tile_mask(p, n_frames, first, first + latents->shape[0], row, column);
-    lt_add_tile(c, frames, &weights, p->factor * row, p->factor * column, sums);
-    lt_drop(c, &frames);
 }
 
 /* Where all tiles of a window of n frames are added up. */
@@ -44,24 +56,50 @@ lt_status lt_decode_corner(lt_context *dry, lt_vae *vae, const lt_decode_plan *p
     return lt_context_status(dry, err);
 }
 
+/* Are they window k's latents? *first: its first frame. */
+static lt_status check_latents(lt_vae *vae, const lt_decode_plan *p, int64_t n_frames, int64_t k,
+                               const lt_tensor *x, int64_t *first, lt_err *err)
+{
+    int64_t end, channels = lt_vae_get_info(vae)->latent_channels;
+    lt_decode_window_range(p, n_frames, k, first, &end);
+    char text[96];
+    if (x->rank == 4 && x->shape[0] == end - *first && x->shape[1] == p->height && x->shape[2] == p->width &&
+        x->shape[3] == channels && end > *first)
+        return LT_OK;
+    return lt_fail(err, LT_E_INVALID, "latents of window %lld are %s; wanted [%lld,%d,%d,%lld]", (long long)k,
+                   lt_tensor_describe(x, text, sizeof(text)), (long long)(end - *first), p->height, p->width,
+                   (long long)channels);
+}
+
 lt_status lt_decode_window(lt_context *c, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames, int64_t k,
                            lt_tensor latents, float *sums, lt_err *err)
 {
-    int64_t first, end, channels = lt_vae_get_info(vae)->latent_channels;
-    lt_decode_window_range(p, n_frames, k, &first, &end);
-    char text[96];
-    if (latents.rank != 4 || latents.shape[0] != end - first || latents.shape[1] != p->height ||
-        latents.shape[2] != p->width || latents.shape[3] != channels || end <= first)
-        return lt_fail(err, LT_E_INVALID, "latents of window %lld are %s; wanted [%lld,%d,%d,%lld]",
-                       (long long)k, lt_tensor_describe(&latents, text, sizeof(text)),
-                       (long long)(end - first), p->height, p->width, (long long)channels);
-    lt_tensor all = place_sums(c, p, end - first, sums);
+    int64_t first;
+    lt_status status = check_latents(vae, p, n_frames, k, &latents, &first, err);
+    if (status != LT_OK) return status;
+    lt_tensor all = place_sums(c, p, latents.shape[0], sums);
     lt_zero(c, all);
     int64_t rows = axis_count(p->height, p->tile_height, p->stride_height);
     int64_t columns = axis_count(p->width, p->tile_width, p->stride_width);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns && c->err.status == LT_OK; j++)
             decode_tile(c, vae, p, &latents, n_frames, first, i * p->stride_height, j * p->stride_width, all);
+    lt_deliver(c, &all, sums);
+    return lt_context_status(c, err);
+}
+
+lt_status lt_decode_window_there(lt_context *c, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames,
+                                 int64_t k, lt_tensor latents, float *sums, lt_err *err)
+{
+    int64_t first;
+    lt_status status = check_latents(vae, p, n_frames, k, &latents, &first, err);
+    if (status != LT_OK) return status;
+    if (latents.dtype != c->dtype || lt_decode_has_tiles(p))
+        return lt_fail(err, LT_E_INVALID, "tiles of latents in %s cannot be cut out on the device",
+                       lt_dtype_name(latents.dtype));
+    lt_tensor all = place_sums(c, p, latents.shape[0], sums);
+    lt_zero(c, all);
+    decode_latents(c, vae, p, latents, n_frames, first, 0, 0, all);
     lt_deliver(c, &all, sums);
     return lt_context_status(c, err);
 }
@@ -110,7 +148,22 @@ static void blend_right(const moments *a, moments *b, int64_t extent)
 typedef struct destination {
     int64_t h, w, channels; /* channels of the mean */
     float *mean, *logvar;
+    lt_tensor kept; /* on the device, of all batches; LT_NONE: not wanted */
 } destination;
+
+bool lt_encode_has_tiles(const lt_encode_plan *p)
+{
+    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
+}
+
+/* The means of frames first .. on, of which `result` is all there is, without tiles. */
+static void keep(lt_context *c, lt_tensor result, int64_t first, const destination *to)
+{
+    if (!to->kept.data) return;
+    lt_tensor mean = as_dtype(c, lt_slice_channels(c, result, 0, to->channels), to->kept.dtype);
+    lt_copy(c, mean, lt_rows(c, to->kept, first, result.shape[0]));
+    lt_drop(c, &mean);
+}
 
 /* The first `rows` x `columns` cells of m to cell (y, x) of the latents. */
 static void store(const moments *m, int64_t rows, int64_t columns, int64_t y0, int64_t x0,
@@ -139,13 +192,15 @@ static lt_tensor to_values(lt_context *c, lt_tensor x, int bits)
 
 /* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments go to m->data, where they are after lt_wait. */
 static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int bits, int64_t first,
-                        int64_t n, int64_t y, int64_t h, int64_t x, int64_t w, moments *m)
+                        int64_t n, int64_t y, int64_t h, int64_t x, int64_t w, moments *m,
+                        const destination *to)
 {
     lt_tensor pixels = to_values(c, lt_upload_part(c, *frames, first, n, y, h, x, w), bits);
     lt_tensor result = lt_vae_encode(c, vae, pixels);
     lt_drop(c, &pixels);
     *m = (moments){n, result.shape[1], result.shape[2], result.shape[3], m->data};
     lt_download(c, result, LT_F32, m->data);
+    keep(c, result, first, to);
     lt_drop(c, &result);
 }
 
@@ -159,7 +214,7 @@ static void encode_batch(lt_context *c, lt_vae *vae, const lt_encode_plan *p, co
         for (int64_t j = 0; j < across.n && c->err.status == LT_OK; j++) {
             int64_t y = i * down.stride, x = j * across.stride;
             encode_tile(c, vae, frames, bits, first, n, y, LT_MIN(down.tile, p->height - y), x,
-                        LT_MIN(across.tile, p->width - x), &row[j]);
+                        LT_MIN(across.tile, p->width - x), &row[j], to);
             if (lt_wait(c) != LT_OK || c->dry) continue;
             if (i > 0) blend_down(&above[j], &row[j], down.extent);
             if (j > 0) blend_right(&row[j - 1], &row[j], across.extent);
@@ -185,16 +240,24 @@ static moments *tile_rows(const lt_encode_plan *p, int64_t batch, int64_t channe
 lt_status lt_encode_frames(lt_context *c, lt_vae *vae, const lt_encode_plan *p, lt_tensor frames, int bits,
                            float *mean, float *logvar, lt_err *err)
 {
+    return lt_encode_frames_there(c, vae, p, frames, bits, mean, logvar, LT_NONE, err);
+}
+
+lt_status lt_encode_frames_there(lt_context *c, lt_vae *vae, const lt_encode_plan *p, lt_tensor frames,
+                                 int bits, float *mean, float *logvar, lt_tensor kept, lt_err *err)
+{
     int64_t channels = lt_vae_get_info(vae)->latent_channels;
     char text[96];
     if (frames.rank != 4 || frames.shape[1] != p->height || frames.shape[2] != p->width ||
         frames.shape[3] != 3)
         return lt_fail(err, LT_E_INVALID, "frames are %s; wanted [n,%d,%d,3]",
                        lt_tensor_describe(&frames, text, sizeof(text)), p->height, p->width);
+    if (kept.data && lt_encode_has_tiles(p))
+        return lt_fail(err, LT_E_INVALID, "tiles are put together on the host: they are not kept elsewhere");
     int64_t n = frames.shape[0], batch = LT_MIN(LT_MAX(p->batch, 1), LT_MAX(n, 1));
     moments *tiles = tile_rows(p, batch, 2 * channels, c->dry);
     if (!tiles) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for the tiles of a frame");
-    destination to = {p->height / p->factor, p->width / p->factor, channels, mean, logvar};
+    destination to = {p->height / p->factor, p->width / p->factor, channels, mean, logvar, kept};
     for (int64_t first = 0; first < n && c->err.status == LT_OK; first += batch) {
         int64_t now = LT_MIN(batch, n - first);
         encode_batch(c, vae, p, &frames, bits, first, now, tiles, &to);

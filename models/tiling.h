@@ -77,6 +77,11 @@ bool lt_decode_weights(const lt_decode_plan *plan, int64_t n_frames, int64_t k, 
 lt_status lt_decode_window(lt_context *context, lt_vae *vae, const lt_decode_plan *plan, int64_t n_frames,
                            int64_t k, lt_tensor latents, float *sums, lt_err *err);
 
+/* The same for a plan without tiles, of latents that are in the device's memory already, in the context's dtype. They stay. */
+lt_status lt_decode_window_there(lt_context *context, lt_vae *vae, const lt_decode_plan *plan,
+                                 int64_t n_frames, int64_t k, lt_tensor latents, float *sums, lt_err *err);
+bool lt_decode_has_tiles(const lt_decode_plan *plan);
+
 /* Final values of `count` frames from absolute frame `first` on that window k alone covers:
  * values [count,H,W,3] = sums / weight. values may be sums. E_NO_MEMORY. */
 lt_status lt_decode_finish(const lt_decode_plan *plan, int64_t n_frames, int64_t k, int64_t first,
@@ -129,6 +134,13 @@ lt_status lt_encode_plan_check(const lt_encode_plan *plan, lt_err *err);
  * lt_decode_window. */
 lt_status lt_encode_frames(lt_context *context, lt_vae *vae, const lt_encode_plan *plan, lt_tensor frames,
                            int bits, float *mean, float *logvar, lt_err *err);
+
+/* The same for a plan without tiles, and the means once more in `kept`, a tensor [n,h,w,C] in the device's memory of any float dtype: rounded
+ * to it once. */
+lt_status lt_encode_frames_there(lt_context *context, lt_vae *vae, const lt_encode_plan *plan,
+                                 lt_tensor frames, int bits, float *mean, float *logvar, lt_tensor kept,
+                                 lt_err *err);
+bool lt_encode_has_tiles(const lt_encode_plan *plan);
 
 /* ---- plans --------------------------------------------------------------------------------------------------- */
 

@@ -18,6 +18,15 @@ static lt_planned_device *device_of(lt_run_plan *plan, const Lt__Wire__PlanReply
     return &plan->devices[i];
 }
 
+/* What a replica takes: what it said, and the twins of its slots. */
+static uint64_t bytes_of(const lt_run_plan *plan, int stage)
+{
+    uint64_t bytes = plan->stages[stage].reply->device_bytes;
+    for (int port = 0; port < plan->graph->stages[stage].described->n_outputs; port++)
+        bytes += plan->stages[stage].outputs[port].device_bytes;
+    return bytes;
+}
+
 /* "vae_encode 2 x 1.5 GiB, vae_decode 3.0 GiB" */
 static const char *who(const lt_run_plan *plan, const char *device, char *text, size_t text_bytes)
 {
@@ -30,7 +39,7 @@ static const char *who(const lt_run_plan *plan, const char *device, char *text, 
         if (strcmp(reply->device, device)) continue;
         if (stage->replicas > 1) snprintf(times, sizeof times, "%d x ", stage->replicas);
         at += (size_t)snprintf(text + at, text_bytes - at, "%s%s %s%s", at ? ", " : "", stage->name, times,
-                               lt_format_bytes((double)reply->device_bytes).text);
+                               lt_format_bytes((double)bytes_of(plan, plan->graph->order[i])).text);
     }
     return text;
 }
@@ -45,7 +54,7 @@ lt_status lt_plan_devices(lt_run_plan *plan, lt_arena *arena, lt_err *err)
         const Lt__Wire__PlanReply *reply = plan->stages[i].reply;
         if (!*reply->device) continue;
         lt_planned_device *device = device_of(plan, reply);
-        device->bytes += reply->device_bytes * (uint64_t)graph->stages[i].replicas;
+        device->bytes += bytes_of(plan, i) * (uint64_t)graph->stages[i].replicas;
         device->n_processes += graph->stages[i].replicas;
     }
     for (int i = 0; i < plan->n_devices; i++) {

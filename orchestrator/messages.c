@@ -151,6 +151,7 @@ static void add_inputs(const lt_run *run, const lt_replica *replica, boot_parts 
         input->edge = (char *)edge->name;
         input->in_flight = run->plan->edges[e].in_flight;
         input->n_replicas = (uint32_t)graph->stages[edge->producer].replicas;
+        if (run->plan->edges[e].device_id) input->device_id = (char *)run->plan->edges[e].device_id;
         parts->input_list[parts->boot.n_inputs++] = input;
     }
 }
@@ -170,6 +171,7 @@ static void add_outputs(const lt_run *run, const lt_replica *replica, boot_parts
             if (graph->edges[e].producer == replica->stage && graph->edges[e].output == port) {
                 parts->edge_names[parts->n_edge_names++] = (char *)graph->edges[e].name;
                 output->n_edges++;
+                if (run->plan->edges[e].device_id) output->device_id = (char *)run->plan->edges[e].device_id;
             }
         output->slab_fd = replica->outlets[port].fd;
         output->slot_bytes = planned->slot_bytes;

@@ -18,6 +18,9 @@ enum { PLAN_SECONDS = 1800, DEFAULT_IN_FLIGHT = 2 };
 /* FFmpeg's SIMD reads a little beyond the last pixel, which must not be beyond the mapping. */
 enum { SLOT_PADDING = 64 };
 
+/* Of a slot's twin on a device: LT_SHARE_ALIGNMENT of kernels/share.h. */
+enum { DEVICE_SLOT_ALIGNMENT = 2 << 20 };
+
 typedef struct planner {
     const lt_graph *graph;
     const lt_resolved *recorded;
@@ -74,6 +77,33 @@ static const char *place_of(const planner *p, const lt_graph_stage *stage)
     return text ? text : stage->name;
 }
 
+/* The id of the device on which the producer of an edge can leave payloads, "" where it cannot, or others want them too: what is on a
+ * device has one consumer. */
+static const char *offered_device(const planner *p, int edge)
+{
+    const lt_edge *e = &p->graph->edges[edge];
+    const Lt__Wire__PlanReply *reply = p->plan->stages[e->producer].reply;
+    const char *port = p->graph->stages[e->producer].described->outputs[e->output].name;
+    if (p->graph->is_tcp) return "";
+    for (int i = 0; i < p->graph->n_edges; i++)
+        if (i != edge && p->graph->edges[i].producer == e->producer && p->graph->edges[i].output == e->output)
+            return "";
+    for (size_t i = 0; i < reply->n_outputs; i++)
+        if (!strcmp(reply->outputs[i]->port, port)) return reply->outputs[i]->device_id;
+    return "";
+}
+
+/* What the consumer of an edge said to that. */
+static bool takes_device(const planner *p, int edge)
+{
+    const lt_edge *e = &p->graph->edges[edge];
+    const Lt__Wire__PlanReply *reply = p->plan->stages[e->consumer].reply;
+    const char *port = p->graph->stages[e->consumer].described->inputs[e->input].name;
+    for (size_t i = 0; i < reply->n_in_flight; i++)
+        if (!strcmp(reply->in_flight[i]->port, port)) return reply->in_flight[i]->on_device;
+    return false;
+}
+
 /* The request of a stage, framed; NULL when memory is out. */
 static uint8_t *pack_request(planner *p, int index, size_t *bytes)
 {
@@ -99,6 +129,7 @@ static uint8_t *pack_request(planner *p, int index, size_t *bytes)
         lt__wire__planned_input__init(input);
         input->port = (char *)stage->described->inputs[graph->edges[e].input].name;
         input->stream = p->plan->edges[e].stream;
+        input->device_id = (char *)offered_device(p, e);
         input_list[request.n_inputs++] = input;
     }
     size_t body = lt__wire__plan_request__get_packed_size(&request);
@@ -269,6 +300,10 @@ static void size_slabs(planner *p)
         uint32_t n_slots = slots(p, edge, plan->edges[e].in_flight);
         plan->edges[e].n_slots = n_slots * replicas(p, edge->producer);
         output->n_slots += n_slots;
+        const char *device_id = offered_device(p, e);
+        plan->edges[e].device_id = *device_id && takes_device(p, e) ? device_id : NULL;
+        if (plan->edges[e].device_id)
+            output->device_bytes = n_slots * lt_round_up(output->slot_bytes, DEVICE_SLOT_ALIGNMENT);
     }
     for (int i = 0; i < graph->n_stages; i++) {
         uint64_t own = 0;
@@ -338,9 +373,8 @@ lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n
         }
     }
     if (!status) status = check_files(&p, err);
-    if (!status) status = lt_plan_devices(plan, arena, err);
     if (!status) size_slabs(&p);
-    return status;
+    return status ? status : lt_plan_devices(plan, arena, err);
 }
 
 void lt_plan_finish(lt_run_plan *plan)

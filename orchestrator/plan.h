@@ -17,6 +17,7 @@ typedef struct lt_planned_output {
     uint64_t slot_bytes;
     uint32_t n_slots;
     uint32_t memo_units;
+    uint64_t device_bytes; /* of its slots' twins on its stage's device, a replica; 0: there are none */
 } lt_planned_output;
 
 typedef struct lt_planned_stage {
@@ -32,6 +33,7 @@ typedef struct lt_planned_edge {
     Lt__Wire__Stream *stream; /* borrowed */
     uint32_t in_flight;       /* of one replica of the consumer */
     uint32_t n_slots;         /* of this edge, in all replicas of the producer */
+    const char *device_id;    /* payloads are left on this device; borrowed; NULL: in the host's memory */
 } lt_planned_edge;
 
 /* A memory that is not the host's, and what the stages take of it together. */

@@ -28,7 +28,9 @@ static traffic traffic_of(const lt_run_plan *plan, int index)
            seconds = lt_stream_seconds(stream);
     traffic t = {
         .kind = lt_port_kind_name(stream->kind),
-        .transport = plan->graph->is_tcp ? "tcp, encrypted" : "shared memory",
+        .transport = plan->graph->is_tcp            ? "tcp, encrypted"
+                     : plan->edges[index].device_id ? "device memory"
+                                                    : "shared memory",
         .frame_bytes = stream->n_frames ? bytes / (double)stream->n_frames : 0,
         .second_bytes = seconds > 0 ? bytes / seconds : 0,
         .n_slots = plan->edges[index].n_slots,
@@ -173,7 +175,7 @@ static json_t *edge_json(const lt_run_plan *plan, int index)
     traffic t = traffic_of(plan, index);
     return json_pack("{ss ss sI si ss so so}", "name", plan->graph->edges[index].name, "kind", t.kind,
                      "unit_bytes", (json_int_t)plan->edges[index].stream->unit_bytes, "slots", (int)t.n_slots,
-                     "transport", plan->graph->is_tcp ? "tcp" : "shared memory", "bytes_per_frame",
+                     "transport", plan->graph->is_tcp ? "tcp" : t.transport, "bytes_per_frame",
                      t.frame_bytes > 0 ? json_real(t.frame_bytes) : json_null(), "bytes_per_second",
                      t.second_bytes > 0 ? json_real(t.second_bytes) : json_null());
 }

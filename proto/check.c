@@ -88,7 +88,8 @@ static lt_status check_unit(const Lt__Wire__Unit *unit, lt_err *err)
     case LT__WIRE__UNIT__PAYLOAD_INLINE:
     case LT__WIRE__UNIT__PAYLOAD_SLOT: return LT_OK;
     case LT__WIRE__UNIT__PAYLOAD_DEVICE:
-        if (unit->device.len > NAME_MAX_BYTES) REFUSE("a device handle of %zu bytes", unit->device.len);
+        if (!unit->device->handle.len || unit->device->handle.len > LT_DEVICE_HANDLE_MAX)
+            REFUSE("a device handle of %zu bytes", unit->device->handle.len);
         return LT_OK;
     default: REFUSE("a unit without payload");
     }
@@ -154,6 +155,7 @@ static lt_status check_output_port(const Lt__Wire__OutputPort *port, lt_err *err
     if (!*port->bind) REFUSE("port %s has no endpoint to bind", port->port);
     PASS(check_path("an endpoint", port->bind, err));
     if (port->slab_fd < -1) REFUSE("port %s: descriptor %d", port->port, port->slab_fd);
+    PASS(check_text("id of a device", port->device_id, NAME_MAX_BYTES, err));
     if (port->slot_bytes > LT_UNIT_BYTES_MAX || port->memo_units > IN_FLIGHT_MAX)
         REFUSE("port %s: slots of %llu bytes, %u results kept", port->port,
                (unsigned long long)port->slot_bytes, port->memo_units);
@@ -164,6 +166,7 @@ static lt_status check_input_port(const Lt__Wire__InputPort *port, lt_err *err)
 {
     PASS(check_name("an input port", port->port, err));
     PASS(check_name("an edge", port->edge, err));
+    PASS(check_text("id of a device", port->device_id, NAME_MAX_BYTES, err));
     if (!port->in_flight || port->in_flight > IN_FLIGHT_MAX || !port->n_replicas ||
         port->n_replicas > REPLICAS_MAX)
         REFUSE("port %s: %u in flight, %u producers", port->port, port->in_flight, port->n_replicas);
@@ -259,8 +262,10 @@ lt_status lt_plan_request_check(const Lt__Wire__PlanRequest *request, lt_err *er
     PASS(check_path("base_folder", request->base_folder, err));
     PASS(check_path("cache", request->cache, err));
     PASS(check_count("planned inputs", request->n_inputs, PORTS_MAX, err));
-    for (size_t i = 0; i < request->n_inputs; i++)
+    for (size_t i = 0; i < request->n_inputs; i++) {
         PASS(check_planned(request->inputs[i]->port, request->inputs[i]->stream, err));
+        PASS(check_text("id of a device", request->inputs[i]->device_id, NAME_MAX_BYTES, err));
+    }
     return check_pipe(request->pipe, err);
 }
 
@@ -274,8 +279,10 @@ lt_status lt_plan_reply_check(const Lt__Wire__PlanReply *reply, lt_err *err)
         REFUSE("a plan of more bytes than any device has");
     PASS(check_options(reply->resolved, reply->n_resolved, err));
     PASS(check_count("planned outputs", reply->n_outputs, PORTS_MAX, err));
-    for (size_t i = 0; i < reply->n_outputs; i++)
+    for (size_t i = 0; i < reply->n_outputs; i++) {
         PASS(check_planned(reply->outputs[i]->port, reply->outputs[i]->stream, err));
+        PASS(check_text("id of a device", reply->outputs[i]->device_id, NAME_MAX_BYTES, err));
+    }
     PASS(check_count("ports in flight", reply->n_in_flight, PORTS_MAX, err));
     for (size_t i = 0; i < reply->n_in_flight; i++) {
         PASS(check_name("a port in flight", reply->in_flight[i]->port, err));

@@ -18,6 +18,7 @@ enum {
     LT_STREAM_FRAMES_MAX = 1 << 26, /* frames of a clip */
     LT_UNIT_SPANS_MAX = 4,
     LT_PAYLOAD_ALIGNMENT = 64, /* of a span's offset */
+    LT_DEVICE_HANDLE_MAX = 160,
 };
 #define LT_UNIT_BYTES_MAX ((uint64_t)1 << 40)
 #define LT_UNIT_OPENING   UINT64_MAX       /* in Started: not a unit, the clip is being opened */

@@ -212,8 +212,8 @@ static void start(rt *rt, rt_request *request)
         }
     if (!rt_is_sink(rt)) {
         uint64_t bytes = lt_round_up(request->clip->output.unit_bytes, LT_PAYLOAD_ALIGNMENT);
-        job->output = (lt_payload){.unit = request->key.unit, .capacity = bytes};
-        if (rt_output_memory(rt, request->key, bytes, &job->memory, &job->output.data, &err)) {
+        job->output = (lt_payload){.unit = request->key.unit};
+        if (rt_output_memory(rt, request->key, bytes, &job->memory, &job->output, &err)) {
             rt_fail(rt, &err, &request->key);
             return;
         }

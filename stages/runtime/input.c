@@ -253,6 +253,19 @@ static bool is_held_slot(const rt_input *input, const lt_slab *slab, uint32_t sl
     return false;
 }
 
+/* What the producer left on a device ends with it. Work that is reading it finds that out by itself. */
+static void drop_from_device(rt *rt, rt_input *input, uint32_t replica)
+{
+    for (uint32_t i = 0; i < input->n_items; i++) {
+        rt_item *item = &input->items[i];
+        if (item->state != RT_ITEM_HELD || item->replica != replica || item->in_use ||
+            !item->payload.handle_bytes)
+            continue;
+        rt_memory_free(rt, &item->memory, input->me);
+        item->state = RT_ITEM_NEEDED;
+    }
+}
+
 /* Whatever was outstanding is wanted again, from whoever is there; slots whose message is lost are free again. */
 static void disconnect(rt *rt, rt_input *input, uint32_t replica)
 {
@@ -291,6 +304,7 @@ void rt_input_peer(rt *rt, int port, const Lt__Wire__Peer *peer)
     bool is_same = peer->incarnation == producer->incarnation && !strcmp(peer->endpoint, producer->endpoint);
     if (is_same || strlen(peer->endpoint) >= sizeof producer->endpoint) return;
     disconnect(rt, input, peer->replica);
+    drop_from_device(rt, input, peer->replica);
     if (!producer->has_slab && peer->slab_fd >= 0) {
         producer->has_slab = !lt_slab_map(&producer->slab, peer->slab_fd, &err);
         if (!producer->has_slab) lt_log(LT_LOG_WARN, "%s: %s: payloads will be copied", peer->edge, err.text);
@@ -336,18 +350,30 @@ static void take_give_up(rt *rt, rt_producer *producer, const Lt__Wire__Header *
         rt_clip_given_up_above(rt, header->clip, header->give_up);
 }
 
+/* The slot that a payload came in, whichever memory is used; -1: none. */
+static int64_t slot_of(const Lt__Wire__Unit *unit)
+{
+    return unit->payload_case == LT__WIRE__UNIT__PAYLOAD_SLOT     ? (int64_t)unit->slot
+           : unit->payload_case == LT__WIRE__UNIT__PAYLOAD_DEVICE ? (int64_t)unit->device->slot
+                                                                  : -1;
+}
+
 /* Where the payload is; on success the memory is the item's. */
 static lt_status take_payload(rt *rt, const rt_input *input, const rt_producer *producer,
                               const Lt__Wire__Unit *unit, rt_arrival *arrival, rt_memory *memory, void **data,
                               lt_err *err)
 {
-    if (unit->payload_case == LT__WIRE__UNIT__PAYLOAD_SLOT) {
+    int64_t slot = slot_of(unit);
+    if (unit->payload_case == LT__WIRE__UNIT__PAYLOAD_DEVICE &&
+        !rt->setup.input_device[input->port - rt->stage->inputs])
+        return lt_fail(err, LT_E_FORMAT, "a payload on a device, which was not planned");
+    if (slot >= 0) {
         if (!producer->has_slab || unit->bytes > producer->slab.slot_bytes ||
-            !lt_slab_holds(&producer->slab, unit->slot, input->me) ||
-            is_held_slot(input, &producer->slab, unit->slot)) /* of another unit, which is still needed */
-            return lt_fail(err, LT_E_FORMAT, "slot %u is not ours", unit->slot);
-        *memory = (rt_memory){.kind = RT_SLOT, .slab = &producer->slab, .slot = unit->slot};
-        *data = lt_slab_memory(&producer->slab, unit->slot);
+            !lt_slab_holds(&producer->slab, (uint32_t)slot, input->me) ||
+            is_held_slot(input, &producer->slab, (uint32_t)slot)) /* of another unit, which is still needed */
+            return lt_fail(err, LT_E_FORMAT, "slot %lld is not ours", (long long)slot);
+        *memory = (rt_memory){.kind = RT_SLOT, .slab = &producer->slab, .slot = (uint32_t)slot};
+        *data = lt_slab_memory(&producer->slab, (uint32_t)slot);
         return LT_OK;
     }
     if (unit->payload_case != LT__WIRE__UNIT__PAYLOAD_INLINE)
@@ -376,7 +402,11 @@ static lt_status take_payload(rt *rt, const rt_input *input, const rt_producer *
 static void describe(lt_payload *payload, const Lt__Wire__Unit *unit, void *data)
 {
     *payload = (lt_payload){
-        .unit = unit->unit, .data = data, .capacity = unit->bytes, .bytes = unit->bytes, .n_spans = 0};
+        .unit = unit->unit, .data = data, .capacity = unit->bytes, .bytes = unit->bytes, .slot = -1};
+    if (unit->payload_case == LT__WIRE__UNIT__PAYLOAD_DEVICE) {
+        payload->handle_bytes = unit->device->handle.len;
+        memcpy(payload->handle, unit->device->handle.data, payload->handle_bytes);
+    }
     for (size_t i = 0; i < unit->n_spans; i++) {
         const Lt__Wire__Span *span = unit->spans[i];
         bool is_times = i && i + 1 == unit->n_spans && span->dtype == LT__WIRE__DTYPE__DTYPE_I64;
@@ -399,10 +429,10 @@ static void take_unit(rt *rt, int port, uint32_t replica, rt_arrival *arrival)
     lt_err err;
     void *data = NULL;
     if (!item || item->state != RT_ITEM_WANTED || item->replica != replica) { /* nobody needs it any more */
-        if (unit->payload_case == LT__WIRE__UNIT__PAYLOAD_SLOT && producer->has_slab &&
-            !is_held_slot(input, &producer->slab, unit->slot) &&
-            lt_slab_release(&producer->slab, unit->slot, input->me))
-            tell_release(rt, producer, key, unit->slot);
+        int64_t slot = slot_of(unit);
+        if (slot >= 0 && producer->has_slab && !is_held_slot(input, &producer->slab, (uint32_t)slot) &&
+            lt_slab_release(&producer->slab, (uint32_t)slot, input->me))
+            tell_release(rt, producer, key, (uint32_t)slot);
         return;
     }
     if (producer->n_outstanding) producer->n_outstanding--;

@@ -202,12 +202,32 @@ void rt_output_end(rt *rt, const rt_clip *clip)
     say_end(rt, NULL, clip);
 }
 
+/* Where a payload lies, in its header. `device` is for the call. */
+static void name_place(Lt__Wire__Unit *unit, const lt_payload *payload, const rt_memory *memory,
+                       bool is_inline, Lt__Wire__DeviceSlot *device)
+{
+    if (is_inline) {
+        unit->payload_case = LT__WIRE__UNIT__PAYLOAD_INLINE;
+        unit->inline_ = true;
+    } else if (payload->handle_bytes) {
+        lt__wire__device_slot__init(device);
+        device->slot = memory->slot;
+        device->handle = (ProtobufCBinaryData){payload->handle_bytes, (uint8_t *)payload->handle};
+        unit->payload_case = LT__WIRE__UNIT__PAYLOAD_DEVICE;
+        unit->device = device;
+    } else {
+        unit->payload_case = LT__WIRE__UNIT__PAYLOAD_SLOT;
+        unit->slot = memory->slot;
+    }
+}
+
 /* The header of a payload that lies in `memory`. */
 static bool send_unit(rt *rt, const rt_consumer *consumer, rt_key key, const lt_payload *payload,
                       const rt_memory *memory, zmq_msg_t *message)
 {
     Lt__Wire__Unit unit = LT__WIRE__UNIT__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
+    Lt__Wire__DeviceSlot device;
     Lt__Wire__Span spans[LT_UNIT_SPANS_MAX], *list[LT_UNIT_SPANS_MAX];
     int n_spans = payload->n_spans + (payload->times.count > 0);
     for (int i = 0; i < n_spans; i++) {
@@ -224,11 +244,7 @@ static bool send_unit(rt *rt, const rt_consumer *consumer, rt_key key, const lt_
     unit.n_spans = (size_t)n_spans;
     unit.spans = list;
     unit.bytes = payload->bytes;
-    unit.payload_case = message ? LT__WIRE__UNIT__PAYLOAD_INLINE : LT__WIRE__UNIT__PAYLOAD_SLOT;
-    if (message)
-        unit.inline_ = true;
-    else
-        unit.slot = memory->slot;
+    name_place(&unit, payload, memory, message != NULL, &device);
     header.body_case = LT__WIRE__HEADER__BODY_UNIT_DONE;
     header.unit_done = &unit;
     return tell(rt, consumer, key.clip, &header, message);
@@ -325,10 +341,19 @@ static void forget_want(rt_output *output, rt_key key, const rt_consumer *consum
         }
 }
 
-lt_status rt_output_memory(rt *rt, rt_key key, uint64_t bytes, rt_memory *memory, void **data, lt_err *err)
+lt_status rt_output_memory(rt *rt, rt_key key, uint64_t bytes, rt_memory *memory, lt_payload *payload,
+                           lt_err *err)
 {
-    if (get_memory(rt, wanting(&rt->output, key), bytes, memory, data)) return LT_OK;
-    return lt_fail(err, LT_E_NO_MEMORY, "no memory for a unit of %llu bytes", (unsigned long long)bytes);
+    rt_output *output = &rt->output;
+    uint32_t n_wanting = 0;
+    if (!get_memory(rt, wanting(output, key), bytes, memory, &payload->data))
+        return lt_fail(err, LT_E_NO_MEMORY, "no memory for a unit of %llu bytes", (unsigned long long)bytes);
+    for (size_t i = 0; i < output->n_wants; i++) n_wanting += !rt_key_compare(output->wants[i].key, key);
+    /* What lies on a device is for one consumer: others get copies, and the runtime makes them on the host. */
+    bool may_leave = rt->setup.output_device && memory->kind == RT_SLOT && n_wanting == 1;
+    payload->capacity = bytes;
+    payload->slot = may_leave ? (int64_t)memory->slot : -1;
+    return LT_OK;
 }
 
 /* Keep a private copy in place of the oldest. */
@@ -347,9 +372,27 @@ static void remember(rt *rt, rt_key key, const lt_payload *payload)
     rebase(&memo->payload, memo->buffer->data, payload);
 }
 
+/* A unit on a device goes to one who wants it. Others have begun to since it was begun: it is made again, for them. */
+static void deliver_on_device(rt *rt, rt_key key, const lt_payload *payload, rt_memory *memory)
+{
+    rt_output *output = &rt->output;
+    rt_clip *clip = rt_clip_find(rt, key.clip);
+    const rt_consumer *consumer = wanting(output, key);
+    if (consumer && consumer->shares_memory) {
+        forget_want(output, key, consumer);
+        hand_over(rt, consumer, key, payload, memory);
+    }
+    rt_memory_free(rt, memory, output->me);
+    if (clip && wanting(output, key)) rt_request_add(rt, clip, key.unit);
+}
+
 void rt_output_deliver(rt *rt, rt_key key, const lt_payload *payload, rt_memory *memory)
 {
     rt_output *output = &rt->output;
+    if (payload->handle_bytes) {
+        deliver_on_device(rt, key, payload, memory);
+        return;
+    }
     remember(rt, key, payload);
     for (const rt_consumer *consumer; (consumer = wanting(output, key));) {
         forget_want(output, key, consumer);

@@ -33,7 +33,7 @@ void lt_plan_note(lt_plan *plan, const char *format, ...)
 }
 
 /* Match the request's inputs with the stage's ports. */
-static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest *request,
+static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest *request, lt_setup *setup,
                              const lt_stream *inputs[LT_MAX_PORTS], lt_err *err)
 {
     for (size_t i = 0; i < request->n_inputs; i++) {
@@ -45,6 +45,7 @@ static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest 
             return lt_fail(err, LT_E_MISMATCH, "input port \"%s\" does not take %s", request->inputs[i]->port,
                            lt_port_kind_name(request->inputs[i]->stream->kind));
         inputs[port] = request->inputs[i]->stream;
+        if (*request->inputs[i]->device_id) setup->input_device[port] = request->inputs[i]->device_id;
     }
     for (int port = 0; port < stage->n_inputs; port++)
         if (!inputs[port] && !(stage->inputs[port].kinds & LT_PORT_OPTIONAL))
@@ -79,7 +80,7 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
     }
     LT_TRY(rt_config_fill(stage, request->options, request->n_options, request->base_folder, plan->arena,
                           &setup.config, err));
-    LT_TRY(take_inputs(stage, request, inputs, err));
+    LT_TRY(take_inputs(stage, request, &setup, inputs, err));
     lt__wire__stream__init(output);
     plan->output = stage->n_outputs ? output : NULL;
     plan->work_factor = 1;
@@ -123,6 +124,7 @@ static void fill_reply(const lt_stage *stage, const lt_plan *plan, reply_parts *
         lt__wire__planned_output__init(&parts->output);
         parts->output.port = (char *)stage->outputs[0].name;
         parts->output.stream = plan->output;
+        if (plan->output_device) parts->output.device_id = (char *)plan->output_device;
         parts->outputs[0] = &parts->output;
         reply->outputs = parts->outputs;
         reply->n_outputs = 1;
@@ -139,6 +141,7 @@ static void fill_reply(const lt_stage *stage, const lt_plan *plan, reply_parts *
         lt__wire__in_flight__init(&parts->in_flight[port]);
         parts->in_flight[port].port = (char *)stage->inputs[port].name;
         parts->in_flight[port].units = LT_MAX(plan->in_flight[port], 1u);
+        parts->in_flight[port].on_device = plan->takes_device[port];
         parts->in_flight_list[reply->n_in_flight++] = &parts->in_flight[port];
     }
     reply->notes = parts->notes;

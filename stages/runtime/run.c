@@ -80,6 +80,7 @@ static lt_status set_up_ports(rt *rt, lt_err *err)
         if (port == stage->n_inputs)
             return lt_fail(err, LT_E_INVALID, "there is no input port \"%s\"", boot->inputs[i]->port);
         LT_TRY(rt_input_init(rt, port, boot->inputs[i], err));
+        if (*boot->inputs[i]->device_id) rt->setup.input_device[port] = boot->inputs[i]->device_id;
     }
     for (int port = 0; port < stage->n_inputs; port++)
         if (!rt->inputs[port].edge && !(stage->inputs[port].kinds & LT_PORT_OPTIONAL))
@@ -90,6 +91,9 @@ static lt_status set_up_ports(rt *rt, lt_err *err)
                        stage->n_outputs);
     if (boot->n_outputs) {
         LT_TRY(rt_output_init(rt, boot->outputs[0], err));
+        if (*boot->outputs[0]->device_id && rt->output.has_slab)
+            rt->setup.output_device = boot->outputs[0]->device_id;
+        rt->setup.slot_bytes = rt->output.slab.slot_bytes;
         if (rt->output.is_encrypted) LT_TRY(rt_zap_open(rt, err));
     }
     return LT_OK;

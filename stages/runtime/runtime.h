@@ -422,8 +422,9 @@ void rt_output_give_up(rt *rt, const rt_clip *clip);
 /* Say how long a live clip is, and forget what is wanted behind its end. */
 void rt_output_end(rt *rt, const rt_clip *clip);
 void rt_output_drop_clip(rt *rt, uint32_t clip);
-/* Memory for a unit that is to be made for whoever wants it. */
-lt_status rt_output_memory(rt *rt, rt_key key, uint64_t bytes, rt_memory *memory, void **data, lt_err *err);
+/* Memory for a unit that is to be made for whoever wants it: fills the payload's data, capacity and slot. */
+lt_status rt_output_memory(rt *rt, rt_key key, uint64_t bytes, rt_memory *memory, lt_payload *payload,
+                           lt_err *err);
 /* Send a made unit to all who want it; takes the memory. */
 void rt_output_deliver(rt *rt, rt_key key, const lt_payload *payload, rt_memory *memory);
 /* Answer from what is kept; true when that was possible. */

@@ -53,6 +53,10 @@ typedef struct lt_setup {
     int pipe_fd,
         head_fd; /* a source whose input can be read only once: open, and a memfd of what was read of it when
                              planning (who plans appends what it reads); 0: the input is no such thing */
+    /* Payloads on a device, by its id (lt_device_info.id); NULL: they lie in the host's memory. When planning: where the producer can leave
+     * an input's. When running: where those of an input may lie, and where those of the output may be left. */
+    const char *input_device[LT_MAX_PORTS], *output_device;
+    uint64_t slot_bytes; /* when running: the largest unit that output_device is for */
 } lt_setup;
 
 /* One clip on its way through this stage. */
@@ -103,6 +107,13 @@ typedef struct lt_payload {
     int n_spans;
     lt_span spans[LT_MAX_SPANS];
     lt_span times; /* of a live stream: timestamps (i64) of its frames, in its time base; count 0: none */
+    /* Runs of frames on a device, at their offsets in `data`; times are in `data` all the same. Of an output: `slot` is the number of the
+     * device memory that the stage may use for them, one of a few that come again and again; -1: only `data` will do. A stage that
+     * does sets the handle. Of an input: handle_bytes > 0 says that they are there, and nothing is in `data`. stages/device/handover.h does
+     * all this. */
+    int64_t slot;
+    size_t handle_bytes;
+    uint8_t handle[LT_DEVICE_HANDLE_MAX];
 } lt_payload;
 
 /* Append a run of frames to a payload that is being made: sets data (64-byte aligned) and updates bytes. E_INTERNAL when it does not fit. */
@@ -126,7 +137,9 @@ typedef struct lt_plan {
     const char *device,
         *device_title; /* not the host's memory: "cuda:0", as its maker calls it; NULL: there is none */
     uint64_t device_bytes, device_total,
-        device_free; /* one replica's part of its memory; all of it; what is free */
+        device_free;           /* one replica's part of its memory; all of it; what is free */
+    const char *output_device; /* its payloads can be left on the device of this id; NULL: they cannot */
+    bool takes_device[LT_MAX_PORTS]; /* what setup->input_device offers is taken */
     uint64_t disk_bytes;
     double flops, work_factor;
     bool live;

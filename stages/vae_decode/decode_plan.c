@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets. */
 enum { BASE_BYTES = 3500 << 10 };
@@ -84,28 +85,51 @@ static size_t held_bytes(const lt_decode_geometry *g)
            lt_decode_pixel_bytes(g);
 }
 
+lt_tensor lt_decode_new_window(lt_context *context, const lt_decode_geometry *g, int64_t n)
+{
+    return lt_new(context, context->dtype, 4, (int64_t[]){n, g->plan.height, g->plan.width, g->channels});
+}
+
+/* The same of a window that is put together on the device, of chunks from the host, which take more than those that are there. */
+static lt_status run_dry_there(const lt_decode_geometry *g, lt_vae_host *host, lt_err *err)
+{
+    lt_tensor window = lt_decode_new_window(host->dry, g, g->longest);
+    lt_tensor chunk = {.dtype = g->dtype,
+                       .rank = 4,
+                       .shape = {LT_MIN(g->chunk, g->longest), g->plan.height, g->plan.width, g->channels}};
+    lt_tensor part = lt_upload(host->dry, chunk, host->dry->dtype);
+    lt_drop(host->dry, &part);
+    lt_status status =
+        lt_decode_window_there(host->dry, host->vae, &g->plan, g->n_frames, 0, window, NULL, err);
+    lt_drop(host->dry, &window);
+    return status;
+}
+
 /* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
 static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
 {
     const lt_decode_geometry *g = user;
+    if (g->there) return run_dry_there(g, host, err);
     lt_tensor latents = {
         .dtype = g->dtype, .rank = 4, .shape = {g->longest, g->plan.height, g->plan.width, g->channels}};
     return lt_decode_window(host->dry, host->vae, &g->plan, g->n_frames, 0, latents, NULL, err);
 }
 
 /* Windows, tiles and cost, the workspace to the byte. */
-static lt_status choose(lt_vae_host *host, const lt_decode_request *request, lt_decode_geometry *g,
-                        lt_err *err)
+static lt_status choose(lt_vae_host *host, const lt_decode_request *request, const char *device,
+                        lt_decode_geometry *g, lt_err *err)
 {
     lt_status status = lt_decode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
     if (status) return status;
     g->n_windows = lt_decode_windows_count(&g->plan, g->n_frames);
     g->longest = LT_MIN((int64_t)g->plan.window, g->n_frames);
+    g->there = device && !strcmp(device, host->device.info.id) && !lt_decode_has_tiles(&g->plan);
     return lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
 /* Smaller tiles until all of a replica is within the option `memory`. */
-static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_geometry *g, lt_err *err)
+static lt_status fit(lt_vae_host *host, lt_decode_request *request, const char *device, lt_decode_geometry *g,
+                     lt_err *err)
 {
     /* The plan adds a fiftieth for what the allocator leaves unused. */
     double memory = (double)lt_stage_device_memory(&host->device, host->common->memory) * 50 / 51,
@@ -120,13 +144,13 @@ static lt_status fit(lt_vae_host *host, lt_decode_request *request, lt_decode_ge
                            held / 0x1p20, g->longest, memory / 0x1p20);
         limit = LT_MIN(0.98 * limit, memory - held);
         request->memory = (size_t)LT_MAX(limit, 1.0);
-        lt_status status = choose(host, request, g, err);
+        lt_status status = choose(host, request, device, g, err);
         if (status) return status;
     }
 }
 
 lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host *host, const lt_stream *in,
-                                lt_decode_geometry *g, lt_err *err)
+                                const char *device, lt_decode_geometry *g, lt_err *err)
 {
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     lt_decode_request request;
@@ -142,8 +166,8 @@ lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host 
                               .chunk = in->chunk,
                               .endless = lt_stream_is_endless(in),
                               .truncate = info->numerics == LT_NUMERICS_LITE_SORA};
-    status = choose(host, &request, g, err);
-    return status || !is_auto ? status : fit(host, &request, g, err);
+    status = choose(host, &request, device, g, err);
+    return status || !is_auto ? status : fit(host, &request, device, g, err);
 }
 
 lt_window_parts lt_decode_parts(const lt_decode_geometry *g, int64_t k)
@@ -187,11 +211,6 @@ static void largest_unit(const lt_decode_geometry *g, uint64_t *bytes, uint64_t 
 }
 
 /* ---- the stream ---------------------------------------------------------------------------------------- */
-
-static bool has_tiles(const lt_decode_plan *p)
-{
-    return p->tile_height < p->height || p->tile_width < p->width;
-}
 
 /* Everything that decides the frames' bytes. */
 static void digest_of(const lt_vae_host *host, const lt_stream *in, const lt_decode_geometry *g,
@@ -255,7 +274,7 @@ static void resolve(const lt_vae_decode_config *config, const lt_vae_info *info,
     int f = p->factor;
     lt_plan_resolve(plan, "window", "%d", p->window);
     lt_plan_resolve(plan, "stride", "%d", p->stride);
-    if (has_tiles(p)) {
+    if (lt_decode_has_tiles(p)) {
         lt_plan_resolve(plan, "tile", "%dx%d", p->tile_width * f, p->tile_height * f);
         lt_plan_resolve(plan, "tile_stride", "%dx%d", p->stride_width * f, p->stride_height * f);
     } else {
@@ -272,7 +291,7 @@ static void add_notes(const lt_vae_host *host, const lt_decode_geometry *g, lt_p
     if (p->temporal && g->endless)
         lt_plan_note(plan, "each window is made when the frame behind it has come");
     if (!p->temporal) lt_plan_note(plan, "every frame alone");
-    if (has_tiles(p))
+    if (lt_decode_has_tiles(p))
         lt_plan_note(plan, "%dx%d in %d tiles", p->width * f, p->height * f, g->cost.n_tiles);
     else
         lt_plan_note(plan, "%dx%d in one piece, which takes %.0f MiB", p->width * f, p->height * f,
@@ -288,7 +307,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     lt_decode_geometry g;
     lt_status status = lt_vae_host_open(&host, &config->common, LT_VAE_DECODER, setup->threads, err);
     if (status) return status;
-    LT_TRY(lt_decode_geometry_of(config, &host, inputs[0], &g, err));
+    LT_TRY(lt_decode_geometry_of(config, &host, inputs[0], setup->input_device[0], &g, err));
     LT_TRY(lt_decode_describe(&host, inputs[0], &g, plan->output, plan->arena, err));
     uint64_t bytes, chunks;
     largest_unit(&g, &bytes, &chunks);
@@ -297,6 +316,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
         chunks = LT_MAX(chunks, (uint64_t)((g.plan.window + g.chunk - 2) / g.chunk + 1));
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
+    plan->takes_device[0] = g.there;
     plan->peak_bytes = BASE_BYTES + held_bytes(&g) - g.cost.weight_bytes;
     LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
                                 g.cost.weight_bytes, "smaller tiles or a shorter window take less", plan,

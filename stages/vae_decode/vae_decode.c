@@ -3,6 +3,7 @@
 #include "stages/vae_decode/vae_decode.h"
 
 #include "proto/wire.h"
+#include "stages/device/handover.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,6 +33,7 @@ typedef struct decode_state {
     const lt_setup *setup;
     const lt_vae_decode_config *config;
     lt_vae_host host;
+    lt_inlet inlet;
     char numeric_class[128];
     /* Room for one window of the largest clip so far: one is made at a time, however many clips are open. */
     void *latents;      /* [n,h,w,C] in the stream's dtype */
@@ -43,7 +45,7 @@ typedef struct decode_state {
 /* One clip, and the stage's buffers. */
 typedef struct decode_clip {
     lt_decode_geometry geometry;
-    const decode_state *state;
+    decode_state *state;
 } decode_clip;
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
@@ -55,6 +57,7 @@ static void decode_destroy(void *opaque)
     lt_context_destroy(state->pixels);
     free(state->latents);
     free(state->sums);
+    lt_inlet_close(&state->inlet);
     lt_vae_host_close(&state->host);
     free(state);
 }
@@ -109,7 +112,8 @@ static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     decode_clip *c = calloc(1, sizeof *c);
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_decode_geometry *g = &c->geometry;
-    LT_TRY(lt_decode_geometry_of(state->config, &state->host, clip->inputs[0], g, err));
+    LT_TRY(lt_decode_geometry_of(state->config, &state->host, clip->inputs[0], state->setup->input_device[0],
+                                 g, err));
     LT_TRY(lt_decode_describe(&state->host, clip->inputs[0], g, clip->output, clip->arena, err));
     LT_TRY(lt_vae_host_reserve(&state->host, g->cost.workspace_bytes, err));
     LT_TRY(make_room(state, g, err));
@@ -153,13 +157,49 @@ static lt_status decode_need(void *opaque, const lt_clip *clip, uint64_t unit, l
     return LT_OK;
 }
 
+/* What a window takes of a chunk of n frames: `take` of them from `skip` on, which are its own from `at` on. */
+typedef struct part {
+    const lt_payload *chunk;
+    int64_t n, skip, take, at;
+} part;
+
+/* To where the window is put together, from where the chunk came: either may be the host's memory, or the device's. */
+static lt_status put(decode_state *state, const lt_decode_geometry *g, const part *p, lt_tensor window,
+                     lt_err *err)
+{
+    lt_context *run = state->host.run;
+    lt_share *share;
+    lt_status status = lt_inlet_open(&state->inlet, run, p->chunk, &share, err);
+    if (status) return status;
+    const lt_span *span = &p->chunk->spans[0];
+    size_t frame = lt_decode_latent_bytes(g) / (size_t)g->longest;
+    lt_tensor chunk = {span->data, g->dtype, 4, {p->n, g->plan.height, g->plan.width, g->channels}, 0};
+    char *to = (char *)state->latents + (size_t)p->at * frame;
+    if (share)
+        chunk = lt_share_tensor(run, share, (size_t)((char *)span->data - (char *)p->chunk->data), g->dtype,
+                                4, chunk.shape);
+    lt_tensor from = lt_rows(run, chunk, p->skip, p->take);
+    if (g->there) {
+        lt_tensor values = share ? lt_convert(run, from, run->dtype) : lt_upload(run, from, run->dtype);
+        lt_copy(run, values, lt_rows(run, window, p->at, p->take));
+        lt_drop(run, &values);
+    } else if (share) {
+        lt_download(run, from, g->dtype, to);
+        lt_wait(run);
+    } else {
+        memcpy(to, from.data, (size_t)p->take * frame);
+    }
+    return run->err.status ? lt_context_status(run, err) : LT_OK;
+}
+
 /* Latents of frames first .. first+n-1 from the chunks that cover them, one after the other. */
 static lt_status gather(const decode_clip *c, const lt_stream *in, const lt_payload *chunks,
-                        uint64_t first_chunk, int64_t first, int64_t n, lt_err *err)
+                        uint64_t first_chunk, int64_t first, int64_t n, lt_tensor window, lt_err *err)
 {
     const lt_decode_geometry *g = &c->geometry;
     size_t frame = lt_decode_latent_bytes(g) / (size_t)g->longest;
-    for (int64_t at = first; at < first + n;) {
+    lt_status status = LT_OK;
+    for (int64_t at = first; at < first + n && !status;) {
         int64_t start = at / g->chunk * g->chunk, count = LT_MIN(g->chunk, g->n_frames - start);
         const lt_payload *chunk = &chunks[(uint64_t)(at / g->chunk) - first_chunk];
         const lt_span *span = &chunk->spans[0];
@@ -168,21 +208,23 @@ static lt_status gather(const decode_clip *c, const lt_stream *in, const lt_payl
             span->bytes != (size_t)count * frame)
             return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of latents",
                            in->name, (long long)start, (long long)count);
-        int64_t take = LT_MIN(start + count, first + n) - at;
-        memcpy((char *)c->state->latents + (size_t)(at - first) * frame,
-               (const char *)span->data + (size_t)(at - start) * frame, (size_t)take * frame);
-        at += take;
+        part p = {chunk, count, at - start, LT_MIN(start + count, first + n) - at, at - first};
+        status = put(c->state, g, &p, window, err);
+        at += p.take;
     }
-    return LT_OK;
+    return status;
 }
 
+/* window: its latents on the device, or LT_NONE where they are in state->latents. */
 static lt_status decode_window(decode_state *state, decode_clip *c, const lt_stream *in, int64_t k,
-                               int64_t first, int64_t n, lt_err *err)
+                               int64_t first, int64_t n, lt_tensor window, lt_err *err)
 {
     const lt_decode_geometry *g = &c->geometry;
     lt_tensor latents = {c->state->latents, g->dtype, 4, {n, g->plan.height, g->plan.width, g->channels}, 0};
-    lt_status status = lt_decode_window(state->host.run, state->host.vae, &g->plan, g->n_frames, k, latents,
-                                        c->state->sums, err);
+    lt_status status = g->there ? lt_decode_window_there(state->host.run, state->host.vae, &g->plan,
+                                                         g->n_frames, k, window, c->state->sums, err)
+                                : lt_decode_window(state->host.run, state->host.vae, &g->plan, g->n_frames, k,
+                                                   latents, c->state->sums, err);
     if (status) {
         lt_err_prefix(err, "clip %s, window of frames %lld to %lld", in->name, (long long)first,
                       (long long)(first + n - 1));
@@ -247,8 +289,12 @@ static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     lt_window_parts parts = lt_decode_parts(&c->geometry, k);
     lt_need need = lt_decode_need(&c->geometry, k);
     int64_t n = parts.lead + parts.own + parts.trail;
-    lt_status status = gather(c, clip->inputs[0], inputs[0], need.first, parts.first, n, err);
-    if (status == LT_OK) status = decode_window(state, c, clip->inputs[0], k, parts.first, n, err);
+    lt_context *run = state->host.run;
+    lt_tensor window = c->geometry.there ? lt_decode_new_window(run, &c->geometry, n) : LT_NONE;
+    lt_status status = gather(c, clip->inputs[0], inputs[0], need.first, parts.first, n, window, err);
+    if (status == LT_OK) status = decode_window(state, c, clip->inputs[0], k, parts.first, n, window, err);
+    lt_drop(run, &window);
+    if (status == LT_OK) status = lt_inlet_check(&state->inlet, inputs[0], need.count, err);
     if (status == LT_OK) status = give_sums(c, 0, parts.first, parts.lead, output, err);
     if (status == LT_OK)
         status = give_pixels(c, k, parts.lead, parts.first + parts.lead, parts.own, output, err);

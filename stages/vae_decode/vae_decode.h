@@ -24,11 +24,14 @@ typedef struct lt_decode_geometry {
     int64_t longest; /* frames of the longest window */
     bool truncate;
     bool endless; /* n_frames is not known yet, but the most there may be */
+    bool there;   /* windows are put together in the device's memory, since chunks come there */
 } lt_decode_geometry;
 
-/* Work out windows, tiles and cost for a clip of `input`. E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */
+/* Work out windows, tiles and cost for a clip of `input`, whose chunks come on the device of id `device` (NULL: in the host's memory). E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */
 lt_status lt_decode_geometry_of(const lt_vae_decode_config *config, lt_vae_host *host, const lt_stream *input,
-                                lt_decode_geometry *geometry, lt_err *err);
+                                const char *device, lt_decode_geometry *geometry, lt_err *err);
+/* Room for a window's latents in the device's memory: chunks that come from the host are uploaded to it. Not where !geometry->there. */
+lt_tensor lt_decode_new_window(lt_context *context, const lt_decode_geometry *geometry, int64_t n);
 
 /* Fill `output` from the input's description; everything it points to lives in arena. */
 lt_status lt_decode_describe(const lt_vae_host *host, const lt_stream *input,

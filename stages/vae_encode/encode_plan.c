@@ -31,11 +31,6 @@ static lt_status check_input(const lt_stream *in, int factor, lt_err *err)
     return LT_OK;
 }
 
-static bool has_tiles(const lt_encode_plan *p)
-{
-    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
-}
-
 /* The request for models/tiling.h that the option `tile` stands for. */
 static lt_status make_request(const lt_vae_encode_config *config, const lt_stream *in, int factor,
                               lt_encode_request *request, bool *is_auto, lt_err *err)
@@ -70,8 +65,8 @@ size_t lt_encode_value_bytes(const lt_encode_geometry *g)
 static size_t shape_bytes(const lt_encode_plan *p)
 {
     lt_tile_sizes rows = {0}, columns = {0};
-    int stride = has_tiles(p) ? (int)(p->tile * (1 - p->overlap)) : INT_MAX;
-    int tile = has_tiles(p) ? p->tile : INT_MAX;
+    int stride = lt_encode_has_tiles(p) ? (int)(p->tile * (1 - p->overlap)) : INT_MAX;
+    int tile = lt_encode_has_tiles(p) ? p->tile : INT_MAX;
     for (int64_t y = 0; y < p->height; y += LT_MAX(stride, 1))
         lt_tile_sizes_add(&rows, (int)LT_MIN(tile, p->height - y));
     for (int64_t x = 0; x < p->width; x += LT_MAX(stride, 1))
@@ -95,15 +90,21 @@ static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
     const lt_encode_geometry *g = user;
     int64_t n = LT_MIN((int64_t)g->plan.batch, LT_MIN(g->chunk, g->n_frames));
     lt_tensor frames = {.dtype = g->pixels, .rank = 4, .shape = {n, g->plan.height, g->plan.width, 3}};
-    return lt_encode_frames(host->dry, host->vae, &g->plan, frames, g->pixels == LT_U8 ? 8 : 16, NULL, NULL,
-                            err);
+    /* No address is looked at when dry. */
+    lt_tensor kept = {.data = g->may_leave ? host : NULL,
+                      .dtype = g->dtype,
+                      .rank = 4,
+                      .shape = {n, g->height, g->width, g->channels}};
+    return lt_encode_frames_there(host->dry, host->vae, &g->plan, frames, g->pixels == LT_U8 ? 8 : 16, NULL,
+                                  NULL, kept, err);
 }
 
 /* Tiles and cost, the workspace to the byte. */
-static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_encode_geometry *g,
-                        lt_err *err)
+static lt_status choose(const lt_vae_encode_config *config, lt_vae_host *host,
+                        const lt_encode_request *request, lt_encode_geometry *g, lt_err *err)
 {
     lt_status status = lt_encode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
+    g->may_leave = !status && *host->device.info.id && !lt_encode_has_tiles(&g->plan) && !config->logvar;
     return status ? status : lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
 }
 
@@ -124,7 +125,7 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
                            held / 0x1p20, memory / 0x1p20);
         limit = LT_MIN(0.98 * limit, memory - held);
         request->memory = (size_t)LT_MAX(limit, 1.0);
-        lt_status status = choose(host, request, g, err);
+        lt_status status = choose(config, host, request, g, err);
         if (status) return status;
     }
 }
@@ -147,13 +148,13 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
                               .width = (int)in->width / info->factor,
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk};
-    status = choose(host, &request, g, err);
+    status = choose(config, host, &request, g, err);
     return status || !is_auto ? status : fit(config, host, &request, g, err);
 }
 
 void lt_encode_tile_text(const lt_encode_geometry *g, char *text, size_t text_bytes)
 {
-    if (has_tiles(&g->plan))
+    if (lt_encode_has_tiles(&g->plan))
         snprintf(text, text_bytes, "tile %d, overlap %.17g", g->plan.tile, g->plan.overlap);
     else
         snprintf(text, text_bytes, "tile none");
@@ -209,14 +210,14 @@ static void add_notes(const lt_vae_encode_config *config, const lt_vae_host *hos
 {
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     const lt_encode_plan *p = &g->plan;
-    if (has_tiles(p))
+    if (lt_encode_has_tiles(p))
         lt_plan_note(plan, "%dx%d in %d tiles, overlap %g", p->width, p->height, g->cost.n_tiles, p->overlap);
     else
         lt_plan_note(plan, "%dx%d in one piece, which takes %.0f MiB", p->width, p->height,
                      (double)g->cost.workspace_bytes / 0x1p20);
     lt_plan_note(plan, "latents %s[%d,%d,%d] a frame; computes as %s", lt_dtype_name(g->dtype), g->channels,
                  g->height, g->width, host->dry->numeric_class);
-    if (has_tiles(p))
+    if (lt_encode_has_tiles(p))
         lt_plan_resolve(plan, "tile", "%d", p->tile);
     else
         lt_plan_resolve(plan, "tile", "none");
@@ -250,6 +251,7 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
         plan->flops *= times;
     }
     plan->work_factor = g.cost.work_factor;
+    if (g.may_leave) plan->output_device = lt_arena_strdup(plan->arena, host.device.info.id);
     add_notes(config, &host, &g, plan);
     if (setup->cache && *setup->cache && inputs[0]->live)
         lt_plan_note(plan,

@@ -4,6 +4,7 @@
 
 #include "kernels/convert.h"
 #include "proto/wire.h"
+#include "stages/device/handover.h"
 #include "stages/record/record.h"
 
 #include <inttypes.h>
@@ -36,6 +37,7 @@ typedef struct encode_state {
     const lt_setup *setup;
     const lt_vae_encode_config *config;
     lt_vae_host host;
+    lt_outlet outlet;
     lt_cache *cache; /* NULL: none */
     char numeric_class[128];
     /* Room for one chunk of the largest clip so far: one is made at a time, however many clips are open. */
@@ -68,6 +70,7 @@ static void encode_destroy(void *opaque)
     free(state->latents);
     free(state->logvars);
     lt_cache_close(state->cache);
+    lt_outlet_close(&state->outlet);
     lt_vae_host_close(&state->host);
     free(state);
 }
@@ -261,8 +264,9 @@ static lt_status check_finite(encode_state *state, const unit_of *u, const char 
     return status;
 }
 
+/* kept: the chunk's latents once more, on the device; LT_NONE: not. */
 static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, const lt_payload *frames,
-                         lt_err *err)
+                         lt_tensor kept, lt_err *err)
 {
     encode_clip *c = u->clip;
     const lt_span *span = &frames->spans[0];
@@ -271,8 +275,8 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
         span->dtype != in->dtype || span->bytes != lt_tensor_bytes(&pixels))
         return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of %ux%u",
                        in->name, (long long)u->first, (long long)u->n, in->width, in->height);
-    lt_status status = lt_encode_frames(state->host.run, state->host.vae, &c->geometry.plan, pixels,
-                                        (int)in->bits, state->mean, state->logvar, err);
+    lt_status status = lt_encode_frames_there(state->host.run, state->host.vae, &c->geometry.plan, pixels,
+                                              (int)in->bits, state->mean, state->logvar, kept, err);
     if (status) {
         lt_err_prefix(err, "clip %s, chunk at frame %lld", in->name, (long long)u->first);
         return status;
@@ -283,6 +287,28 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
     round_values(c, state->mean, state->latents, u->n);
     if (state->logvar) round_values(c, state->logvar, state->logvars, u->n);
     return LT_OK;
+}
+
+/* Where the unit's latents can be left on the device, for the consumer to find them there; LT_NONE: on the host. */
+static lt_status place_on_device(encode_state *state, const unit_of *u, lt_tensor *kept, lt_err *err)
+{
+    const lt_encode_geometry *g = &u->clip->geometry;
+    lt_share *share = NULL;
+    *kept = LT_NONE;
+    if (!g->may_leave) return LT_OK;
+    lt_status status = lt_outlet_open(&state->outlet, state->setup, state->host.run, u->output, &share, err);
+    if (status || !share) return status;
+    const int64_t shape[] = {u->n, g->height, g->width, g->channels};
+    *kept = lt_share_tensor(state->host.run, share, 0, g->dtype, 4, shape);
+    return lt_context_status(state->host.run, err);
+}
+
+static lt_status leave_on_device(encode_state *state, const unit_of *u, const lt_tensor *kept, lt_err *err)
+{
+    lt_status status = lt_payload_add(u->output, (uint64_t)u->first, (uint64_t)u->n,
+                                      (Lt__Wire__Dtype)(kept->dtype + 1), lt_tensor_bytes(kept), NULL, err);
+    if (!status) lt_outlet_give(&state->outlet, state->host.run, u->output);
+    return status ? status : lt_context_status(state->host.run, err);
 }
 
 /* Where the clip's side file is. One that cannot be read here (made on another host) is left out, which is said once. */
@@ -316,13 +342,16 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     if (status != LT_E_NOT_FOUND) return status;
     if (!inputs || !inputs[0])
         return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " came without its frames", unit);
-    status = compute(state, &u, clip->inputs[0], inputs[0], err);
+    lt_tensor kept;
+    status = place_on_device(state, &u, &kept, err);
+    if (!status) status = compute(state, &u, clip->inputs[0], inputs[0], kept, err);
     if (status) return status;
     if (c->cache) {
         find_side(c, clip->output);
         status = lt_cache_put(c->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
         if (status) return status;
     }
+    if (kept.data) return leave_on_device(state, &u, &kept, err);
     return lt_record_give(&c->record, u.first, u.n, state->latents, state->logvars, output, err);
 }
 

@@ -23,6 +23,8 @@ typedef struct lt_encode_geometry {
     lt_dtype pixels, dtype; /* of frames, of latents */
     int channels, height, width;
     int64_t n_frames, chunk;
+    bool
+        may_leave; /* a chunk's latents can be left on the device: they end there, and are all that a unit has */
 } lt_encode_geometry;
 
 /* Work out tiles and cost for a clip of `input`. E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */

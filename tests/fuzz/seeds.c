@@ -101,7 +101,9 @@ static void units(void)
     unit.payload_case = LT__WIRE__UNIT__PAYLOAD_SLOT, unit.slot = 3;
     put_header("header-unit-slot", &header);
     unit.payload_case = LT__WIRE__UNIT__PAYLOAD_DEVICE;
-    unit.device = (ProtobufCBinaryData){4, (uint8_t *)"abcd"};
+    Lt__Wire__DeviceSlot device = LT__WIRE__DEVICE_SLOT__INIT;
+    device.slot = 3, device.handle = (ProtobufCBinaryData){4, (uint8_t *)"abcd"};
+    unit.device = &device;
     put_header("header-unit-device", &header);
 }
 

@@ -136,7 +136,7 @@ static void written_and_read(void **state)
     static float values[N];
     process p = start(&handle);
     lt_context *c = context();
-    assert_int_equal(lt_share_open(&share, c, &handle, OFFSET + N * sizeof(float), &err), LT_OK);
+    assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_OK);
     for (int round = 0; round < 3; round++) {
         ask(c, share, values);
         go(&p);
@@ -157,15 +157,15 @@ static void the_writer_dies(void **state)
     lt_share *share, *again = (void *)&err;
     process p = start(&handle);
     lt_context *c = context();
-    assert_int_equal(lt_share_open(&share, c, &handle, OFFSET + N * sizeof(float), &err), LT_OK);
+    assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_OK);
     end(&p, true);
     assert_int_equal(lt_share_check(share, &err), LT_E_TRANSIENT);
     assert_non_null(strstr(err.text, "has ended"));
-    assert_int_equal(lt_share_open(&again, c, &handle, 64, &err), LT_E_TRANSIENT);
+    assert_int_equal(lt_share_open(&again, c, &handle, &err), LT_E_TRANSIENT);
     assert_null(again);
     lt_share_destroy(share);
     handle.pid = (int32_t)getpid(); /* another process, which has no such memory */
-    assert_int_equal(lt_share_open(&again, c, &handle, 64, &err), LT_E_TRANSIENT);
+    assert_int_equal(lt_share_open(&again, c, &handle, &err), LT_E_TRANSIENT);
     assert_non_null(strstr(err.text, "process"));
     lt_context_destroy(c);
 }
@@ -208,7 +208,7 @@ static void the_hosts_memory_is_not_shared(void **state)
         assert_int_equal(lt_context_create(&c, name, LT_F32, 64, 1, &err), LT_OK);
         assert_int_equal(lt_share_create(&share, c, 64, &handle, &err), LT_E_UNSUPPORTED);
         assert_null(share);
-        assert_int_equal(lt_share_open(&share, c, &handle, 64, &err), LT_E_UNSUPPORTED);
+        assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_E_UNSUPPORTED);
         lt_context_destroy(c);
     }
 }

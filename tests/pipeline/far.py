@@ -1,20 +1,22 @@
 """Whole runs on a device whose memory the host cannot touch (tests/kernels/far.c): the bytes of a run on the cpu, and what a device can do to
-a run: be full, be lost, be too small.
+a run: be full, be lost, be too small. And what stays on a device from stage to stage.
 
     tests/pipeline/far.py [NAME...]
 """
 
 import os
 import pathlib
+import random
 import re
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import text_to_video  # noqa: E402
-from harness import BIN, ROOT, main, need_model, run, sha256, write_graph  # noqa: E402
-from text_to_video import SIZE, sets, stage, tiny, vae  # noqa: E402
+from harness import BIN, ROOT, Run, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from text_to_video import SEED, SIZE, sets, stage, tiny, vae  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=1"
 os.environ.setdefault("LT_BACKEND_PATH", str(BIN.parent / "lib" / "tests"))
@@ -110,6 +112,92 @@ def a_full_device_is_waited_for(folder):
     assert "others use it" in logs(folder, "full") + text, text
 
 
+WHOLE = {"encode": "", "decode": "window = 8\nstride = 6"}  # without tiles, which the host cuts and puts together
+
+
+def untiled(folder, name, device, source=SOURCE, model=None, graph="", read="", **more):
+    """A round trip whose latents may stay on the device."""
+    lines = {part: f'{WHOLE[part]}\ndevice = "{device}"\n{more.get(part, "")}' for part in WHOLE}
+    return write_graph(folder / f"{name}.toml", source, folder / f"{name}.mp4", model=model or vae(), graph=graph, read=read, **lines)
+
+
+def latents_edge(graph, *arguments):
+    return next(line for line in plan(graph, 1 << 36, *arguments)[1].splitlines() if line.startswith("vae_encode.latents>"))
+
+
+def counts(folder, name, graph):
+    """Uploads and downloads of each process that had any, most of them first."""
+    path = folder / f"{name}.counts"
+    os.environ["LT_FAR_COUNTS"] = str(path)
+    try:
+        run(graph)
+    finally:
+        del os.environ["LT_FAR_COUNTS"]
+    return sorted(([int(word) for word in line.split()[1::3]] for line in path.read_text().splitlines()), reverse=True)
+
+
+def latents_stay_on_the_device(folder):
+    """What vae_encode leaves there is not uploaded again, and has the bytes of latents that the host was given; also rounded, and with replicas."""
+    model = narrow_model(folder / "narrow")
+    for name, lines in (("f32", dict()), ("f16", dict(encode='dtype = "bf16"\ncache_dtype = "f16"', decode='dtype = "bf16"'))):
+        near, there = (untiled(folder, f"{where}-{name}", device, model=model, **lines) for where, device in (("near", "cpu"), ("there", "far")))
+        assert "shared memory" in latents_edge(near) and "device memory" in latents_edge(there), latents_edge(there)
+        run(near)
+        met = counts(folder, name, there)
+        assert met[0][0] > 0 and met[-1][0] == 0, f"uploads {met}: vae_decode has had some"
+        assert sha256(folder / f"near-{name}.mp4") == sha256(folder / f"there-{name}.mp4"), f"{name}: another film than on the cpu"
+    several = sets({"stage.vae_decode.replicas": 2, "stage.vae_encode.replicas": 2, "stage.write.output": folder / "several.mp4"})
+    run(untiled(folder, "near-f32", "far", model=model), *several)
+    assert sha256(folder / "several.mp4") == sha256(folder / "near-f32.mp4"), "another film of two replicas"
+
+
+def a_plan_says_where_latents_lie(folder):
+    there = untiled(folder, "g", "far")
+    text = plan(there, 1 << 36)[1]
+    slots = int(latents_edge(there).split()[4])
+    need = sum(float(number) for line in text.splitlines() if ": on far," in line for number in re.findall("([0-9.]+) MiB", line)[:2])
+    total = float(re.search("^device: far, memory far away: ([0-9.]+) MiB", text, re.M).group(1))
+    assert abs(total - (need + 2 * slots)) < 0.3, f"{total} MiB of the device, {need} and {slots} slots of 2 MiB\n{text}"
+    for setting in ({"stage.vae_decode.device": "cpu"}, {"stage.vae_encode.device": "cpu"}, {"stage.vae_encode.tile": 64},
+                    {"stage.vae_decode.tile": "64x48"}, {"stage.vae_encode.logvar": "true"}, {"graph.transport": "tcp"}):
+        assert "device memory" not in latents_edge(there, *sets(setting)), setting
+    there.write_text(there.read_text() + '[stage.beside]\nkind = "store"\nfrom = "vae_encode"\n')
+    assert "device memory" not in latents_edge(there, *sets({"graph.cache": folder / "cache"})), "two stages want them"
+
+
+def who_left_latents_there_is_killed(folder):
+    """kill -9 of either end, at seeded moments: the film stays the same, of latents made again, of slots given back."""
+    seconds, rng, kills, attempt = 5, random.Random(f"{SEED}/device"), [], 0
+    source = SOURCE.replace("duration=1", f"duration={seconds}")
+    model = narrow_model(folder / "narrow")
+    run(untiled(folder, "calm", "cpu", source, model))
+    while len(kills) < 8:
+        attempt += 1
+        assert attempt < 8, f"only {kills}"
+        going = Run(untiled(folder, f"run{attempt}", "far", source, model))
+        while going.running() and len(kills) < 8:
+            time.sleep(rng.uniform(0.05, 0.3))
+            kills += filter(None, [going.kill_stage(rng, only=rng.choice(("stage-vae_encode", "stage-vae_decode")))])
+        assert going.wait() == 0, f"seed {SEED}, after {kills}:\n{going.text()[-2000:]}"
+        assert sha256(folder / f"run{attempt}.mp4") == sha256(folder / "calm.mp4"), f"seed {SEED}: another film after {kills}"
+    assert len(set(kills)) == 2, kills
+
+
+def latents_stay_on_the_double_of_cuda(folder):
+    """The same through the plug-in of CUDA, on its imitation: memory and events that two processes really open."""
+    os.environ["LT_BACKEND_PATH"] = str(BIN.parent / "lib" / "cuda_on_host")
+    try:
+        source, hashes, model = "lavfi:testsrc2=size=16x16:rate=24:duration=0.25", {}, narrow_model(folder / "narrow")
+        for name, lines in (("there", {}), ("host", {"encode": "logvar = true"})):
+            graph = untiled(folder, name, "cuda:0", source, model, read="chunk = 2", **lines)
+            assert ("device memory" in latents_edge(graph)) == (name == "there"), latents_edge(graph)
+            run(graph)
+            hashes[name] = sha256(folder / f"{name}.mp4")
+        assert len(set(hashes.values())) == 1, hashes
+    finally:
+        os.environ["LT_BACKEND_PATH"] = str(BIN.parent / "lib" / "tests")
+
+
 def plan(graph, total, *arguments):
     done = subprocess.run([BIN / "orchestrator", "plan", graph, *arguments], env=dict(os.environ, LT_FAR_TOTAL=str(total)),
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -140,4 +228,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
         text_to_video.TINY = pathlib.Path(models)
         main([a_round_trip_has_the_bytes_of_the_cpu, video_to_video_has_the_bytes_of_the_cpu, other_text_encoders_and_networks,
+              latents_stay_on_the_device, a_plan_says_where_latents_lie, who_left_latents_there_is_killed, latents_stay_on_the_double_of_cuda,
               a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])

@@ -393,6 +393,16 @@ static void spans_stay_inside_their_payload(void **state)
     UNIT_REFUSED(e.header.body_case = LT__WIRE__HEADER__BODY__NOT_SET);
     UNIT_REFUSED(e.unit.payload_case = LT__WIRE__UNIT__PAYLOAD__NOT_SET);
     UNIT_REFUSED(e.unit.n_spans = 0);
+    static uint8_t handle[LT_DEVICE_HANDLE_MAX + 1];
+    Lt__Wire__DeviceSlot device = LT__WIRE__DEVICE_SLOT__INIT;
+    device.handle = (ProtobufCBinaryData){LT_DEVICE_HANDLE_MAX, handle};
+    make_unit(&good);
+    good.unit.payload_case = LT__WIRE__UNIT__PAYLOAD_DEVICE, good.unit.device = &device;
+    assert_int_equal(through(&good.header), LT_OK);
+    device.handle.len = LT_DEVICE_HANDLE_MAX + 1;
+    assert_int_equal(through(&good.header), LT_E_FORMAT);
+    device.handle.len = 0;
+    assert_int_equal(through(&good.header), LT_E_FORMAT);
     UNIT_REFUSED(e.unit.n_spans = 5);
     UNIT_REFUSED((e.span[1].dtype = LT__WIRE__DTYPE__DTYPE_I64,
                   e.span[1].count = 3));             /* timestamps of more frames than bytes */

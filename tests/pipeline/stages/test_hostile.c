@@ -168,6 +168,8 @@ static void *learn_open(void *context, const actor *producer, size_t *bytes)
 static void lie(void *socket, const void *id, size_t id_bytes, uint64_t unit)
 {
     static const char zeros[64];
+    static uint8_t handle[LT_DEVICE_HANDLE_MAX];
+    Lt__Wire__DeviceSlot device = LT__WIRE__DEVICE_SLOT__INIT;
     Lt__Wire__Header header = LT__WIRE__HEADER__INIT;
     Lt__Wire__Unit message = LT__WIRE__UNIT__INIT;
     Lt__Wire__Span span = LT__WIRE__SPAN__INIT, *spans[1] = {&span};
@@ -185,9 +187,17 @@ static void lie(void *socket, const void *id, size_t id_bytes, uint64_t unit)
     message.n_spans = kind != 2;
     span.count = 1, span.dtype = LT__WIRE__DTYPE__DTYPE_U8, span.bytes = 64;
     bool is_slot = kind && next_random() % 2;
-    message.payload_case = is_slot ? LT__WIRE__UNIT__PAYLOAD_SLOT : LT__WIRE__UNIT__PAYLOAD_INLINE;
-    if (is_slot)
-        message.slot = (uint32_t)(next_random() % 2 ? next_random() % 4 : next_random());
+    bool is_device = is_slot && next_random() % 3 == 0; /* which nobody has planned */
+    message.payload_case = is_device ? LT__WIRE__UNIT__PAYLOAD_DEVICE
+                           : is_slot ? LT__WIRE__UNIT__PAYLOAD_SLOT
+                                     : LT__WIRE__UNIT__PAYLOAD_INLINE;
+    uint32_t slot = (uint32_t)(next_random() % 2 ? next_random() % 4 : next_random());
+    device.slot = slot;
+    device.handle = (ProtobufCBinaryData){1 + next_random() % LT_DEVICE_HANDLE_MAX, handle};
+    if (is_device)
+        message.device = &device;
+    else if (is_slot)
+        message.slot = slot;
     else
         message.inline_ = true;
     assert_int_equal(lt_header_pack(&header, &data, &bytes, &err), LT_OK);
