@@ -5,7 +5,13 @@
 #include "orchestrator/graph.h"
 
 /* Exit codes, for scripts. */
-enum { LT_EXIT_RUN_FAILED = 1, LT_EXIT_USAGE = 2, LT_EXIT_CLIPS_FAILED = 3, LT_EXIT_INTERRUPTED = 130 };
+enum {
+    LT_EXIT_RUN_FAILED = 1,
+    LT_EXIT_USAGE = 2,
+    LT_EXIT_CLIPS_FAILED = 3,
+    LT_EXIT_BAD_END = 4,
+    LT_EXIT_INTERRUPTED = 130
+};
 
 /* Print the plan: a table, or with `json` one object a line. Returns the exit code; what went wrong is said on standard
  * error. */

@@ -215,6 +215,23 @@ static void judge(lt_run *run, lt_replica *replica, int wait_status)
         count_transient(run, replica, how);
 }
 
+/* It died with nothing left to do: what was made stands and nobody is started again, but a crash or a leak is not passed over. That
+ * somebody killed it is no fault of its own. */
+static void judge_end(lt_run *run, lt_replica *replica, int wait_status)
+{
+    char title[96], how[1200], line[512] = "";
+    int number = WIFSIGNALED(wait_status) ? WTERMSIG(wait_status) : 0;
+    bool is_fine = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == LT_EXIT_DONE;
+    if (is_fine || number == SIGKILL || number == SIGTERM) return;
+    how_it_ended(replica, wait_status, false, how, sizeof how);
+    if (!*replica->failure) last_line(replica->log_path, line, sizeof line);
+    if (!run->n_bad_ends++ && !*run->why)
+        snprintf(run->why, sizeof run->why, "%s ended badly after all was done (%s%s%.400s); see %s",
+                 lt_replica_title(run, replica, title), how, *line ? ": " : "", line, replica->log_path);
+    lt_progress_event(run, "ended", replica, "ended badly after all was done (%s%s%s)", how,
+                      *line ? ": " : "", line);
+}
+
 /* ---- afterwards -------------------------------------------------------------------------------------- */
 
 static void account(lt_replica *replica, const struct rusage *usage)
@@ -249,6 +266,7 @@ void lt_handle_death(lt_run *run, lt_replica *replica, int wait_status, const st
     account(replica, usage);
     lt_bury(run, replica);
     replica->state = LT_REPLICA_ENDED;
+    if (replica->is_done || run->outcome == LT_FINISHED) judge_end(run, replica, wait_status);
     if (run->is_stopping || replica->is_done || run->outcome != LT_GOING) return;
     judge(run, replica, wait_status);
     if (run->outcome == LT_GOING && run->plan->stages[replica->stage].reply->live) {

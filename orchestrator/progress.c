@@ -338,4 +338,5 @@ void lt_progress_end(lt_run *run, int exit_code)
     printf("\n");
     if (lt_plan_is_dataset(run->plan)) print_clips(run);
     fflush(stdout);
+    if (run->n_bad_ends) fprintf(stderr, "orchestrator: what was made is complete, but %s\n", run->why);
 }

@@ -4,7 +4,9 @@
  *   {"outcome", "text", "began", "ended", "seconds", "frames", "fps", "restarts", "outputs": [],
  *    "stages": [{"name", "kind", "replica", "numeric_class", "units", "cached", "bytes_out", "busy_seconds",
  *                "cpu_seconds", "peak_bytes" (anonymous and shared memory together), "peak_anonymous_bytes",
- *                "peak_shared_bytes", "planned_bytes", "restarts"}]} */
+ *                "peak_shared_bytes", "planned_bytes", "restarts"}],
+ *    "clips_done", "clips_failed", "clips_passed_over",
+ *    "bad_ends": stages that crashed or left with an error when all was done; "text" tells of the first} */
 #ifndef LT_ORCHESTRATOR_REPORT_H
 #define LT_ORCHESTRATOR_REPORT_H
 

@@ -78,7 +78,7 @@ static void take_failed(lt_run *run, lt_replica *replica, const Lt__Wire__Failed
         replica->clip = failed->clip;
         replica->unit = failed->unit;
     }
-    if (lt_exit_code(replica->failed) == LT_EXIT_PERMANENT && run->outcome == LT_GOING)
+    if (lt_exit_code(replica->failed) == LT_EXIT_PERMANENT && run->outcome == LT_GOING && !replica->is_done)
         lt_run_fail(run, "%s: %s", lt_replica_title(run, replica, title), replica->failure);
 }
 

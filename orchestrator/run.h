@@ -106,7 +106,8 @@ typedef struct lt_run {
     lt_crash crashes[LT_MAX_CRASHES];
     int n_crashes;
     lt_outcome outcome;
-    char why[1200];   /* LT_FAILED: the sentence */
+    char why[1200];   /* LT_FAILED, or n_bad_ends: the sentence */
+    int n_bad_ends;   /* stages that crashed, or left with an error, when all was done */
     int n_interrupts; /* Ctrl-C so far */
     bool is_stopping; /* every stage has been told to end */
     int64_t begun_ns, stop_ns, moved_ns, sampled_ns;

@@ -28,6 +28,7 @@ OPTIONS = [
            choices=["none", "segv", "kill", "exit100", "exit101", "exit111", "exit7", "failed", "garbage", "silent"]),
     option("at", "integer", "3", "unit at which it goes wrong", min=0, max=100000, cosmetic=True),
     option("times", "integer", "1000000", "how often it goes wrong", min=0, max=1000000, cosmetic=True),
+    option("end", "choice", "none", "how it leaves when all is done; failed: at once", choices=["none", "exit7", "segv", "kill", "failed"], cosmetic=True),
     option("stubborn", "boolean", "false", "ignore Stop and SIGTERM", cosmetic=True),
     option("tile", "string", "auto", "resolved by the plan"),
     option("disk", "bytes", "0", "disk space asked for", cosmetic=True),
@@ -255,14 +256,29 @@ class Stage:
         bound = b"".join(field(1, field(1, "frames") + field(2, bind.replace("*", "5"))) for bind in self.binds)
         write_frame(field(1, bound + field(2, self.given["numeric_class"].replace("%r", str(self.replica)))))
         if not self.work():
+            self.leave()
             return
         if not HAS_OUTPUT:
             if not self.stopping:
                 with open(self.given["output"], "w") as file:
                     file.write(f"{self.given['units']} units\n")
             write_frame(field(5, field(1, self.stopping) + field(2, self.given["output"])))
-        while self.take(0.2):
+        while self.given["end"] != "failed" and self.take(0.2):
             self.progress(idle=True)
+        self.leave()
+
+    def leave(self):
+        end = self.given["end"]
+        if end == "segv":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif end == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif end == "exit7":
+            print("SUMMARY: 24 bytes leaked", file=sys.stderr, flush=True)
+            os._exit(7)
+        elif end == "failed":
+            write_frame(field(4, field(1, 11) + field(2, "the device did not close")))
+            os._exit(101)
 
 
 if sys.argv[1:] == ["--describe"]:

@@ -414,6 +414,29 @@ def transient_failures_are_tried_again(place):
 
 
 @test
+def a_bad_end_after_all_is_done_is_told(place):
+    """What was made stands, and the run is finished; the exit code, the report and the last line tell of it. A kill is nobody's fault."""
+    quick, complete = "units = 3\nunit_ms = 1\n", "what was made is complete, but"
+    path = place.graph(quick, quick, quick + 'end = "exit7"')
+    has(place.call("run", path, code=4), complete, "stage write ended badly after all was done (exit code 7: SUMMARY: 24 bytes leaked); see ")
+    report = json.loads((place.folder() / "report.json").read_text())
+    same((report["outcome"], report["restarts"], report["bad_ends"]), ("finished", 0, 1))
+    has(report["text"], "24 bytes leaked")
+    same((place.path / "out.txt").read_text(), "3 units\n")
+    has(place.call("run", path), "nothing to do")
+    text = place.call("run", "--json", place.graph(quick, quick + 'end = "segv"', quick, output="segv.txt"), code=4)
+    end = json.loads(text.splitlines()[-1])
+    same((end["event"], end["outcome"], end["exit_code"]), ("end", "finished", 4))
+    has(end["text"], "stage work ended badly after all was done (signal 11, Segmentation fault)")
+    place.call("run", place.graph(quick, quick, quick + 'end = "kill"', output="kill.txt"))
+    # One of two is done before the other: it is told, and the other goes on.
+    path = place.graph(quick, quick, quick + 'end = "failed"', output="early.txt")
+    path.write_text(path.read_text() + '[stage.late]\nkind = "puppet_sink"\nfrom = "work"\noutput = "late.txt"\nunits = 8\nunit_ms = 50\n')
+    has(place.call("run", path, code=4), complete, "stage write ended badly after all was done (exit code 101: the device did not close)")
+    same((place.path / "late.txt").read_text(), "8 units\n")
+
+
+@test
 def kills_are_no_crashes(place):
     has(place.call("run", place.graph(filter='fault = "kill"\ntimes = 4\nat = 0', sink="unit_ms = 600")), "4 restarts")
 
