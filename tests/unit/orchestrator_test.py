@@ -15,12 +15,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
 HERE = pathlib.Path(__file__).resolve().parent
 BIN = pathlib.Path(os.environ.get("LT_BIN", HERE.parents[1] / "build" / "bin"))
 TESTS = []
+FORKING = threading.Lock()  # a program that is being written must not be open in a child of another thread: it could not be run
 
 
 def test(function):
@@ -36,10 +38,11 @@ class Place:
         self.bin = self.path / "bin"
         self.bin.mkdir()
         (self.path / "run").mkdir(mode=0o700)
-        shutil.copy2(BIN / "orchestrator", self.bin)
-        for kind in ("source", "filter", "sink"):
-            shutil.copy2(HERE / "orchestrator_puppet.py", self.bin / f"stage-puppet_{kind}")
-            (self.bin / f"stage-puppet_{kind}").chmod(0o755)
+        with FORKING:
+            shutil.copy2(BIN / "orchestrator", self.bin)
+            for kind in ("source", "filter", "sink"):
+                shutil.copy2(HERE / "orchestrator_puppet.py", self.bin / f"stage-puppet_{kind}")
+                (self.bin / f"stage-puppet_{kind}").chmod(0o755)
         self.environment = {**os.environ, "XDG_RUNTIME_DIR": str(self.path / "run")}
 
     def write(self, text, name="graph.toml"):
@@ -52,8 +55,9 @@ class Place:
             f'from = "read"\n{filter}\n[stage.write]\nkind = "puppet_sink"\nfrom = "work"\noutput = "{output}"\n{sink}\n', name)
 
     def start(self, *arguments, **more):
-        return subprocess.Popen([self.bin / "orchestrator", *map(str, arguments)], cwd=self.path, env=self.environment,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
+        with FORKING:
+            return subprocess.Popen([self.bin / "orchestrator", *map(str, arguments)], cwd=self.path, env=self.environment,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
 
     def call(self, *arguments, code=0, timeout=50):
         timeout *= 10 if os.environ.get("LT_SANITIZED") else 1
