@@ -22,7 +22,7 @@
 #include "kernels/share.h"
 
 /* Raised when this file, tensor.h, ops.h or share.h change so that a plug-in must be built again. */
-#define LT_BACKEND_ABI 2
+#define LT_BACKEND_ABI 3
 
 /* n_planes planes of n_lines lines of line_bytes bytes in host memory; the next line starts line_stride bytes further, the
  * next plane plane_stride. */
@@ -108,6 +108,9 @@ typedef struct lt_backend {
     lt_status (*attention)(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
                            const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
     lt_status (*upsample_nearest)(lt_context *c, const lt_tensor *x, int ft, int fh, int fw, lt_tensor *y);
+    /* `dims` are those of the convolution of x upsampled: h and w are twice x's. */
+    lt_status (*upsample_conv)(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                               const lt_conv_dims *dims, lt_tensor *y);
     lt_status (*add_scaled)(lt_context *c, const lt_tensor *x, const lt_tensor *y, double a, lt_tensor *out);
     lt_status (*affine)(lt_context *c, const lt_tensor *x, double a, double b, lt_activation act,
                         lt_tensor *out);

@@ -191,6 +191,31 @@ lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw
     return op_done(c, status, 0, y);
 }
 
+lt_tensor lt_upsample_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias)
+{
+    if (!op_ready(c, "upsample_conv", &x) || !op_float_weight(c, "upsample_conv", weight)) return LT_NONE;
+    const lt_tensor *w = &weight->tensor;
+    lt_conv_params same = {.pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    lt_tensor wide = x;
+    lt_conv_dims d = {0};
+    kernel_sizes(w, &d);
+    bool fits = x.rank == 5 && w->rank >= 4 && d.kt == 1 && d.kh == 3 && d.kw == 3 &&
+                w->shape[1] == x.shape[4] && !__builtin_mul_overflow(x.shape[2], 2, &wide.shape[2]) &&
+                !__builtin_mul_overflow(x.shape[3], 2, &wide.shape[3]);
+    if (!fits) {
+        lt_context_fail(c, LT_E_INVALID, "upsample_conv: the weight %s does not fit the input %s",
+                        op_say(w).s, op_say(&x).s);
+        return LT_NONE;
+    }
+    if (!conv_dims(c, &wide, w, &same, &d)) return LT_NONE;
+    if (!op_check_vector(c, "upsample_conv", "bias", bias, d.o, true)) return LT_NONE;
+    lt_tensor y = lt_new(c, c->dtype, 5, (int64_t[]){d.n, d.to, d.ho, d.wo, d.o});
+    if (!y.data) return LT_NONE;
+    double flops = 2 * op_count(&y) * (double)d.i * 9;
+    lt_status status = d.n == 0 ? LT_OK : c->backend->upsample_conv(c, &x, weight, bias, &d, &y);
+    return op_done(c, status, flops, y);
+}
+
 lt_tensor lt_add_scaled(lt_context *c, lt_tensor x, lt_tensor y, double a)
 {
     if (!op_ready(c, "add_scaled", &x) || !op_ready(c, "add_scaled", &y)) return LT_NONE;

@@ -76,6 +76,16 @@ lt_tensor lt_attention(lt_context *c, lt_tensor q, lt_tensor k, lt_tensor v, lt_
  * x [N,T,H,W,C] -> [N,T*ft,H*fh,W*fw,C]. Exact. FLOPs: none. */
 lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw);
 
+/* Nearest-neighbour upsampling by 2 in h and w and a convolution of its result with kernels of 3 and a pad of 1 there:
+ * lt_conv(lt_upsample_nearest(x, 1, 2, 2)), without the upsampled tensor.
+ * x [N,T,H,W,I]; weight [O,I,3,3] or [O,I,1,3,3]; bias [O] or left out. Returns [N,T,2H,2W,O]. FLOPs: those of that convolution,
+ * 72 N T H W O I, though fewer may be computed: taps that fall on one element of x may be added up before, in f64. An infinite
+ * input may then give an infinite result where the difference of two would be NaN; else as lt_conv.
+ * Error: (4 + 2 sqrt(9 I)) u |.|max for weights of deviation 1 / sqrt(9 I). On cuda, in 16 bits, the sums of taps are rounded to the
+ * dtype once more: 2^-7 |.|max more in bf16, 2^-10 in f16 (a sum of products of which each has a relative error of up to 2^-8 or 2^-11 of
+ * its own, of both signs: two fifths of that in the mean, 5 deviations). */
+lt_tensor lt_upsample_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias);
+
 /* x + a * y, elementwise, same shapes; a is rounded to f32. FLOPs: 2 an element. Error: 2 u |.|max. */
 lt_tensor lt_add_scaled(lt_context *c, lt_tensor x, lt_tensor y, double a);
 

@@ -170,10 +170,13 @@ static void attention(walk *w, sdxl3d_attention *a)
  * made the same after it. */
 static void twice(walk *w, denoiser_affine *a)
 {
-    bool flat = w->net->arch.flat;
-    advance(w, lt_upsample_nearest(w->c, w->x, flat ? 1 : 2, 2, 2));
-    advance(w, conv3(w, w->x, a, 1, LT_NONE));
-    if (flat) advance(w, lt_upsample_nearest(w->c, w->x, 2, 1, 1));
+    if (w->net->arch.flat) {
+        advance(w, lt_upsample_conv(w->c, w->x, &a->weight, &a->bias));
+        advance(w, lt_upsample_nearest(w->c, w->x, 2, 1, 1));
+    } else {
+        advance(w, lt_upsample_nearest(w->c, w->x, 2, 2, 2));
+        advance(w, conv3(w, w->x, a, 1, LT_NONE));
+    }
     /* A copy falls into the room that the steps before have left, and what lies above is free for the widest tensors of the
      * network, which come next: a sixth off the peak. */
     if (!w->c->tape) advance(w, lt_convert(w->c, w->x, w->c->dtype));

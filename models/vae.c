@@ -116,9 +116,8 @@ static lt_tensor grow(lt_context *c, lt_vae *vae, vae_level *from, vae_level *to
     if (group < t) out = lt_new(c, c->dtype, 5, (int64_t[]){t, 1, h, w, first->conv2.weight.tensor.shape[0]});
     for (int64_t i = 0; i < t && c->err.status == LT_OK; i += group) {
         int64_t n = LT_MIN(group, t - i);
-        lt_tensor y = lt_upsample_nearest(c, lt_rows(c, x, i, n), 1, 2, 2);
+        lt_tensor y = lt_upsample_conv(c, lt_rows(c, x, i, n), &from->sampler.weight, &from->sampler.bias);
         if (group == t) lt_drop(c, &x);
-        y = replace(c, &y, conv(c, y, &from->sampler, same, LT_NONE));
         y = resnet(c, first, y, vae->arch.groups);
         if (group == t) return y;
         lt_tensor place = lt_rows(c, out, i, n);

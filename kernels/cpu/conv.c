@@ -9,6 +9,9 @@
  * four outputs or fewer, which have a kernel of their own where there are inputs enough. */
 #include "kernels/cpu/cpu.h"
 
+/* Of frames that are upsampled at once: enough to keep all cores busy. */
+enum { UPSAMPLED_PIXELS = 1 << 17 };
+
 lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
@@ -20,4 +23,33 @@ lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weig
     if (cpu_of(c)->has_brgemm && per_frame && inside)
         return cpu_onednn_conv(c, x, weight, bias, d, residual, y);
     return conv_product_cpu(c, x, weight, bias, d, residual, y);
+}
+
+/* As many frames as are work for all cores are upsampled into scratch memory, and convolved there. */
+lt_status upsample_conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                            const lt_conv_dims *d, lt_tensor *y)
+{
+    int64_t frames = d->n * d->t, frame = d->h * d->w;
+    int64_t group = LT_MIN(LT_MAX(UPSAMPLED_PIXELS / frame, (int64_t)1), frames);
+    size_t size = lt_dtype_bytes(c->dtype);
+    char *wide = lt_scratch(c, (size_t)(group * frame * d->i) * size);
+    lt_status status = c->err.status;
+    for (int64_t f = 0; f < frames && status == LT_OK; f += group) {
+        lt_conv_dims part = *d;
+        part.n = LT_MIN(group, frames - f);
+        part.t = part.to = 1;
+        lt_tensor from = {.data = (char *)x->data + (size_t)(f * frame / 4 * d->i) * size,
+                          .dtype = c->dtype,
+                          .rank = 5,
+                          .shape = {part.n, 1, d->h / 2, d->w / 2, d->i}};
+        lt_tensor up = {.data = wide, .dtype = c->dtype, .rank = 5, .shape = {part.n, 1, d->h, d->w, d->i}};
+        lt_tensor to = {.data = (char *)y->data + (size_t)(f * frame * d->o) * size,
+                        .dtype = c->dtype,
+                        .rank = 5,
+                        .shape = {part.n, 1, d->ho, d->wo, d->o}};
+        status = upsample_nearest_cpu(c, &from, 1, 2, 2, &up);
+        if (status == LT_OK) status = conv_cpu(c, &up, weight, bias, &part, &LT_NONE, &to);
+    }
+    lt_scratch_release(c, wide);
+    return status;
 }

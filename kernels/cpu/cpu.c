@@ -99,6 +99,7 @@ const lt_backend lt_backend_cpu = {
     .group_norm = group_norm_cpu,
     .attention = attention_cpu,
     .upsample_nearest = upsample_nearest_cpu,
+    .upsample_conv = upsample_conv_cpu,
     .add_scaled = add_scaled_cpu,
     .affine = affine_cpu,
     .slice_channels = slice_channels_cpu,

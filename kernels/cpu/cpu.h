@@ -105,6 +105,8 @@ lt_status conv_winograd_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight
 
 lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+lt_status upsample_conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                            const lt_conv_dims *d, lt_tensor *y);
 lt_status linear_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act,
                      const lt_tensor *residual, lt_tensor *y);
 lt_status group_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, int groups,

@@ -128,6 +128,10 @@ void cuda_share_id(int index, const struct cudaDeviceProp *p, char *id, size_t i
  * of a channels-last convolution. NULL when dry or after an error. */
 const void *cuda_weight_matrix(lt_context *c, lt_weight *weight);
 
+/* A weight [O,I,3,3] for what comes before it being upsampled by 2 in h and w: [2][2][O][2][2][I], by an output pixel's place (row and
+ * column, 0 where they are odd) and by the element of x. A tap is the sum of those that fall on its element, in f64, rounded once. */
+const void *cuda_weight_folded(lt_context *c, lt_weight *weight);
+
 typedef struct cuda_vector {
     const float *values; /* NULL when left out, or dry */
     const void *narrow;  /* the same in the context's dtype; values itself in f32 */
@@ -136,6 +140,8 @@ typedef struct cuda_vector {
 
 /* A vector. False after an error. When dry, `exact` is not known, and false. */
 bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector);
+/* The same four times over. */
+bool cuda_weight_vector_4(lt_context *c, lt_weight *weight, cuda_vector *vector);
 
 void release_weight_cuda(lt_context *c, lt_weight *weight);
 
@@ -183,6 +189,8 @@ lt_status linear_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_w
 
 lt_status conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                     const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
+lt_status upsample_conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                             const lt_conv_dims *d, lt_tensor *y);
 lt_status attention_cuda(lt_context *c, const lt_tensor *q, const lt_tensor *k, const lt_tensor *v,
                          const lt_tensor *mask, double scale, bool causal, lt_tensor *y);
 

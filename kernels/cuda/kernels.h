@@ -113,6 +113,10 @@ lt_status lt_launch_concat_channels(lt_stream stream, void *out, const void *x, 
 lt_status lt_launch_upsample_nearest(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n,
                                      int64_t t, int64_t h, int64_t w, int64_t channels, int ft, int fh,
                                      int fw);
+/* Pixels of an upsampled picture from where their windows of 2 x 2 lie: x [n,h+1,w+1,2,2,channels] -> [n,2h,2w,channels], pixel (y, x) from
+ * window ((y + 1) / 2, (x + 1) / 2), at place ((y + 1) % 2, (x + 1) % 2) of it. */
+lt_status lt_launch_window_pixels(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n,
+                                  int64_t h, int64_t w, int64_t channels);
 /* x [n,t*h*w,pt*ph*pw*channels] -> [n,t*pt,h*ph,w*pw,channels]. */
 lt_status lt_launch_unpatchify(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n, int64_t t,
                                int64_t h, int64_t w, int pt, int ph, int pw, int64_t channels);

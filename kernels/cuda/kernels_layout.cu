@@ -139,6 +139,32 @@ lt_status lt_launch_upsample_nearest(lt_stream stream, void *out, const void *x,
               return launch(upsample<U>, blocks_of(items), 0, stream, (U *)out, (const U *)x, items, p));
 }
 
+/* h, w: of the result. */
+template <class U>
+static __global__ void __launch_bounds__(THREADS)
+    window_pixels(U *out, const U *x, int64_t items, divisor run, divisor w, divisor h)
+{
+    for (int64_t i = first_item(); i < items; i += item_stride()) {
+        int64_t a = divide(i, run), c = i - a * run.d;
+        int64_t b = divide(a, w), column = a - b * w.d + 1;
+        int64_t n = divide(b, h), row = b - n * h.d + 1;
+        int64_t window = (n * (h.d / 2 + 1) + row / 2) * (w.d / 2 + 1) + column / 2;
+        out[i] = x[(4 * window + 2 * (row & 1) + (column & 1)) * run.d + c];
+    }
+}
+
+lt_status lt_launch_window_pixels(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n,
+                                  int64_t h, int64_t w, int64_t channels)
+{
+    if (n < 0 || h < 0 || w < 0 || channels < 0 || !is_size(bytes)) return LT_E_INVALID;
+    if (n * h * w * channels == 0) return LT_OK;
+    size_t unit = unit_of((uint64_t)channels * bytes, out, x);
+    int64_t run = channels / (int64_t)(unit / bytes), items = n * 4 * h * w * run;
+    WITH_UNIT(unit, U,
+              return launch(window_pixels<U>, blocks_of(items), 0, stream, (U *)out, (const U *)x, items,
+                            divisor_of(run), divisor_of(2 * w), divisor_of(2 * h)));
+}
+
 /* A run is a token's row of pixels, pw * channels. */
 struct unpatching {
     divisor run, w, h, t, ph, pt; /* w: tokens; h, t: of the result */

@@ -379,6 +379,7 @@ static const lt_backend table = {
     .group_norm = group_norm_cuda,
     .attention = attention_cuda,
     .upsample_nearest = upsample_nearest_cuda,
+    .upsample_conv = upsample_conv_cuda,
     .add_scaled = add_scaled_cuda,
     .affine = affine_cuda,
     .slice_channels = slice_channels_cuda,

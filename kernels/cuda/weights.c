@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { FORM_MATRIX = 1, FORM_VECTOR };
+enum { FORM_MATRIX = 1, FORM_FOLDED, FORM_VECTOR, FORM_VECTOR_4 };
 
 /* One form of a weight. A weight has at most one of each, in the dtype of the context that uses it. */
 typedef struct packed {
@@ -94,7 +94,9 @@ static inline void put(void *out, lt_dtype dtype, int64_t to, float value)
     }
 }
 
-/* Elements first .. first + n - 1 of the packed order. */
+/* Elements first .. first + n - 1 of a form's order, from a weight of so many taps. */
+typedef void piece_fn(void *out, lt_dtype dtype, const lt_tensor *t, int64_t taps, int64_t first, int64_t n);
+
 static void convert_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t taps, int64_t first,
                           int64_t n)
 {
@@ -119,45 +121,83 @@ static void convert_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t
     }
 }
 
-static lt_status send_matrix(lt_context *c, const lt_tensor *t, int64_t taps, char *to)
+/* Along one axis, the taps of an output's window of three that fall on element `e` of the two that it sees: an odd output's on its own
+ * element, and its last on the next; an even one's first on the one before, and two on its own. */
+static void folded_taps(int64_t even, int64_t e, int64_t *first, int64_t *end)
+{
+    *first = e ? 2 - even : 0;
+    *end = e ? 3 : 2 - even;
+}
+
+static void fold_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t taps, int64_t first, int64_t n)
+{
+    int64_t outputs = t->shape[0], inputs = t->shape[1];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t at = (first + i) / inputs, input = (first + i) % inputs, o = at / 4 % outputs,
+                place = at / 4 / outputs;
+        int64_t h0, h1, w0, w1;
+        folded_taps(place / 2, at / 2 % 2, &h0, &h1);
+        folded_taps(place % 2, at % 2, &w0, &w1);
+        double sum = 0;
+        for (int64_t h = h0; h < h1; h++)
+            for (int64_t w = w0; w < w1; w++)
+                sum += lt_load_f64(t->data, t->dtype, (o * inputs + input) * taps + 3 * h + w);
+        lt_store_f64(out, dtype, i, sum);
+    }
+}
+
+static lt_status send_matrix(lt_context *c, const lt_tensor *t, int64_t taps, piece_fn *convert, int64_t all,
+                             char *to)
 {
     size_t size = cuda_dtype_bytes(c->dtype);
-    int64_t all = lt_n_elements(t), piece = (int64_t)(CUDA_SLOT_BYTES / size);
+    int64_t piece = (int64_t)(CUDA_SLOT_BYTES / size);
     for (int64_t at = 0; at < all; at += piece) {
         int64_t n = LT_MIN(piece, all - at);
         cuda_slot *slot = cuda_stage(c, "weights");
         if (!slot) return c->err.status;
-        convert_piece(slot->host, c->dtype, t, taps, at, n);
+        convert(slot->host, c->dtype, t, taps, at, n);
         lt_status status = cuda_send(c, "weights", slot, to + (size_t)at * size, (size_t)n * size, true);
         if (status != LT_OK) return status;
     }
     return LT_OK;
 }
 
-const void *cuda_weight_matrix(lt_context *c, lt_weight *weight)
+static const void *matrix_form(lt_context *c, lt_weight *weight, int form, piece_fn *convert, int64_t all)
 {
-    const packed *found = find_form(weight, FORM_MATRIX, c->dtype);
+    const packed *found = find_form(weight, form, c->dtype);
     if (found) return found->data;
     const lt_tensor *t = &weight->tensor;
     int64_t taps = 1;
     for (int i = 2; i < t->rank; i++) taps *= t->shape[i];
-    packed *p = add_form(c, weight, FORM_MATRIX, (size_t)lt_n_elements(t) * cuda_dtype_bytes(c->dtype));
+    packed *p = add_form(c, weight, form, (size_t)all * cuda_dtype_bytes(c->dtype));
     if (!p) return NULL;
-    if (send_matrix(c, t, taps, p->data) == LT_OK) return p->data;
+    if (send_matrix(c, t, taps, convert, all, p->data) == LT_OK) return p->data;
     drop_form(c, weight);
     return NULL;
 }
 
+const void *cuda_weight_matrix(lt_context *c, lt_weight *weight)
+{
+    return matrix_form(c, weight, FORM_MATRIX, convert_piece, lt_n_elements(&weight->tensor));
+}
+
+const void *cuda_weight_folded(lt_context *c, lt_weight *weight)
+{
+    return matrix_form(c, weight, FORM_FOLDED, fold_piece,
+                       16 * weight->tensor.shape[0] * weight->tensor.shape[1]);
+}
+
 /* ---- vectors ----------------------------------------------------------------------------------------- */
 
-/* The vector in f32 and, from narrow_at on, in the context's dtype. Vectors are short: one slot holds both. */
-static lt_status send_vector(lt_context *c, packed *p, const lt_tensor *t, size_t narrow_at, size_t bytes)
+/* The vector, `times` over, in f32 and, from narrow_at on, in the context's dtype. Vectors are short: one slot holds both. */
+static lt_status send_vector(lt_context *c, packed *p, const lt_tensor *t, int64_t times, size_t narrow_at,
+                             size_t bytes)
 {
     cuda_slot *slot = cuda_stage(c, "weights");
     if (!slot) return c->err.status;
     p->exact = true;
-    for (int64_t i = 0; i < lt_n_elements(t); i++) {
-        float value = value_at(t, i);
+    for (int64_t i = 0; i < times * lt_n_elements(t); i++) {
+        float value = value_at(t, i % lt_n_elements(t));
         put(slot->host, LT_F32, i, value);
         if (c->dtype == LT_F32) continue;
         put(slot->host + narrow_at, c->dtype, i, value);
@@ -168,23 +208,24 @@ static lt_status send_vector(lt_context *c, packed *p, const lt_tensor *t, size_
     return cuda_send(c, "weights", slot, p->data, bytes, true);
 }
 
-bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector)
+static bool vector_form(lt_context *c, lt_weight *weight, int form, int64_t times, cuda_vector *vector)
 {
     *vector = (cuda_vector){0};
     if (!weight || !weight->tensor.data) return true;
     const lt_tensor *t = &weight->tensor;
-    size_t n = (size_t)lt_n_elements(t), narrow_at = c->dtype == LT_F32 ? 0 : lt_round_up(4 * n, 256);
+    size_t n = (size_t)(times * lt_n_elements(t)),
+           narrow_at = c->dtype == LT_F32 ? 0 : lt_round_up(4 * n, 256);
     size_t bytes = c->dtype == LT_F32 ? 4 * n : narrow_at + 2 * n;
-    packed *p = find_form(weight, FORM_VECTOR, c->dtype);
+    packed *p = find_form(weight, form, c->dtype);
     if (!p) {
         if (bytes > CUDA_SLOT_BYTES) {
             lt_context_fail(c, LT_E_UNSUPPORTED, "weights: a vector of %zu values; at most %d are supported",
                             n, CUDA_SLOT_BYTES / 8);
             return false;
         }
-        p = add_form(c, weight, FORM_VECTOR, bytes);
+        p = add_form(c, weight, form, bytes);
         if (!p) return c->dry;
-        if (send_vector(c, p, t, narrow_at, bytes) != LT_OK) {
+        if (send_vector(c, p, t, times, narrow_at, bytes) != LT_OK) {
             drop_form(c, weight);
             return false;
         }
@@ -193,4 +234,14 @@ bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector)
     vector->narrow = (const char *)p->data + narrow_at;
     vector->exact = p->exact;
     return true;
+}
+
+bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector)
+{
+    return vector_form(c, weight, FORM_VECTOR, 1, vector);
+}
+
+bool cuda_weight_vector_4(lt_context *c, lt_weight *weight, cuda_vector *vector)
+{
+    return vector_form(c, weight, FORM_VECTOR_4, 4, vector);
 }

@@ -186,6 +186,7 @@ const lt_backend lt_backend_ref = {
     .group_norm = group_norm_ref,
     .attention = attention_ref,
     .upsample_nearest = upsample_nearest_ref,
+    .upsample_conv = upsample_conv_ref,
     .add_scaled = add_scaled_ref,
     .affine = affine_ref,
     .slice_channels = slice_channels_ref,

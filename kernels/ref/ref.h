@@ -11,6 +11,8 @@ double *ref_load_weight(lt_context *c, const lt_weight *weight);
 
 double ref_activation(lt_activation act, double x);
 
+lt_status upsample_conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                            const lt_conv_dims *d, lt_tensor *y);
 lt_status conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 lt_status linear_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias, lt_activation act,

@@ -23,11 +23,10 @@ static double conv_sum(const lt_conv_dims *d, const double *x, const double *w, 
     return sum;
 }
 
-lt_status conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
-                   const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
+static void conv_values(lt_context *c, const double *xs, const lt_weight *weight, const lt_weight *bias,
+                        const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
-    if (c->dry) return LT_OK;
-    double *xs = ref_load(c, x), *w = ref_load_weight(c, weight), *b = ref_load_weight(c, bias);
+    double *w = ref_load_weight(c, weight), *b = ref_load_weight(c, bias);
     int64_t n = c->err.status == LT_OK ? lt_n_elements(y) : 0;
     for (int64_t i = 0; i < n; i++) {
         int64_t o = i % d->o, pixel = i / d->o;
@@ -37,9 +36,41 @@ lt_status conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weig
         if (residual->data) sum += lt_load_f64(residual->data, residual->dtype, i);
         lt_store_f64(y->data, y->dtype, i, sum);
     }
-    free(xs);
     free(w);
     free(b);
+}
+
+lt_status conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                   const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
+{
+    if (c->dry) return LT_OK;
+    double *xs = ref_load(c, x);
+    conv_values(c, xs, weight, bias, d, residual, y);
+    free(xs);
+    return c->err.status;
+}
+
+/* x in f64, upsampled by 2 in h and w. */
+static double *load_upsampled(lt_context *c, const lt_tensor *x, const lt_conv_dims *d)
+{
+    int64_t n = d->n * d->t * d->h * d->w * d->i;
+    double *values = malloc((size_t)LT_MAX(n, 1) * sizeof(double));
+    if (!values) lt_context_fail(c, LT_E_NO_MEMORY, "ref: out of memory for %lld values", (long long)n);
+    for (int64_t i = 0; i < n && values; i++) {
+        int64_t w = i / d->i % d->w, row = i / d->i / d->w, frame = row / d->h, h = row % d->h;
+        int64_t from = (frame * (d->h / 2) + h / 2) * (d->w / 2) + w / 2;
+        values[i] = lt_load_f64(x->data, x->dtype, from * d->i + i % d->i);
+    }
+    return values;
+}
+
+lt_status upsample_conv_ref(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                            const lt_conv_dims *d, lt_tensor *y)
+{
+    if (c->dry) return LT_OK;
+    double *xs = load_upsampled(c, x, d);
+    conv_values(c, xs, weight, bias, d, &LT_NONE, y);
+    free(xs);
     return c->err.status;
 }
 

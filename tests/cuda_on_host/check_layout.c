@@ -82,6 +82,22 @@ static double expect_upsample(const test *t, int64_t at)
     return value_of(&t->in[0], (((n * i[1] + time / i[5]) * i[2] + h / i[6]) * i[3] + w / i[7]) * i[4] + c);
 }
 
+/* The small picture's sizes, and channels, are ints 1 to 3. */
+static lt_status launch_windows(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
+{
+    const int64_t *i = t->ints;
+    return lt_launch_window_pixels(s, out, in[0], size_of(t), i[0], i[1], i[2], i[3]);
+}
+
+static double expect_windows(const test *t, int64_t at)
+{
+    const int64_t *i = t->ints;
+    int64_t c = at % i[3], x = at / i[3] % (2 * i[2]), y = at / i[3] / (2 * i[2]) % (2 * i[1]),
+            n = at / i[3] / (4 * i[1] * i[2]);
+    int64_t window = (n * (i[1] + 1) + (y + 1) / 2) * (i[2] + 1) + (x + 1) / 2;
+    return value_of(&t->in[0], (window * 4 + (y + 1) % 2 * 2 + (x + 1) % 2) * i[3] + c);
+}
+
 static lt_status launch_unpatchify(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
 {
     const int64_t *i = t->ints;
@@ -123,6 +139,13 @@ static void check_videos(void)
     memcpy(t.ints, s, sizeof(s));
     t.in[0] = make_array(t.out.dtype, x, BYTES);
     snprintf(t.name, sizeof(t.name), "upsample_nearest %lld channels", (long long)s[4]);
+    run_test(&t);
+    t = (test){.out = {draw_size(), s[0] * 4 * s[2] * s[3] * s[4], NULL},
+               .ints = {s[0], s[2], s[3], s[4]},
+               .launch = launch_windows,
+               .expect = expect_windows};
+    t.in[0] = make_array(t.out.dtype, s[0] * 4 * (s[2] + 1) * (s[3] + 1) * s[4], BYTES);
+    snprintf(t.name, sizeof(t.name), "window_pixels %lld channels", (long long)s[4]);
     run_test(&t);
     t = (test){.out = {draw_size(), all, NULL}, .launch = launch_unpatchify, .expect = expect_unpatchify};
     memcpy(t.ints, s, sizeof(s));

@@ -164,6 +164,9 @@ FAR(attention,
     TENSORS(q, k, v, mask, y), c, q, k, v, mask, scale, causal, y)
 FAR(upsample_nearest, (lt_context * c, const lt_tensor *x, int ft, int fh, int fw, lt_tensor *y),
     TENSORS(x, y), c, x, ft, fh, fw, y)
+FAR(upsample_conv,
+    (lt_context * c, const lt_tensor *x, lt_weight *w, lt_weight *b, const lt_conv_dims *dims, lt_tensor *y),
+    TENSORS(x, y), c, x, w, b, dims, y)
 FAR(add_scaled, (lt_context * c, const lt_tensor *x, const lt_tensor *y, double a, lt_tensor *out),
     TENSORS(x, y, out), c, x, y, a, out)
 FAR(affine, (lt_context * c, const lt_tensor *x, double a, double b, lt_activation act, lt_tensor *out),
@@ -450,6 +453,7 @@ static lt_backend far_table = {
     .group_norm = group_norm_far,
     .attention = attention_far,
     .upsample_nearest = upsample_nearest_far,
+    .upsample_conv = upsample_conv_far,
     .add_scaled = add_scaled_far,
     .affine = affine_far,
     .slice_channels = slice_channels_far,

@@ -63,8 +63,9 @@ struct op_case {
     /* The bound: |y - ref| <= eps(result) |ref| + units * eps(f32) * max(magnitude, max |ref|). units 0: equal. */
     double units, magnitude;
     double bf16_units; /* more of them in a bf16 context */
-    bool
-        narrow_weights; /* on cuda, in 16 bits: factors that are below 1 in sum, of values of 1, are rounded to the dtype on the way */
+    double
+        narrow_factors; /* on cuda, in 16 bits: factors are rounded to the dtype on the way, and this many of its roundings more */
+    bool joins;   /* an infinite input may give infinity where the reference takes two from each other */
     int spreads;  /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
     bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };

@@ -14,7 +14,7 @@
 
 typedef struct bench_case {
     const char *name;
-    enum { CONV, LINEAR, NORM, ATTENTION, UPSAMPLE, ADD, SILU, TO_PIXELS, FROM_PIXELS } op;
+    enum { CONV, UPSAMPLE_CONV, LINEAR, NORM, ATTENTION, UPSAMPLE, ADD, SILU, TO_PIXELS, FROM_PIXELS } op;
     int64_t x[5]; /* N,T,H,W,C; attention: B,L,heads,D */
     int64_t out, kt, kh, kw, stride;
     bool residual;
@@ -25,6 +25,7 @@ static const bench_case device_cases[] = {
     {"linear 8192x8192->8192 (ceiling)", LINEAR, {1, 1, 1, 8192, 8192}, 8192, 1, 1, 1, 1, false},
     {"conv 3x3 512->512 8x144x256", CONV, {8, 1, 144, 256, 512}, 512, 1, 3, 3, 1, false},
     {"conv 3x3 128->128 8x576x1024", CONV, {8, 1, 576, 1024, 128}, 128, 1, 3, 3, 1, false},
+    {"upsample + conv 3x3 512 8x144x256", UPSAMPLE_CONV, {8, 1, 144, 256, 512}, 512, 1, 3, 3, 1, false},
     {"linear 131072x1152->4608", LINEAR, {2, 1, 1, 65536, 1152}, 4608, 1, 1, 1, 1, false},
     {"attention 16384, 16 heads of 72", ATTENTION, {2, 16384, 16, 72, 0}, 0, 0, 0, 0, 0, false},
     {"group norm + silu 128 8x576x1024", NORM, {8, 1, 576, 1024, 128}, 0, 0, 0, 0, 0, false},
@@ -57,6 +58,8 @@ static const bench_case cases[] = {
     {"group norm + silu 128 576x1024", NORM, {1, 1, 576, 1024, 128}, 0, 0, 0, 0, 0, false},
     {"group norm + silu 512 72x128", NORM, {1, 1, 72, 128, 512}, 0, 0, 0, 0, 0, false},
     {"upsample 2x2 256 288x512", UPSAMPLE, {1, 1, 288, 512, 256}, 0, 1, 2, 2, 0, false},
+    {"upsample + conv 3x3 256 144x256", UPSAMPLE_CONV, {1, 1, 144, 256, 256}, 256, 1, 3, 3, 1, false},
+    {"upsample + conv 3x3 512 72x128", UPSAMPLE_CONV, {1, 1, 72, 128, 512}, 512, 1, 3, 3, 1, false},
     {"add 128 576x1024", ADD, {1, 1, 576, 1024, 128}, 0, 0, 0, 0, 0, false},
     {"silu 128 576x1024", SILU, {1, 1, 576, 1024, 128}, 0, 0, 0, 0, 0, false},
     {"pixels to values 8x576x1024x3", FROM_PIXELS, {1, 8, 576, 1024, 3}, 0, 0, 0, 0, 0, false},
@@ -112,6 +115,7 @@ static lt_tensor run_bench(lt_context *c, const bench_case *b, lt_tensor x, lt_t
     p.pad_bottom = p.pad_right = b->kh == 3;
     switch (b->op) {
     case CONV: return lt_conv(c, x, w, v, p, other);
+    case UPSAMPLE_CONV: return lt_upsample_conv(c, x, w, v);
     case LINEAR: return lt_linear(c, x, w, v, LT_ACT_NONE, LT_NONE);
     case NORM: return lt_group_norm(c, x, v, v, 32, 1e-6, LT_ACT_SILU);
     case ATTENTION: return lt_attention(c, x, x, x, LT_NONE, 0.05, false);
@@ -138,7 +142,7 @@ static lt_status measure(lt_context *c, const bench_case *b, double *seconds, do
                                                      b->op == ATTENTION ? 4 : 5, b->x);
     if (b->residual || b->op == ADD) other = random_activation(c, &r, c->dtype, 5, y_shape);
     lt_weight w = {0}, v = random_weight(&r, 1, &out, 1);
-    if (b->op == CONV || b->op == LINEAR) w = random_weight(&r, 5, w_shape, 0.1);
+    if (b->op == CONV || b->op == UPSAMPLE_CONV || b->op == LINEAR) w = random_weight(&r, 5, w_shape, 0.1);
     for (int i = 0; i < (c->dry ? 1 : 4); i++) {
         lt_tensor y = LT_NONE;
         lt_wait(c);
@@ -187,7 +191,7 @@ static bool bench_one(const bench_case *b, const char *device, lt_dtype dtype, i
         printf("%-36s %s\n", b->name, err.text);
         return false;
     }
-    bool compute = b->op == CONV || b->op == LINEAR || b->op == ATTENTION;
+    bool compute = b->op == CONV || b->op == UPSAMPLE_CONV || b->op == LINEAR || b->op == ATTENTION;
     printf("%-36s %-5s %9.2f ms  %7.1f %s, %7.1f a processor second\n", b->name, lt_dtype_name(dtype),
            seconds * 1e3, (compute ? flops : bytes) / seconds * 1e-9, compute ? "GFLOP/s" : "GB/s",
            (compute ? flops : bytes) / cpu * 1e-9);

@@ -226,7 +226,7 @@ static void make_attention(op_case *k, rng *r, bool big)
     double score = 16 * k->reals[0] * sqrt((double)width);
     k->units = 16 + score * (2 + sqrt((double)width)) + 2 * sqrt((double)keys);
     k->bf16_units = 0x1p-16 / 0x1p-23; /* weights rounded to 16 bits, of values of 1 */
-    k->narrow_weights = true;
+    k->narrow_factors = 1;             /* they are below 1 in sum, of values of 1 */
     k->spreads = masked || k->ints[0] ? 1 << 1 | 1 << 2 : 0;
     k->magnitude = 1;
 }
@@ -259,6 +259,39 @@ static void make_upsample(op_case *k, rng *r, bool big)
                           .dtype = DTYPE_CONTEXT,
                           .values = VALUES_WIDE};
     for (int i = 0; i < 3; i++) k->ints[i] = rng_range(r, 1, 3);
+}
+
+static lt_tensor run_upsample_conv(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
+{
+    return lt_upsample_conv(c, in[0], &w[0], &w[1]);
+}
+
+static void make_upsample_conv(op_case *k, rng *r, bool big)
+{
+    k->op = "upsample_conv";
+    k->spreads = 1 << 0;
+    k->joins = true;
+    k->run = run_upsample_conv;
+    k->n_inputs = 1;
+    k->n_weights = 2;
+    int64_t in = big ? PICK(r, 128, 256, 320) : PICK(r, 1, 3, 8, 16, 17, 32, 40, 64);
+    int64_t out = big ? PICK(r, 3, 128, 320) : PICK(r, 1, 3, 8, 16, 31, 32, 64), most = big ? 12 : 6;
+    values v = (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE, VALUES_OFFSET);
+    k->inputs[0] = (spec){.rank = 5,
+                          .shape = {rng_range(r, big ? 1 : 0, 3), rng_range(r, 1, 3), rng_range(r, 1, most),
+                                    rng_range(r, 1, most), in},
+                          .dtype = DTYPE_CONTEXT,
+                          .values = v};
+    k->weights[0] =
+        (spec){.rank = (int)PICK(r, 4, 5), .dtype = (int)weight_dtype(r), .scale = 1 / sqrt(9 * (double)in)};
+    int64_t shape[2][5] = {{out, in, 3, 3}, {out, in, 1, 3, 3}};
+    memcpy(k->weights[0].shape, shape[k->weights[0].rank - 4], sizeof(shape[0]));
+    k->weights[1] =
+        (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
+    k->units = 4 + 2 * sqrt(9 * (double)in); /* as conv */
+    /* Sums of taps are rounded, each by up to half an eps of its own value, two fifths of that in the mean; 5 deviations. */
+    k->narrow_factors = 2;
+    k->magnitude = 1;
 }
 
 static lt_tensor run_add_scaled(lt_context *c, const op_case *k, const lt_tensor *in, lt_weight *w)
@@ -410,6 +443,7 @@ static const generator generators[] = {
     {"group_norm", make_group_norm},
     {"attention", make_attention},
     {"upsample_nearest", make_upsample},
+    {"upsample_conv", make_upsample_conv},
     {"add_scaled", make_add_scaled},
     {"affine", make_affine},
     {"slice_channels", make_slice},

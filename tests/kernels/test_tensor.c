@@ -176,6 +176,9 @@ static void test_operator_errors(void **state)
     REFUSED(lt_attention(c, heads, other, other, LT_NONE, 1, false), "attention: q f32[1,4,2,8]");
     REFUSED(lt_attention(c, heads, heads, heads, mask, 1, false), "attention: the mask f32[1,1,3,4]");
     REFUSED(lt_upsample_nearest(c, x, 0, 1, 1), "upsample_nearest: factors 0");
+    REFUSED(lt_upsample_conv(c, x, &narrow, NULL), "upsample_conv: the weight f32[5,7,3,3]");
+    REFUSED(lt_upsample_conv(c, flat, &w, NULL), "upsample_conv: the weight");
+    REFUSED(lt_upsample_conv(c, x, &w, &b), "upsample_conv: bias is f32[6]");
     REFUSED(lt_add_scaled(c, flat, x, 1), "add_scaled: f32[24,8] and");
     REFUSED(lt_slice_channels(c, flat, 5, 4), "slice_channels: f32[24,8]");
     REFUSED(lt_pixels_to_values(c, flat, 8), "pixels_to_values: 8 bits");
