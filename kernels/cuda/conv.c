@@ -2,8 +2,10 @@
  *
  * - One pixel in, one pixel out: a linear layer.
  * - In 16 bits, over space (1,kh,kw), with the frames as images, or over time (kt,1,1), with time as height and a frame's pixels as
- *   width: cuDNN, with bias and residual added to its f32 sums in the same kernel. All channels-last; two dimensions
- *   of space, for which cuDNN has its best engines.
+ *   width, so that it is one product of all pixels by the taps and none of it is pads' alone: cuDNN, with bias and residual added to
+ *   its f32 sums in the same kernel. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
+ *   elements cannot be numbered in 32 bits (25 frames of 1080p with 128 channels) is convolved over time in pieces of so many frames
+ *   that they can; pieces read what lies beside them, so that only the clip's own ends have pads.
  * - Whatever cuDNN has no engine for, and all of f32, where its engines with an epilogue would round to TF32: what each window sees is
  *   laid out as rows of a matrix, some rows at a time, and is a linear layer then. Which of the two it is follows from the shape
  *   of one sample.
@@ -19,7 +21,10 @@
 
 enum { MATRIX_BYTES = 64 << 20, CANONICAL_IMAGES = 8 };
 
-static const int64_t most_elements = ((int64_t)1 << 31) - 1; /* of a tensor of one call */
+/* Of a tensor of one call. Tests have fewer, so that small clips take several. */
+#ifndef CUDA_MOST_ELEMENTS
+#define CUDA_MOST_ELEMENTS ((INT64_C(1) << 31) - 1)
+#endif
 
 /* A convolution over two dimensions, of images. */
 typedef struct conv_problem {
@@ -249,6 +254,42 @@ static lt_status run_cudnn(lt_context *c, const conv_call *k, const conv_problem
 
 /* ---- the operator ------------------------------------------------------------------------------------ */
 
+static lt_status run_conv(lt_context *c, const conv_call *k);
+
+/* Frames of the result, of a convolution over time, whose inputs and outputs are few enough for one call. */
+static int64_t frames_at_once(const lt_conv_dims *d)
+{
+    int64_t frames = CUDA_MOST_ELEMENTS / (d->h * d->w * LT_MAX(d->i, d->o));
+    return LT_MAX((frames - d->kt) / d->st + 1, (int64_t)1);
+}
+
+/* A convolution over time, so many frames of the result at a time. Where the pieces begin follows from one sample's shape. */
+static lt_status run_over_time(lt_context *c, const conv_call *k, int64_t at_once)
+{
+    const lt_conv_dims *d = k->d;
+    size_t size = cuda_dtype_bytes(c->dtype), x_frame = (size_t)(d->h * d->w * d->i) * size,
+           y_frame = (size_t)(d->ho * d->wo * d->o) * size;
+    lt_status status = LT_OK;
+    for (int64_t i = 0; i < d->n * d->to && status == LT_OK;) {
+        int64_t n = i / d->to, first = i % d->to, count = LT_MIN(at_once, d->to - first);
+        int64_t low = first * d->st - d->front, high = (first + count - 1) * d->st + d->kt - d->front;
+        lt_conv_dims part = *d;
+        part.n = 1;
+        part.front = LT_MAX(-low, (int64_t)0);
+        part.back = LT_MAX(high - d->t, (int64_t)0);
+        part.t = LT_MIN(high, d->t) - LT_MAX(low, (int64_t)0);
+        part.to = count;
+        conv_call piece = *k;
+        piece.d = &part;
+        piece.x = (const char *)k->x + (size_t)(n * d->t + LT_MAX(low, (int64_t)0)) * x_frame;
+        piece.y = (char *)k->y + (size_t)i * y_frame;
+        if (k->has_residual) piece.residual = (const char *)k->residual + (size_t)i * y_frame;
+        status = run_conv(c, &piece);
+        i += count;
+    }
+    return status;
+}
+
 static lt_status run_conv(lt_context *c, const conv_call *k)
 {
     const lt_conv_dims *d = k->d;
@@ -265,8 +306,11 @@ static lt_status run_conv(lt_context *c, const conv_call *k)
     p.x_alignment = cuda_alignment((size_t)p.i * size);
     p.y_alignment = cuda_alignment((size_t)p.o * size);
     int64_t elements = LT_MAX(p.h * p.w * p.i, p.ho * p.wo * p.o);
-    int64_t at_once = LT_MAX(most_elements / elements, (int64_t)1);
+    int64_t at_once = LT_MAX(CUDA_MOST_ELEMENTS / elements, (int64_t)1);
     int64_t canonical = LT_MIN(at_once, (int64_t)CANONICAL_IMAGES);
+    int64_t frames = frames_at_once(d);
+    if (elements > CUDA_MOST_ELEMENTS && p.kw == 1 && p.h == d->t && frames < d->to)
+        return run_over_time(c, k, frames);
     graph_key key = key_of(&p);
     const cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
     if (!choice) return c->err.status;

@@ -6,12 +6,16 @@
 
 #include <functional>
 #include <mutex>
+#include <string>
 
 /* One at a time: all state of the device, and device work, which is run by the thread that waits for it. */
 extern std::recursive_mutex fake_mutex;
 
 /* "cuda on host: ..." to standard error, and abort: a bug of the code under test. */
 [[noreturn]] void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* A line for fake_library_calls. */
+void fake_library_called(const std::string &line);
 
 /* A draw below n; 0 with seed 0. */
 uint64_t fake_draw(uint64_t n);

@@ -46,6 +46,25 @@ bool fake_library_fails(void)
     return until_failure > 0 && --until_failure == 0;
 }
 
+static std::string calls;
+
+const char *fake_library_calls(void)
+{
+    return calls.c_str();
+}
+
+void fake_library_forget(void)
+{
+    calls.clear();
+}
+
+/* Of many calls that nobody asks about, the last ones. */
+void fake_library_called(const std::string &line)
+{
+    if (calls.size() > 1 << 16) calls.clear();
+    calls += line + "\n";
+}
+
 int64_t fake_library_objects(void)
 {
     return n_objects;
@@ -376,6 +395,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                    *(const float *)alpha,
                    *(const float *)beta,
                    algo.tile};
+    const std::string rows = std::to_string(d->cols);
+    fake_library_called("product " + rows + "x" + std::to_string(b->rows) + " -> " + rows + "x" +
+                        std::to_string(d->rows) + (d->type == a->type ? "" : ", f32") +
+                        (biased ? ", bias" : "") + (j.beta != 0 ? ", add" : "") +
+                        (d->batch > 1 ? ", batch " + std::to_string(d->batch) : ""));
     cudaError_t error = fake_enqueue(stream, [=] {
         for (int64_t n = 0; n < j.d.batch; n++) multiply_one(&j, n);
     });

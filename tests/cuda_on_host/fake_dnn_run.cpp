@@ -249,6 +249,35 @@ static cudnnStatus_t bind(job *j)
     return CUDNN_STATUS_SUCCESS;
 }
 
+/* Sizes as they lie in memory: channels last. */
+static std::string sizes_of(const descriptor *t)
+{
+    auto d = numbers(t, CUDNN_ATTR_TENSOR_DIMENSIONS);
+    return std::to_string(d[0]) + "x" + std::to_string(d[2]) + "x" + std::to_string(d[3]) + "x" +
+           std::to_string(d[1]);
+}
+
+/* The line of fake_library_calls for a graph that begins with a convolution. */
+static std::string conv_line(const descriptor *graph)
+{
+    std::vector<descriptor *> ops = operations(graph);
+    const descriptor *conv = part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+    auto kernel =
+        numbers(part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W), CUDNN_ATTR_TENSOR_DIMENSIONS);
+    auto pre = numbers(conv, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
+         post = numbers(conv, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+    std::string line = "conv " + sizes_of(part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X)) + " -> " +
+                       sizes_of(part(ops[0], CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y)) + " by " +
+                       std::to_string(kernel[2]) + "x" + std::to_string(kernel[3]) + ", pads";
+    for (int64_t pad : {pre[0], post[0], pre[1], post[1]}) line += " " + std::to_string(pad);
+    for (size_t i = 1; i < ops.size(); i++) {
+        const descriptor *how = part(ops[i], CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR);
+        bool add = get<int>(how, CUDNN_ATTR_POINTWISE_MODE) == CUDNN_POINTWISE_ADD;
+        line += std::string(i == 1 ? ", then " : " ") + (add ? "add" : "other");
+    }
+    return line;
+}
+
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan_handle,
                                   cudnnBackendDescriptor_t pack_handle)
 {
@@ -270,6 +299,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
         return fail(CUDNN_STATUS_BAD_PARAM, "the workspace is not in the device's memory, or too small");
     cudnnStatus_t s = bind(j.get());
     if (s != CUDNN_STATUS_SUCCESS) return s;
+    bool conv = operations(graph)[0]->type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR;
+    fake_library_called(conv ? conv_line(graph) : "attention");
     if (fake_enqueue(handle->stream, [j] { run_job(j.get()); }) != cudaSuccess)
         return fail(CUDNN_STATUS_EXECUTION_FAILED, "the device failed");
     return CUDNN_STATUS_SUCCESS;

@@ -110,6 +110,13 @@ void fake_library_fail(int64_t n);
 bool fake_library_planned(void);
 /* Is it this one's turn? For the two fakes. */
 bool fake_library_fails(void);
+/* What the libraries were asked to compute since the last fake_library_forget, a line for each call:
+ *     conv 1x5x12x16 -> 1x5x12x16 by 3x1, pads 1 1 0 0, then add add
+ *     product 60x16 -> 60x24, bias, add
+ * A convolution's sizes are images, height, width, channels. A product's words, where they apply: f32 (its result, in another context), bias, add
+ * (D +=), batch N. Valid until the next call of a library. */
+const char *fake_library_calls(void);
+void fake_library_forget(void);
 /* Handles and descriptors of both libraries that are not destroyed. */
 int64_t fake_library_objects(void);
 void fake_library_count(int by);

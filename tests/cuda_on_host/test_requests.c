@@ -1,0 +1,154 @@
+/* test_requests.c - what CUDA's plug-in asks cuDNN and cuBLASLt for: one convolution or product where an operator can be one, with what
+ * is added to its sums in the same call. What comes of it is kernelcheck's to check; the doubles note what they were asked. */
+#include "kernels/ops.h"
+
+#include <cublasLt.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static lt_context *context;
+
+/* ---- operands ------------------------------------------------------------------------------------------ */
+
+static float values[1 << 16];
+
+/* Halves, which are exact in bf16. */
+static void fill(void)
+{
+    for (size_t i = 0; i < LT_COUNT(values); i++) values[i] = (float)(i * 7 % 9) * 0.5f - 2;
+}
+
+static lt_tensor host(int rank, const int64_t *shape)
+{
+    lt_tensor t = {.data = values, .dtype = LT_F32, .rank = rank};
+    memcpy(t.shape, shape, (size_t)rank * sizeof(int64_t));
+    return t;
+}
+#define HOST(...)      host((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+#define ON_DEVICE(...) lt_upload(context, HOST(__VA_ARGS__), LT_BF16)
+
+/* A bias that is not exact in bf16. */
+static float odd[64];
+
+static int open_device(void **state)
+{
+    lt_err err;
+    fill();
+    for (size_t i = 0; i < LT_COUNT(odd); i++) odd[i] = 1.0f + 1e-4f * (float)i;
+    return lt_context_create(&context, "cuda:0", LT_BF16, 16 << 20, 1, &err) != LT_OK;
+}
+
+static int close_device(void **state)
+{
+    lt_context_destroy(context);
+    return 0;
+}
+
+/* y was made by exactly these calls. y, x and residual are given back, and the weights' forms. */
+static void asked(lt_tensor y, lt_tensor *inputs, lt_weight *w, lt_weight *b, const char *lines)
+{
+    lt_err err;
+    assert_int_equal(lt_wait(context), LT_OK);
+    if (lt_context_status(context, &err) != LT_OK) fail_msg("%s", err.text);
+    assert_string_equal(fake_library_calls(), lines);
+    fake_library_forget();
+    lt_drop(context, &y);
+    for (int i = 0; i < 2; i++) lt_drop(context, &inputs[i]);
+    lt_weight_finish(context, w);
+    lt_weight_finish(context, b);
+}
+
+/* ---- convolutions -------------------------------------------------------------------------------------- */
+
+/* Time is the height, a frame's pixels the width; bias and residual in the same graph. */
+static void over_time(void **state)
+{
+    lt_conv_params p = {.pad_front = 1, .pad_back = 1};
+    lt_weight w = {.tensor = HOST(24, 16, 3, 1, 1)}, b = {.tensor = HOST(24)};
+    lt_tensor in[2] = {ON_DEVICE(1, 5, 3, 4, 16), ON_DEVICE(1, 5, 3, 4, 24)};
+    asked(lt_conv(context, in[0], &w, &b, p, in[1]), in, &w, &b,
+          "conv 1x5x12x16 -> 1x5x12x24 by 3x1, pads 1 1 0 0, then add add\n");
+}
+
+/* Sums of halves are exact: y has the bytes of the reference's result. */
+static void same_as_reference(lt_tensor y, lt_tensor x, lt_weight *w, lt_weight *b, lt_conv_params p,
+                              lt_tensor residual)
+{
+    lt_context *c;
+    static uint16_t bytes[1 << 16];
+    assert_int_equal(lt_context_create(&c, "ref", LT_BF16, 16 << 20, 1, NULL), LT_OK);
+    lt_tensor wanted = lt_conv(c, x, w, b, p, residual);
+    lt_download(context, y, LT_BF16, bytes);
+    assert_int_equal(lt_wait(context), LT_OK);
+    assert_int_equal(lt_tensor_bytes(&wanted), lt_tensor_bytes(&y));
+    assert_memory_equal(wanted.data, bytes, lt_tensor_bytes(&y));
+    lt_drop(c, &wanted);
+    lt_context_destroy(c);
+}
+
+/* CUDA_MOST_ELEMENTS is 16384 here: 42 frames of 12 pixels and 32 channels. The double, as cuDNN may, has no engine for uneven pads: the ends
+ * are products. */
+static void over_a_long_time(void **state)
+{
+    lt_conv_params p = {.pad_front = 1, .pad_back = 1};
+    lt_weight w = {.tensor = HOST(32, 32, 3, 1, 1)}, b = {.tensor = HOST(32)};
+    lt_tensor in[2] = {ON_DEVICE(1, 100, 3, 4, 32), ON_DEVICE(1, 100, 3, 4, 32)};
+    lt_tensor y = lt_conv(context, in[0], &w, &b, p, in[1]);
+    same_as_reference(y, HOST(1, 100, 3, 4, 32), &w, &b, p, HOST(1, 100, 3, 4, 32));
+    asked(y, in, &w, &b,
+          "product 480x96 -> 480x32, bias, add\n"
+          "conv 1x42x12x32 -> 1x40x12x32 by 3x1, pads 0 0 0 0, then add add\n"
+          "product 240x96 -> 240x32, bias, add\n");
+}
+
+/* Frames are images. */
+static void over_space(void **state)
+{
+    lt_conv_params p = {.pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    lt_weight w = {.tensor = HOST(8, 16, 3, 3)}, b = {0};
+    lt_tensor in[2] = {ON_DEVICE(1, 3, 4, 5, 16), LT_NONE};
+    asked(lt_conv(context, in[0], &w, &b, p, LT_NONE), in, &w, &b,
+          "conv 3x4x5x16 -> 3x4x5x8 by 3x3, pads 1 1 1 1\n");
+}
+
+/* The small picture, by 2 x 2, for four times the outputs. */
+static void upsampled(void **state)
+{
+    lt_weight w = {.tensor = HOST(8, 16, 3, 3)}, b = {.tensor = HOST(8)};
+    lt_tensor in[2] = {ON_DEVICE(1, 3, 4, 5, 16), LT_NONE};
+    asked(lt_upsample_conv(context, in[0], &w, &b), in, &w, &b,
+          "conv 3x4x5x16 -> 3x5x6x32 by 2x2, pads 1 1 1 1, then add\n");
+}
+
+/* ---- products ------------------------------------------------------------------------------------------ */
+
+/* One pixel in, one out: a product, that adds a bias that is exact, and the residual. */
+static void pointwise(void **state)
+{
+    lt_conv_params p = {0};
+    lt_weight w = {.tensor = HOST(24, 16, 1, 1)}, b = {.tensor = HOST(24)};
+    lt_tensor in[2] = {ON_DEVICE(1, 5, 3, 4, 16), ON_DEVICE(1, 5, 3, 4, 24)};
+    asked(lt_conv(context, in[0], &w, &b, p, in[1]), in, &w, &b, "product 60x16 -> 60x24, bias, add\n");
+}
+
+/* A bias that would be rounded is added to f32 sums, by a kernel of our own. */
+static void inexact_bias(void **state)
+{
+    lt_weight w = {.tensor = HOST(24, 16)}, b = {.tensor = HOST(24)};
+    b.tensor.data = odd;
+    lt_tensor in[2] = {ON_DEVICE(12, 16), ON_DEVICE(12, 24)};
+    asked(lt_linear(context, in[0], &w, &b, LT_ACT_NONE, in[1]), in, &w, &b, "product 12x16 -> 12x24, f32\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),  cmocka_unit_test(over_a_long_time),
+                                       cmocka_unit_test(over_space), cmocka_unit_test(upsampled),
+                                       cmocka_unit_test(pointwise),  cmocka_unit_test(inexact_bias)};
+    return cmocka_run_group_tests(tests, open_device, close_device);
+}
