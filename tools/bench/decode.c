@@ -1,5 +1,5 @@
 /* decode.c - times the SVD VAE over a video in windows and tiles, a pass for every line on standard input, so that a driver can take turns
- * with lite-sora's encode_video and decode_video (torch_decode.py), which has the same parameters.
+ * with lite-sora's encode_video and decode_video (torch_models.py), which has the same parameters.
  *
  *     bench-decode MODEL FRAMESxHEIGHTxWIDTH WINDOW STRIDE TILExTILE STRIDExSTRIDE THREADS OUT|- [f32|bf16|f16] [--encode]
  *                  [--device NAME] [--samples N] [--flops]
@@ -108,9 +108,9 @@ static lt_status pass(void *user, lt_context *c, bench_times *times, lt_err *err
     lt_status status = job->encode ? encode(job, c, err) : LT_OK;
     if (!status) status = decode(job, c, err);
     bench_end(times, c);
-    if (status || c->dry || job->done) return status;
-    for (int i = 0; i < times->n_samples; i++)
-        times->samples[i] = job->video[i * (job->frames * job->pixels / times->n_samples)];
+    if (status || c->dry) return status;
+    if (times->n_samples) bench_keep_values(times, job->video, job->frames * job->pixels);
+    if (job->done) return status;
     job->done = true;
     return strcmp(job->out, "-") ? write_video(job, err) : LT_OK;
 }

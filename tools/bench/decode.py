@@ -41,15 +41,21 @@ def work(tools, model):
         print(f"{f'{LONG} frames of {8 * HEIGHT}x{8 * WIDTH}, {name}':<50} {flops / 1e12:8.1f} TFLOP, {flops / whole:5.2f} of an untiled pass", flush=True)
 
 
-def bench(arguments, tools, python, folder, model, turn):
+def task_of(size, window, stride, tile, tile_stride):
+    frames, height, width = map(int, size.split("x"))
+    both = {"tile": tile, "tile_stride": tile_stride}
+    return {"frames": frames, "height": height, "width": width, "window": window, "stride": stride, **{key: list(map(int, value.split("x"))) for key, value in both.items()}}
+
+
+def bench(arguments, tools, folder, model, turn, torch_turn):
     work(tools, model)
     ours_out, theirs_out = folder / "decode-ours.f32", folder / "decode-theirs.f32"
-    options = (*(SMALL if arguments.small else PARAMETERS), arguments.threads)
-    theirs = turn(python, pathlib.Path(__file__).parent / "torch_decode.py", model, *options, theirs_out)
+    parameters = SMALL if arguments.small else PARAMETERS
+    theirs = torch_turn(work="job", model=model, threads=arguments.threads, out=theirs_out, **task_of(*parameters))
     if theirs.facts is None:
-        print(f"{python} has no torch, or $LT_LITE_SORA is no checkout of lite-sora: nothing to compare with")
+        print("$LT_PYTHON has no torch, or $LT_LITE_SORA is no checkout of lite-sora: nothing to compare with")
         return
-    ours = turn(tools / "bench-decode", model, *options, ours_out)
+    ours = turn(tools / "bench-decode", model, *parameters, arguments.threads, ours_out)
     far = distance(floats(ours_out), floats(theirs_out))
     print(f"{'decode_video, equal parameters: L2 apart':<50} {far:8.1e} {'' if far <= BOUND else '(TOO FAR)'}", flush=True)
     times, reference = [], []

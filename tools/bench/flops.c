@@ -32,7 +32,8 @@ static const char *const names[BENCH_N_KINDS] = {[CONV] = "conv",
                                                  [GATED] = "gated",
                                                  [PIXELS] = "pixels"};
 
-/* An operator counts when its backend has returned: what was added since is the one's before this. */
+/* An operator counts when its backend has returned: what was added since is the one's before this. So every one that counts has to be
+ * here; what another counts would be taken for the one's before it, which tests/models/flops.py sees. */
 static const lt_backend *enter(lt_context *c, int kind)
 {
     bench_flops *flops = (bench_flops *)c->backend;
@@ -46,6 +47,12 @@ static lt_status conv(lt_context *c, const lt_tensor *x, lt_weight *w, lt_weight
                       const lt_tensor *residual, lt_tensor *y)
 {
     return enter(c, CONV)->conv(c, x, w, b, dims, residual, y);
+}
+
+static lt_status upsample_conv(lt_context *c, const lt_tensor *x, lt_weight *w, lt_weight *b,
+                               const lt_conv_dims *dims, lt_tensor *y)
+{
+    return enter(c, CONV)->upsample_conv(c, x, w, b, dims, y);
 }
 
 static lt_status linear(lt_context *c, const lt_tensor *x, lt_weight *w, lt_weight *b, lt_activation act,
@@ -129,6 +136,7 @@ void bench_flops_watch(bench_flops *flops, lt_context *context)
 {
     *flops = (bench_flops){.table = *context->backend, .original = context->backend, .last = -1};
     flops->table.conv = conv;
+    flops->table.upsample_conv = upsample_conv;
     flops->table.linear = linear;
     flops->table.attention = attention;
     flops->table.group_norm = group_norm;

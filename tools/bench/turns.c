@@ -1,6 +1,7 @@
 /* turns.c - passes in turn with another program. */
 #include "tools/bench/turns.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,6 +51,18 @@ void bench_end(bench_times *times, lt_context *context)
     times->cpu = cpu_seconds() - times->cpu;
 }
 
+void bench_keep_values(bench_times *times, const float *values, int64_t n)
+{
+    times->digest = 0xcbf29ce484222325u;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        times->digest = (times->digest ^ bits) * 0x100000001b3u;
+    }
+    for (int64_t i = 0; i < times->n_samples && n > 0; i++)
+        times->samples[i] = values[i * LT_MAX(n / times->n_samples, 1) % n];
+}
+
 void bench_keep(bench_times *times, lt_context *context, lt_tensor result)
 {
     int64_t n = lt_n_elements(&result);
@@ -60,9 +73,7 @@ void bench_keep(bench_times *times, lt_context *context, lt_tensor result)
         return;
     }
     lt_download(context, result, LT_F32, values);
-    if (lt_wait(context) == LT_OK)
-        for (int64_t i = 0; i < times->n_samples; i++)
-            times->samples[i] = values[i * LT_MAX(n / times->n_samples, 1) % n];
+    if (lt_wait(context) == LT_OK) bench_keep_values(times, values, n);
     free(values);
 }
 
@@ -79,7 +90,7 @@ lt_status bench_pattern(lt_tensor *tensor, int rank, const int64_t *shape, float
 }
 
 static void print_first_line(const bench_flops *flops, const lt_context *dry, const lt_context *context,
-                             const bench_times *times)
+                             const bench_times *times, bool same)
 {
     printf("{");
     bench_flops_print(flops, stdout);
@@ -87,7 +98,11 @@ static void print_first_line(const bench_flops *flops, const lt_context *dry, co
            lt_workspace_peak(dry->workspace), (context ? context : dry)->packed_bytes,
            (context ? context : dry)->numeric_class);
     for (int i = 0; i < times->n_samples; i++) printf("%s%.6g", i ? ", " : "", (double)times->samples[i]);
-    printf("]}\n");
+    printf("]");
+    if (times->n_samples)
+        printf(", \"digest\": \"%016" PRIx64 "\", \"same_bytes\": %s", times->digest,
+               same ? "true" : "false");
+    printf("}\n");
     fflush(stdout);
 }
 
@@ -110,6 +125,7 @@ lt_status bench_turns(const bench_work *work, const bench_options *options, lt_d
     char line[16];
     bench_flops flops;
     bench_times times = {0}, first = {.n_samples = options->flops ? 0 : options->n_samples};
+    bool same = true;
     *context = NULL;
     first.samples = malloc(((size_t)first.n_samples + 1) * sizeof *first.samples);
     if (!first.samples) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
@@ -120,8 +136,13 @@ lt_status bench_turns(const bench_work *work, const bench_options *options, lt_d
         LT_TRY(lt_context_create(context, options->device, dtype, peak, threads, err));
         if (work->prepare) LT_TRY(work->prepare(work->user, *context, err));
         LT_TRY(work->pass(work->user, *context, &first, err));
+        if (first.n_samples) {
+            bench_times second = first;
+            LT_TRY(work->pass(work->user, *context, &second, err));
+            same = second.digest == first.digest;
+        }
     }
-    print_first_line(&flops, dry, *context, &first);
+    print_first_line(&flops, dry, *context, &first, same);
     while (!options->flops && fgets(line, sizeof line, stdin)) {
         LT_TRY(work->pass(work->user, *context, &times, err));
         printf("%.6f %.6f\n", times.wall, times.cpu);

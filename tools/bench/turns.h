@@ -2,7 +2,7 @@
  * program.
  *
  * First line out: JSON with the FLOPs of a pass (flops.h), the bytes of its workspace and of packed weights, the numeric class, and
- * with --samples values of the first pass's result. Then, for every line in, the seconds of a pass, by the clock and of the processors,
+ * with --samples values of the first pass's result, a digest of it, and whether a second pass gave the same bytes. Then, for every line in, the seconds of a pass, by the clock and of the processors,
  * until the device has done all of it. A first pass, which packs the weights, is made before anything is printed. */
 #ifndef LT_BENCH_TURNS_H
 #define LT_BENCH_TURNS_H
@@ -20,16 +20,18 @@ bool bench_options_take(bench_options *options, int *argc, char **argv);
 
 typedef struct bench_times {
     double wall, cpu; /* seconds */
-    int n_samples;    /* of what bench_keep is to keep */
+    int n_samples;    /* of what bench_keep is to keep; 0: nothing */
     float *samples;
+    uint64_t digest; /* of all values */
 } bench_times;
 
 /* Around what is timed, within a pass; both wait for the device. */
 void bench_begin(bench_times *times, lt_context *context);
 void bench_end(bench_times *times, lt_context *context);
 
-/* The result of a pass: its values number i * (elements / n_samples) are kept, in the first pass. */
+/* The result of a pass, in the context's memory or the host's: its values number i * (elements / n_samples) are kept, where asked for. */
 void bench_keep(bench_times *times, lt_context *context, lt_tensor result);
+void bench_keep_values(bench_times *times, const float *values, int64_t n);
 
 /* A host tensor of f32, sin(i * step) for element i, whose data is the caller's to free. E_NO_MEMORY. */
 lt_status bench_pattern(lt_tensor *tensor, int rank, const int64_t *shape, float step, lt_err *err);
