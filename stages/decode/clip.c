@@ -42,7 +42,8 @@ lt_video_request lt_source_request(const lt_source *source, const lt_wanted *wan
                               .random_start = config->random_start,
                               .random_crop = config->random_crop,
                               .seed = seed_of(config, wanted),
-                              .fps = config->fps};
+                              .fps = config->fps,
+                              .hwaccel = config->hwaccel};
 }
 
 lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,

@@ -64,6 +64,12 @@ static const lt_option options[] = {
      false},
     {"bits", LT_OPT_ENUM, AT(bits), "auto", 0, 0, "auto|8|16", NULL,
      "bits a sample; auto: 16 for sources of more than 8", false},
+    {"hwaccel", LT_OPT_STRING, AT(hwaccel), "none", 0, 0, NULL, NULL,
+     "who decodes: none (software), auto (hardware where this FFmpeg and this machine have some for the "
+     "codec, else software), or a name "
+     "that `ffmpeg -hwaccels` lists, such as cuda, or with a device, cuda:1. H.264, HEVC, VP8, VP9 and AV1 "
+     "have the same bytes either way",
+     false},
     {"audio", LT_OPT_ENUM, AT(audio), "copy", 0, 0, "copy|none", NULL,
      "put audio, subtitles and chapters aside for mux and the cache, or leave them", false},
     {"ring", LT_OPT_INT, AT(ring), "4", 0, 64, NULL, "chunks",
@@ -102,6 +108,16 @@ static void add_notes_of_pictures(const lt_video_info *info, bool deinterlace, l
                      info->colour.transfer == 16 ? "PQ" : "HLG");
 }
 
+/* What "auto" has become, of a single input. Clips of a manifest may differ. */
+static void resolve_hwaccel(const lt_decode_config *config, const lt_video_info *info, lt_plan *plan)
+{
+    bool automatic = !strcmp(config->hwaccel, "auto");
+    if (automatic && !*config->manifest)
+        lt_plan_resolve(plan, "hwaccel", "%s", *info->hwaccel ? info->hwaccel : "none");
+    if (*info->hwaccel && !automatic) lt_plan_note(plan, "decoded by %s", info->hwaccel);
+    if (*info->hwaccel_why) lt_plan_note(plan, "decoded in software: %s", info->hwaccel_why);
+}
+
 static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan)
 {
     lt_plan_note(plan, "%s, %dx%d, %" PRId64 " frames, %.3f s; %" PRId64 " selected, %dx%d visible, %d bits",
@@ -138,6 +154,7 @@ static lt_status plan_one(lt_source *source, int threads, lt_plan *plan, lt_err 
     status = lt_source_describe(source, &wanted, lt_video_get_info(video), plan->output, plan->arena, err);
     plan->peak_bytes = clip_bytes(source->config, video);
     add_notes(lt_video_get_info(video), source->config->deinterlace, plan);
+    resolve_hwaccel(source->config, lt_video_get_info(video), plan);
     lt_video_close(video);
     return status;
 }
@@ -166,6 +183,7 @@ static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *pl
     if (!source->config->audio && !lt_video_is_graph(wanted.input))
         lt_plan_note(plan, "sound and subtitles of a live input are left out");
     add_notes_of_pictures(info, source->config->deinterlace, plan);
+    resolve_hwaccel(source->config, info, plan);
     lt_kept_close(kept);
     return status;
 }

@@ -19,7 +19,7 @@ enum {
 typedef enum { LT_SHORT_KEEP, LT_SHORT_SKIP, LT_SHORT_PAD } lt_decode_short;
 
 typedef struct lt_decode_config {
-    const char *input, *manifest, *base, *shard, *buckets, *name, *caption;
+    const char *input, *manifest, *base, *shard, *buckets, *name, *caption, *hwaccel;
     lt_size size;
     int fit, scaler, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
     double start, fps;

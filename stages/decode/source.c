@@ -117,11 +117,12 @@ static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *
     const char *text = lt_arena_printf(
         arena,
         "clip 1 %s|%s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64 " %" PRId64
-        "|%d %d%d%d%d %" PRId64,
+        "|%d %d%d%d%d %" PRId64 "%s%s",
         lt_ffmpeg_versions(versions), wanted->input, wanted->name, wanted->caption, wanted->start,
         wanted->end, file, c->size.width, c->size.height, c->buckets, c->fit, c->bits, c->short_clips,
         c->audio, c->start, c->fps, c->frames, c->interval, c->chunk, c->scaler, c->random_crop,
-        c->random_start, c->random_interval, c->deinterlace, c->seed);
+        c->random_start, c->random_interval, c->deinterlace, c->seed, strcmp(c->hwaccel, "none") ? "|" : "",
+        strcmp(c->hwaccel, "none") ? c->hwaccel : "");
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_video_hash(text, strlen(text), hex);
     wanted->key = lt_arena_strdup(arena, hex);

@@ -135,7 +135,6 @@ lt_status lt_container_open_live(lt_container *container, const char *input, AVI
         goto fail;
     }
     LT_TRY(choose_stream(container, err));
-    LT_TRY(lt_container_open_decoder(container, err));
     return LT_OK;
 fail:
     lt_container_close(container);
@@ -145,6 +144,7 @@ fail:
 void lt_container_close(lt_container *container)
 {
     avcodec_free_context(&container->decoder);
+    lt_hwaccel_close(&container->hw);
     avformat_close_input(&container->format);
     av_packet_free(&container->packet);
     av_free(container->url);
@@ -155,7 +155,8 @@ void lt_container_close(lt_container *container)
 lt_status lt_container_open_decoder(lt_container *container, lt_err *err)
 {
     const AVCodecParameters *parameters = container->stream->codecpar;
-    const AVCodec *codec = avcodec_find_decoder(parameters->codec_id);
+    const AVCodec *codec =
+        container->hw.device ? container->hw.codec : avcodec_find_decoder(parameters->codec_id);
     if (!codec)
         return lt_fail(err, LT_E_UNSUPPORTED, "%s: this FFmpeg has no decoder for its codec, %s",
                        container->name, avcodec_get_name(parameters->codec_id));
@@ -165,6 +166,7 @@ lt_status lt_container_open_decoder(lt_container *container, lt_err *err)
     decoder->pkt_timebase = container->stream->time_base;
     decoder->thread_count = container->threads;
     decoder->flags |= AV_CODEC_FLAG_BITEXACT;
+    if (container->hw.device) lt_hwaccel_use(&container->hw, decoder);
     if (rc >= 0) rc = avcodec_open2(decoder, codec, NULL);
     avcodec_free_context(&container->decoder);
     container->decoder = decoder;
@@ -210,7 +212,9 @@ lt_status lt_container_next(lt_container *container, AVFrame *frame, lt_err *err
 {
     for (;;) {
         int rc = avcodec_receive_frame(container->decoder, frame);
-        if (!rc) return LT_OK;
+        if (!rc)
+            return container->hw.device ? lt_hwaccel_fetch(&container->hw, container->decoder, frame, err)
+                                        : LT_OK;
         if (rc == AVERROR_EOF) return LT_END;
         if (rc == AVERROR(ENOMEM)) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", container->name);
         if (rc != AVERROR(EAGAIN)) continue; /* the error of one packet; the decoder goes on behind it */
@@ -268,8 +272,8 @@ static int64_t choose_start(const lt_container *container, const lt_video_table 
     return key <= 0 ? -1 : key;
 }
 
-lt_status lt_container_frame(lt_container *container, const lt_video_table *table, int64_t index,
-                             AVFrame *frame, lt_err *err)
+static lt_status find_frame(lt_container *container, const lt_video_table *table, int64_t index,
+                            AVFrame *frame, lt_err *err)
 {
     enum { N_KEYS = 2 };
     int64_t start = choose_start(container, table, index);
@@ -297,4 +301,19 @@ lt_status lt_container_frame(lt_container *container, const lt_video_table *tabl
         "out with start and frames, or repair the file",
         container->name, (long long)index, (long long)table->n,
         (double)table->pts[index] * av_q2d(table->time_base));
+}
+
+lt_status lt_container_frame(lt_container *container, const lt_video_table *table, int64_t index,
+                             AVFrame *frame, lt_err *err)
+{
+    lt_status status = find_frame(container, table, index, frame, err);
+    bool lost = status == LT_E_FORMAT || status == LT_E_DEVICE_LOST;
+    if (!lost || !container->hw.device || !lt_hwaccel_is_exact(container->decoder->codec_id)) return status;
+    /* Is it the file, or the hardware? Software knows, and gives the same bytes. */
+    lt_log(LT_LOG_WARN, "%s: %s fails at frame %lld: decoding goes on in software", container->name,
+           container->hw.name, (long long)index);
+    lt_hwaccel_close(&container->hw);
+    av_frame_unref(frame);
+    status = lt_container_rewind(container, err);
+    return status ? status : find_frame(container, table, index, frame, err);
 }

@@ -3,6 +3,7 @@
 #define LT_VIDEO_INTERNAL_H
 
 #include "stages/video/ffmpeg.h"
+#include "stages/video/hwaccel.h"
 #include "stages/video/resample.h"
 #include "stages/video/video.h"
 
@@ -46,13 +47,14 @@ typedef struct lt_container {
     bool at_end;     /* the decoder is being drained */
     int64_t next;    /* index of the frame that comes next; -1: unknown, after a seek */
     bool from_start; /* decoding began with the first packet */
+    lt_hwaccel hw;   /* that the next decoder shall use */
 } lt_container;
 
 /* Open the file and choose its video stream; no decoder yet. */
 lt_status lt_container_open(lt_container *container, const char *input, int threads, lt_err *err);
 void lt_container_close(lt_container *container);
 /* Open what is read once, from its start to its end: `pipe` is borrowed (NULL: FFmpeg opens it), `interrupt` ends
- * waiting. With a decoder. */
+ * waiting. No decoder yet. */
 lt_status lt_container_open_live(lt_container *container, const char *input, AVIOContext *pipe,
                                  AVIOInterruptCB interrupt, int threads, lt_err *err);
 /* A frame's timestamp, or AV_NOPTS_VALUE. */
@@ -138,6 +140,11 @@ struct lt_video {
     lt_video_info info;
     lt_live live;
 };
+
+/* The hardware that a request names, for the decoder that is opened next: found before there is a frame; and what became of it, once there
+ * is one. E_NOT_FOUND and E_UNSUPPORTED for one that was named. */
+lt_status lt_video_find_hwaccel(lt_video *video, const lt_video_request *request, lt_err *err);
+lt_status lt_video_settle_hwaccel(lt_video *video, const lt_video_request *request, lt_err *err);
 
 /* Look at video->frame, the first that is wanted: size, format, colour. */
 lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err *err);

@@ -199,6 +199,8 @@ static lt_status open_input(lt_video *video, const lt_video_request *request, lt
         if (live->how.fd) LT_TRY(open_pipe(live, err));
         LT_TRY(lt_container_open_live(&video->container, request->input, live->pipe,
                                       (AVIOInterruptCB){live->how.interrupted, NULL}, request->threads, err));
+        LT_TRY(lt_video_find_hwaccel(video, request, err));
+        LT_TRY(lt_container_open_decoder(&video->container, err));
         base = video->container.stream->time_base;
         video->info.codec = avcodec_get_name(video->container.stream->codecpar->codec_id);
     }
@@ -251,6 +253,7 @@ lt_status lt_video_open_live(lt_video **out, const lt_video_request *request, co
         status = lt_fail(err, LT_E_NOT_FOUND, "%s: ended before a frame came", video->input);
     if (status) goto fail;
     live->has_next = true;
+    LT_TRY(lt_video_settle_hwaccel(video, request, err));
     LT_TRY(lt_video_look(video, request, err));
     LT_TRY(make_name(video, err));
     *out = video;

@@ -170,6 +170,7 @@ static lt_status open_source(lt_video *video, const lt_video_request *request, l
     LT_TRY(lt_container_open(&video->container, request->input, request->threads, err));
     LT_TRY(lt_fingerprint_file(video->container.url, video->info.fingerprint, err));
     LT_TRY(lt_container_scan(&video->container, &video->table, err));
+    LT_TRY(lt_video_find_hwaccel(video, request, err));
     LT_TRY(lt_container_rewind(&video->container, err));
     video->info.codec = avcodec_get_name(video->container.stream->codecpar->codec_id);
 fail:
@@ -213,6 +214,58 @@ void lt_video_guess_rate(lt_video *video)
     video->info.rate_den = rate.den;
 }
 
+/* ---- hardware ------------------------------------------------------------------------------------------ */
+
+static bool wants_hwaccel(const lt_video_request *request)
+{
+    return request->hwaccel && *request->hwaccel && strcmp(request->hwaccel, "none") != 0;
+}
+
+/* Software it is: refused where hardware was named, noted where it was to be used if it can. */
+static lt_status take_software(lt_video *video, const lt_video_request *request, lt_status status,
+                               const char *why, lt_err *err)
+{
+    if (status == LT_E_NO_MEMORY || strcmp(request->hwaccel, "auto") != 0)
+        return lt_fail(err, status, "%s: %s", video->input, why);
+    snprintf(video->info.hwaccel_why, sizeof video->info.hwaccel_why, "%s", why);
+    return LT_OK;
+}
+
+lt_status lt_video_find_hwaccel(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_err why;
+    lt_container *container = &video->container;
+    if (!wants_hwaccel(request)) return LT_OK;
+    lt_status status =
+        lt_hwaccel_open(&container->hw, request->hwaccel, container->stream->codecpar->codec_id, &why);
+    return status ? take_software(video, request, status, why.text, err) : LT_OK;
+}
+
+lt_status lt_video_settle_hwaccel(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    lt_container *container = &video->container;
+    char why[200];
+    if (!wants_hwaccel(request) || *video->info.hwaccel_why) return LT_OK;
+    if (video->is_graph)
+        return take_software(video, request, LT_E_UNSUPPORTED,
+                             "hwaccel is for files: a filter graph is not decoded", err);
+    if (container->hw.device && !container->hw.declined) {
+        snprintf(video->info.hwaccel, sizeof video->info.hwaccel, "%s", container->hw.name);
+        return LT_OK;
+    }
+    const AVCodecParameters *coded = container->stream->codecpar;
+    const char *profile = avcodec_profile_name(coded->codec_id, coded->profile);
+    snprintf(why, sizeof why, "hwaccel = \"%s\": does not decode this video (%s%s%s, %dx%d)",
+             request->hwaccel, avcodec_get_name(coded->codec_id), profile ? " " : "", profile ? profile : "",
+             coded->width, coded->height);
+    lt_status status = take_software(video, request, LT_E_UNSUPPORTED, why, err);
+    if (status || video->live.next) return status; /* of a live input no frame comes twice */
+    lt_hwaccel_close(&container->hw);
+    return lt_container_rewind(container, err);
+}
+
+/* ---- opening, continued -------------------------------------------------------------------------------- */
+
 /* Everything that decides which frames come out and every byte of them. */
 static void make_digest(lt_video *video, const lt_video_request *request)
 {
@@ -224,12 +277,13 @@ static void make_digest(lt_video *video, const lt_video_request *request)
         snprintf(exact, sizeof exact, " exact 1 %d %d %d %d", c->box_x, c->box_y, c->box_width,
                  c->box_height);
     if (c->one_field) strcat(exact, " field 1");
+    bool may_differ = *info->hwaccel && !lt_hwaccel_is_exact(video->container.decoder->codec_id);
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
-    int n = snprintf(text, sizeof text,
-                     "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s",
-                     info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
-                     request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
-                     lt_ffmpeg_versions(versions), exact);
+    int n = snprintf(
+        text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s%s%s",
+        info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
+        request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
+        lt_ffmpeg_versions(versions), exact, may_differ ? " by " : "", may_differ ? info->hwaccel : "");
     lt_video_hash(text, (size_t)n, info->digest);
 }
 
@@ -265,6 +319,7 @@ lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err 
         (double)(table->pts[table->n - 1] + table->last_duration) * av_q2d(table->time_base);
     LT_TRY(choose_frames(video, request, err));
     LT_TRY(source_frame(video, video->selected[0], err));
+    LT_TRY(lt_video_settle_hwaccel(video, request, err));
     LT_TRY(lt_video_look(video, request, err));
     lt_video_guess_rate(video);
     make_digest(video, request);

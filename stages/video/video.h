@@ -40,6 +40,8 @@ typedef struct lt_video_request {
     bool random_interval, random_start, random_crop;
     uint64_t seed;
     double fps; /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
+    const char *
+        hwaccel; /* NULL or "none": software decodes; else lt_hwaccel_open's (hwaccel.h): with "auto" software does where it must */
 } lt_video_request;
 
 /* What a video is, as numbers of FFmpeg's enumerations (= ITU-T H.273); as tagged, unspecified where not. */
@@ -68,6 +70,8 @@ typedef struct lt_video_info {
     bool interlaced;                 /* the first picture was; one_field did something about it */
     int rate_num, rate_den;          /* frames a second as the container says; 0: it does not */
     int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
+    char hwaccel[64],
+        hwaccel_why[256]; /* what decodes, "": software; and why, where hardware was to if it can */
 } lt_video_info;
 
 typedef struct lt_video lt_video;

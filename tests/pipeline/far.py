@@ -4,6 +4,7 @@ a run: be full, be lost, be too small. And what stays on a device from stage to 
     tests/pipeline/far.py [NAME...]
 """
 
+import json
 import os
 import pathlib
 import random
@@ -223,10 +224,31 @@ def a_plan_knows_the_device(folder):
         assert code == 1 and words in text, (code, text)
 
 
+def who_decodes_is_planned(folder):
+    """By hardware where this machine has some; the film is the same, as is the digest that the cache goes by."""
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=24:duration=0.5", "-c:v", "libx264", "-pix_fmt", "yuv420p",
+                    folder / "in.mp4"], check=True)
+    model, films = narrow_model(folder / "narrow"), set()
+    for who in ("none", "auto"):
+        graph = write_graph(folder / f"{who}.toml", folder / "in.mp4", folder / f"{who}.mp4", model=model, read=f'hwaccel = "{who}"', cache=folder / "cache")
+        text = plan(graph, 1 << 36)[1]
+        found = re.search("^read: hwaccel = (.*)$", text, re.M)
+        assert (found is not None) == (who == "auto"), text
+        assert not found or found.group(1) != "none" or "read: decoded in software: no hardware decodes h264 here" in text, text
+        text = run(graph)
+        films.add(sha256(folder / f"{who}.mp4"))
+    assert len(films) == 1, films
+    report = (folder / "auto.mp4.longtake" / "report.json").read_text()
+    stages = {stage["name"]: stage for stage in json.loads(report)["stages"]}
+    assert stages["vae_encode"]["cached"] > 0, report
+    code, text = plan(graph, 1 << 36, *sets({"stage.read.hwaccel": "nonsense"}))
+    assert code == 1 and "this FFmpeg knows none, " in text, text
+
+
 if __name__ == "__main__":
     need_model()
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
         text_to_video.TINY = pathlib.Path(models)
         main([a_round_trip_has_the_bytes_of_the_cpu, video_to_video_has_the_bytes_of_the_cpu, other_text_encoders_and_networks,
               latents_stay_on_the_device, a_plan_says_where_latents_lie, who_left_latents_there_is_killed, latents_stay_on_the_double_of_cuda,
-              a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])
+              who_decodes_is_planned, a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])
