@@ -103,9 +103,12 @@ int64_t lt_cache_n_chunks(const lt_cache_clip *clip);
  * (may be NULL) is false when the chunk was there: then nothing is written.
  * Errors: E_INVALID, E_MISMATCH (this digest's latents have another geometry), E_NO_SPACE (the map or the disk is full),
  * E_IO, E_NO_MEMORY; nothing is changed then, and everything that was there can still be read.
- * Allocates two values' bytes for the time of the call. */
+ * Allocates two values' bytes for the time of the call; with the clip's last chunk, lt_cache_record_peak. */
 lt_status lt_cache_put(lt_cache *cache, const lt_cache_clip *clip, int64_t first, const void *latent,
                        const void *logvar, bool *added, lt_err *err);
+
+/* Bytes that are allocated while the clip's record is written: it holds all timestamps, ten bytes each where no two steps are alike. */
+size_t lt_cache_record_peak(const lt_cache_clip *clip);
 
 /* Record that the clip cannot be completed, and why. A complete clip stays complete; a later put of the last missing
  * chunk completes a failed one. */

@@ -166,28 +166,31 @@ void lt_cache_time_text(int64_t ms, char text[32])
 
 /* ---- record of a clip ---------------------------------------------------------------------------------- */
 
-/* Timestamps as JSON: {"first": t, "steps": "512 1024x7 ..."}: differences, and how often each comes where it is more than once. One
- * string, since a long film of variable rate has a million of them. */
-static json_t *pack_timestamps(const lt_cache_clip *clip)
+/* Timestamps as JSON: {"first": t, "steps": "512 1024x7 ..."}: differences, and how often each comes where it is more than once. A
+ * long film of variable rate has a million of them, so they are written where they shall stand. Bytes without the closing 0;
+ * `to`: NULL to count them. */
+static size_t write_timestamps(const lt_cache_clip *clip, char *to)
 {
-    if (!clip->pts_delta) return json_null();
-    char *steps = NULL;
-    size_t bytes = 0;
-    FILE *text = open_memstream(&steps, &bytes);
-    if (!text) return NULL;
-    for (int64_t i = 1, run = 0; i < clip->n_frames; i++) {
-        run++;
-        bool last = i + 1 == clip->n_frames || clip->pts_delta[i + 1] != clip->pts_delta[i];
-        if (!last) continue;
-        fprintf(text, run == i ? "%" PRId64 : " %" PRId64, clip->pts_delta[i]);
-        if (run > 1) fprintf(text, "x%" PRId64, run);
+    char text[64];
+    size_t n = 0;
+    const int64_t *delta = clip->pts_delta;
+    if (!delta) {
+        n = strlen("null");
+        if (to) memcpy(to, "null", n);
+        return n;
+    }
+    for (int64_t i = 0, run = 0; i < clip->n_frames; i++) {
+        run += i > 0;
+        if (i && i + 1 < clip->n_frames && delta[i + 1] == delta[i]) continue;
+        int length = i ? snprintf(text, sizeof text, run == i ? "%" PRId64 : " %" PRId64, delta[i])
+                       : snprintf(text, sizeof text, "{\"first\":%" PRId64 ",\"steps\":\"", delta[0]);
+        if (run > 1) length += snprintf(text + length, sizeof text - (size_t)length, "x%" PRId64, run);
+        if (to) memcpy(to + n, text, (size_t)length);
+        n += (size_t)length;
         run = 0;
     }
-    bool fine = fclose(text) == 0;
-    json_t *object =
-        fine ? json_pack("{sIss%}", "first", (json_int_t)clip->pts_delta[0], "steps", steps, bytes) : NULL;
-    free(steps);
-    return object;
+    if (to) memcpy(to + n, "\"}", 2);
+    return n + 2;
 }
 
 static json_t *pack_picture(const lt_cache_picture *p)
@@ -215,10 +218,16 @@ static void set_text(json_t *object, const char *name, const char *text)
     free(clean);
 }
 
-char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *side)
+static char *dump(json_t *object)
 {
-    char hash[24];
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)side->xxh3);
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    return text;
+}
+
+/* The fields before the timestamps. */
+static char *head_text(const lt_cache_clip *clip)
+{
     json_t *object = json_object();
     set_text(object, "state", lt_cache_state_name(clip->state));
     if (clip->reason) set_text(object, "reason", clip->reason);
@@ -230,7 +239,15 @@ char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *
     json_object_set_new(object, "frames", json_integer(clip->n_frames));
     json_object_set_new(object, "chunk", json_integer(clip->chunk));
     json_object_set_new(object, "time_base", json_pack("[ii]", clip->time_base_num, clip->time_base_den));
-    json_object_set_new(object, "timestamps", pack_timestamps(clip));
+    return dump(object);
+}
+
+/* The fields behind the timestamps. */
+static char *tail_text(const lt_cache_clip *clip, const lt_cache_side_info *side)
+{
+    char hash[24];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)side->xxh3);
+    json_t *object = json_object();
     json_object_set_new(object, "last_duration", json_integer(clip->last_duration));
     json_object_set_new(object, "picture", pack_picture(&clip->picture));
     json_object_set_new(object, "latent",
@@ -246,9 +263,33 @@ char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *
     json_object_set_new(object, "side",
                         json_pack("{sIsIss}", "bytes", (json_int_t)side->bytes, "values",
                                   (json_int_t)side->values, "xxh3", hash));
-    char *text = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
+    return dump(object);
+}
+
+char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *side)
+{
+    static const char name[] = ",\"timestamps\":";
+    char *head = head_text(clip), *tail = tail_text(clip, side), *text = NULL;
+    if (head && tail) {
+        size_t n_head = strlen(head) - 1, n_times = write_timestamps(clip, NULL);
+        text = malloc(n_head + sizeof name - 1 + n_times + strlen(tail) + 1);
+        if (text) {
+            char *to = text;
+            memcpy(to, head, n_head); /* but its } */
+            memcpy(to += n_head, name, sizeof name - 1);
+            write_timestamps(clip, to += sizeof name - 1);
+            *(to += n_times) = ',';
+            strcpy(to + 1, tail + 1); /* but its { */
+        }
+    }
+    free(head);
+    free(tail);
     return text;
+}
+
+size_t lt_cache_record_peak(const lt_cache_clip *clip)
+{
+    return 2 * write_timestamps(clip, NULL);
 }
 
 static const char *text_of(const json_t *object, const char *name, lt_arena *arena, bool *fine)

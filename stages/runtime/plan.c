@@ -54,14 +54,20 @@ static lt_status take_inputs(const lt_stage *stage, const Lt__Wire__PlanRequest 
     return LT_OK;
 }
 
-/* The runtime holds a description of every stream, in which a long film's timestamps count: one of an input, of the output
- * also the one that the stage wrote. */
+/* A description of every stream is held, in which a long film's timestamps count. An input's comes as a message and is there twice
+ * while it is taken over; the output's goes as one. */
 static size_t timestamps_bytes(const lt_stream *const *inputs, const lt_stream *output)
 {
-    size_t n = 2 * output->n_pts_delta;
-    for (int i = 0; i < LT_MAX_PORTS; i++)
-        if (inputs[i]) n += inputs[i]->n_pts_delta;
-    return n * sizeof(int64_t);
+    size_t held = 0, arriving = 0;
+    for (int i = 0; i < LT_MAX_PORTS; i++) {
+        if (!inputs[i]) continue;
+        size_t bytes = inputs[i]->n_pts_delta * sizeof(int64_t);
+        arriving = LT_MAX(arriving, held + 2 * bytes + lt__wire__stream__get_packed_size(inputs[i]));
+        held += bytes;
+    }
+    if (!output->n_pts_delta) return LT_MAX(held, arriving);
+    held += output->n_pts_delta * sizeof(int64_t);
+    return LT_MAX(held + lt__wire__stream__get_packed_size(output), arriving);
 }
 
 static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *request, lt_stream *output,

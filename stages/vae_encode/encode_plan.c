@@ -241,6 +241,8 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
                                 g.cost.weight_bytes, "smaller tiles take less", plan, err));
     plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */
+    lt_cache_clip record = lt_record_of_stream(plan->output);
+    if (cache) plan->peak_bytes += lt_cache_record_peak(&record); /* with the last chunk */
     plan->disk_bytes =
         cache ? plan->output->n_units * (lt_encode_value_bytes(&g) * (config->logvar ? 2 : 1) + 4096) : 0;
     plan->flops = g.cost.flops * (double)g.n_frames;

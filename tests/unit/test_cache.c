@@ -6,6 +6,7 @@
 
 #include "kernels/safetensors.h"
 
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 typedef struct fixture {
@@ -298,6 +299,52 @@ static void flip_bit(lt_cache *cache, const char *key)
     free(copy);
 }
 
+/* Bytes of private memory that can be written to. */
+static size_t data_bytes(void)
+{
+    unsigned long kilobytes = 0;
+    char line[128];
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file)) sscanf(line, "VmData: %lu", &kilobytes);
+    if (file) fclose(file);
+    return kilobytes << 10;
+}
+
+/* Write the record of a film of variable rate where no more memory is to be had than is said. */
+static int write_within(const char *folder, const int64_t *deltas, int64_t n_frames, double part)
+{
+    enum { SLACK = 512 << 10 }; /* LMDB's pages, buffers of libraries */
+    lt_err err;
+    lt_cache *cache;
+    lt_cache_clip clip = sample_clip("film");
+    clip.n_frames = n_frames, clip.pts_delta = deltas;
+    if (lt_cache_open(&cache, folder, true, 0, &err)) return 2;
+    size_t bytes = data_bytes() + (size_t)(part * (double)lt_cache_record_peak(&clip)) + SLACK;
+    if (setrlimit(RLIMIT_DATA, &(struct rlimit){bytes, bytes})) return 3;
+    return lt_cache_fail(cache, &clip, "the disk is full", &err) != LT_OK;
+}
+
+static void a_long_record_takes_what_is_said(void **state)
+{
+    enum { FRAMES = 1000000 };
+    fixture *f = *state;
+    int64_t *deltas = malloc(FRAMES * sizeof *deltas);
+    int status;
+    if (getenv("LT_SANITIZED")) skip(); /* its allocator is another */
+    for (int i = 0; i < FRAMES; i++) deltas[i] = 3600 + i % 1201 * 7 % 1201;
+    for (int part = 0; part < 2; part++) { /* less is not enough, so that it is not said too high */
+        char folder[600];
+        snprintf(folder, sizeof folder, "%s-%d", f->folder, part);
+        pid_t child = fork();
+        if (!child) _exit(write_within(folder, deltas, FRAMES, part ? 1 : 0.8));
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        assert_int_equal(WEXITSTATUS(status), !part);
+        remove_folder(folder);
+    }
+    free(deltas);
+}
+
 static lt_status ignore_chunk(void *user, const lt_cache_chunk *chunk, lt_err *err)
 {
     return LT_OK;
@@ -546,6 +593,7 @@ int main(int argc, char **argv)
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
         TEST(records_of_earlier_builds_are_read),
+        TEST(a_long_record_takes_what_is_said),
         TEST(damage_is_found),
         TEST(timestamps_are_as_many_as_frames),
         TEST(a_record_that_lies_is_damaged),
