@@ -21,8 +21,9 @@ static const lt_option options[] = {
     {"first_number", LT_OPT_INT, AT(first_number), "1", 0, 2e9, NULL, NULL,
      "of the first of numbered pictures", false},
     {"codec", LT_OPT_STRING, AT(codec), "auto", 0, 0, NULL, NULL,
-     "any video encoder of FFmpeg, by its name; auto: libx264, or the one of the output's ending for "
-     "pictures",
+     "any video encoder of FFmpeg that takes pictures from the host's memory, by its name, h264_nvenc and "
+     "hevc_nvenc among them; auto: "
+     "libx264, or the one of the output's ending for pictures",
      false},
     {"pixel_format", LT_OPT_STRING, AT(pixel_format), "auto", 0, 0, NULL, NULL,
      "FFmpeg's name; auto: yuv420p (10 bits for deep sources) where the encoder takes it; RGB of all the "
@@ -31,7 +32,7 @@ static const lt_option options[] = {
     {"options", LT_OPT_DICT, AT(options), "", 0, 0, NULL, NULL,
      "options of the encoder; without any: crf=16:preset=medium for libx264, crf=18:preset=medium for "
      "libx265, "
-     "the best quality for jpg",
+     "rc=constqp:qp=18:preset=p5 for NVENC, the best quality for jpg",
      false},
     {"format_options", LT_OPT_DICT, AT(format_options), "", 0, 0, NULL, NULL,
      "options of the file format, such as movflags=+faststart", false},

@@ -191,6 +191,12 @@ lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
             encoder->settings, config->segment);
     else
         lt_plan_note(plan, "%s, segments of %" PRId64 " frames", encoder->settings, config->segment);
+    if (lt_encoder_is_hardware(encoder->codec))
+        lt_plan_note(
+            plan,
+            "%s is hardware: its model and driver decide the bytes, too, and what it takes of a device's "
+            "memory is not counted here",
+            encoder->codec->name);
     const Lt__Wire__Picture *picture = clip.stream->picture;
     if (picture && picture->width &&
         ((uint32_t)encoder->width != picture->width || (uint32_t)encoder->height != picture->height))

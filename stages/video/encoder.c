@@ -10,6 +10,8 @@ const char *lt_encoder_default_options(const char *codec)
 {
     if (!strcmp(codec, "libx264")) return "crf=16:preset=medium";
     if (!strcmp(codec, "libx265")) return "crf=18:preset=medium";
+    /* Left alone NVENC keeps to 2 Mbit/s, whatever the size. */
+    if (av_strnstr(codec, "_nvenc", strlen(codec))) return "rc=constqp:qp=18:preset=p5";
     if (!strcmp(codec, "mjpeg")) return "flags=+qscale:global_quality=236"; /* q = 2, nearly the best */
     return "";
 }
@@ -35,6 +37,19 @@ static lt_status find_codec(lt_encoder *encoder, const char *name, lt_err *err)
                    near ? "\"?" : "");
 }
 
+bool lt_encoder_is_hardware(const AVCodec *codec)
+{
+    return codec->capabilities & (AV_CODEC_CAP_HARDWARE | AV_CODEC_CAP_HYBRID);
+}
+
+/* Does it take pictures from the host's memory, of whatever format? */
+static bool takes_pictures(const AVCodec *codec)
+{
+    for (const enum AVPixelFormat *f = codec->pix_fmts; f && *f != AV_PIX_FMT_NONE; f++)
+        if (!(av_pix_fmt_desc_get(*f)->flags & AV_PIX_FMT_FLAG_HWACCEL)) return true;
+    return !codec->pix_fmts;
+}
+
 static bool takes(const AVCodec *codec, enum AVPixelFormat format)
 {
     if (!codec->pix_fmts) return sws_isSupportedOutput(format);
@@ -58,14 +73,18 @@ static enum AVPixelFormat still_format(const AVCodec *codec, int bits)
 static enum AVPixelFormat automatic_format(const AVCodec *codec, int bits, bool still)
 {
     static const enum AVPixelFormat shallow[] = {AV_PIX_FMT_YUV420P};
-    static const enum AVPixelFormat deep[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_YUV422P10, AV_PIX_FMT_YUV420P};
+    static const enum AVPixelFormat deep[] = {AV_PIX_FMT_YUV420P10, AV_PIX_FMT_YUV422P10, AV_PIX_FMT_P010LE,
+                                              AV_PIX_FMT_YUV420P};
     /* JPEG has the full range; a picture of its own keeps its colours whole. */
     if (codec->id == AV_CODEC_ID_MJPEG) return still ? AV_PIX_FMT_YUVJ444P : AV_PIX_FMT_YUVJ420P;
     if (still) return still_format(codec, bits);
     const enum AVPixelFormat *wanted = bits > 8 ? deep : shallow;
     size_t n = bits > 8 ? LT_COUNT(deep) : LT_COUNT(shallow);
-    for (size_t i = 0; i < n; i++)
-        if (takes(codec, wanted[i])) return wanted[i];
+    for (size_t i = 0; i < n; i++) {
+        /* NVENC lists one set of formats for all its codecs, and has no H.264 of 10 bits. */
+        bool is_idle = wanted[i] == AV_PIX_FMT_P010LE && codec->id == AV_CODEC_ID_H264;
+        if (!is_idle && takes(codec, wanted[i])) return wanted[i];
+    }
     return avcodec_find_best_pix_fmt_of_list(codec->pix_fmts, bits > 8 ? AV_PIX_FMT_RGB48 : AV_PIX_FMT_RGB24,
                                              0, NULL);
 }
@@ -85,6 +104,12 @@ static lt_status find_format(lt_encoder *encoder, const char *name, int bits, bo
 {
     const AVCodec *codec = encoder->codec;
     bool automatic = !strcmp(name, "auto");
+    if (!takes_pictures(codec))
+        return lt_fail(
+            err, LT_E_UNSUPPORTED,
+            "codec = \"%s\": takes pictures only out of a device's memory, where they are not; of the "
+            "hardware encoders those of NVENC (h264_nvenc, hevc_nvenc) take them from the host's",
+            codec->name);
     encoder->format = automatic ? automatic_format(codec, bits, still) : av_get_pix_fmt(name);
     if (encoder->format == AV_PIX_FMT_NONE && !automatic) return unknown_format(name, err);
     if (encoder->format != AV_PIX_FMT_NONE && takes(codec, encoder->format)) return LT_OK;

@@ -73,7 +73,13 @@ lt_status lt_encoder_open_codec(const lt_encoder *encoder, AVCodecContext **out,
     }
     int rc = avcodec_open2(codec, encoder->codec, &options);
     lt_status status = LT_OK;
-    if (rc < 0)
+    if (rc < 0 && lt_encoder_is_hardware(encoder->codec))
+        status = lt_fail(
+            err, LT_E_BUSY,
+            "the encoder %s did not open: its device is not here, has no encoder free, or refuses these "
+            "settings (%s): %s; the log says why",
+            encoder->codec->name, encoder->settings, av_err2str(rc));
+    else if (rc < 0)
         status = lt_fail(err, rc == AVERROR(ENOMEM) ? LT_E_NO_MEMORY : LT_E_INVALID,
                          "the encoder refuses these settings (%s): %s; the log says why", encoder->settings,
                          av_err2str(rc));
@@ -119,6 +125,9 @@ static lt_status fail_write(const lt_segment *segment, int rc, lt_err *err)
                        "%s: the disk is full; make room and run the same command again: what is "
                        "finished is kept",
                        segment->path);
+    if (lt_encoder_is_hardware(segment->encoder->codec) && (rc == AVERROR_EXTERNAL || rc == AVERROR_UNKNOWN))
+        return lt_fail(err, LT_E_DEVICE_LOST, "%s: the device of %s failed", segment->path,
+                       segment->encoder->codec->name);
     return lt_fail_av(err, rc, "%s: writing", segment->path);
 }
 

@@ -2,6 +2,7 @@
 #include "models/tiling.h"
 #include "proto/wire.h"
 #include "stages/decode/decode.h"
+#include "stages/video/encoder.h"
 #include "stages/video/ffmpeg.h"
 #include "stages/mux/mux.h"
 #include "stages/video/video.h"
@@ -427,6 +428,61 @@ static void refused(const char *setting, const char *output, lt_status wanted, c
     assert_int_equal(lt_clips_inode(lt_clips_path("%s", output)), -1);
 }
 
+static lt_encoder_request hardware_request(const char *codec, int bits)
+{
+    return (lt_encoder_request){.codec = codec,
+                                .pixel_format = "auto",
+                                .options = "gpu=77", /* also where there is one */
+                                .width = 320,
+                                .height = 192,
+                                .frame_width = 320,
+                                .frame_height = 192,
+                                .bits = bits,
+                                .rate_num = 24,
+                                .rate_den = 1,
+                                .container = "x.mp4"};
+}
+
+/* What can be seen without one: it is refused in a sentence of its own, deep pictures stay deep where the codec can, and the default options are
+ * options. */
+static void hardware_that_is_not_here(void **state)
+{
+    static const struct {
+        const char *codec, *format;
+        int bits;
+    } cases[] = {{"h264_nvenc", "yuv420p", 8}, {"h264_nvenc", "yuv420p", 16}, {"hevc_nvenc", "p010le", 16}};
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        lt_err err = {0};
+        lt_encoder *encoder = NULL;
+        lt_encoder_request request = hardware_request(cases[i].codec, cases[i].bits);
+        const AVCodec *codec = avcodec_find_encoder_by_name(cases[i].codec);
+        if (!codec) {
+            print_message("skipped: this FFmpeg has no %s\n", cases[i].codec);
+            continue;
+        }
+        assert_int_equal(lt_encoder_create(&encoder, &request, &err), LT_E_BUSY);
+        assert_non_null(strstr(err.text, "did not open: its device is not here"));
+        char wanted[64];
+        snprintf(wanted, sizeof wanted, "(%s %s 320x192", cases[i].codec, cases[i].format);
+        if (!strstr(err.text, wanted)) fail_msg("'%s' does not say '%s'", err.text, wanted);
+        AVDictionary *options = NULL;
+        const AVDictionaryEntry *entry = NULL;
+        assert_int_equal(
+            av_dict_parse_string(&options, lt_encoder_default_options(cases[i].codec), "=", ":", 0), 0);
+        assert_true(av_dict_count(options) > 0);
+        while ((entry = av_dict_get(options, "", entry, AV_DICT_IGNORE_SUFFIX))) {
+            const AVOption *option =
+                av_opt_find((void *)&codec->priv_class, entry->key, NULL, 0, AV_OPT_SEARCH_FAKE_OBJ);
+            if (!option) fail_msg("%s has no option %s", cases[i].codec, entry->key);
+            bool is_word = !strchr("0123456789", entry->value[0]);
+            if (is_word && !av_opt_find((void *)&codec->priv_class, entry->value, option->unit, 0,
+                                        AV_OPT_SEARCH_FAKE_OBJ))
+                fail_msg("%s: option %s has no value %s", cases[i].codec, entry->key, entry->value);
+        }
+        av_dict_free(&options);
+    }
+}
+
 static void bad_settings(void **state)
 {
     refused("codec=libx246", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"libx264\"");
@@ -440,14 +496,18 @@ static void bad_settings(void **state)
     refused("codec=libx264", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264");
     refused("codec=libx264", "no/such/folder/bad.mp4", LT_E_NOT_FOUND, "folder");
     refused("format_options=movflag=x", "bad.mp4", LT_E_NOT_FOUND, "movflag");
+    if (avcodec_find_encoder_by_name("h264_vaapi"))
+        refused("codec=h264_vaapi", "bad.mp4", LT_E_UNSUPPORTED, "only out of a device's memory");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(killed),    cmocka_unit_test(stopped), cmocka_unit_test(distrust),
-        cmocka_unit_test(times),     cmocka_unit_test(sound),   cmocka_unit_test(lossless),
-        cmocka_unit_test(any_order), cmocka_unit_test(blended), cmocka_unit_test(bad_settings),
+        cmocka_unit_test(killed),       cmocka_unit_test(stopped),
+        cmocka_unit_test(distrust),     cmocka_unit_test(times),
+        cmocka_unit_test(sound),        cmocka_unit_test(lossless),
+        cmocka_unit_test(any_order),    cmocka_unit_test(blended),
+        cmocka_unit_test(bad_settings), cmocka_unit_test(hardware_that_is_not_here),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
