@@ -154,6 +154,7 @@ typedef struct cuda_product {
     bool b_plain;
     bool add;    /* D += */
     bool biased; /* D += bias, a vector of `columns` of dtype `out` */
+    bool gelu;   /* D = the library's GELU, by tanh, of all that */
     int64_t rows, columns, inner, count;
     int64_t a_ld, b_ld, d_ld;
     int64_t a_step, b_step, d_step;
@@ -163,6 +164,8 @@ typedef struct cuda_product {
 /* `c_matrix`, of D's layout, is added where `add` says so: it may be D. Dry: scratch memory is counted. */
 lt_status cuda_multiply(lt_context *c, const char *op, const cuda_product *p, const void *a, const void *b,
                         const void *bias, const void *c_matrix, void *d);
+/* Has the library a deterministic algorithm for it? False after an error, too. */
+bool cuda_can_multiply(lt_context *c, const char *op, const cuda_product *p);
 void cuda_matmuls_destroy(cuda_device *d);
 
 /* Rows that the algorithm is chosen for: eight samples of so many rows, at least 512, at most 2^20. */

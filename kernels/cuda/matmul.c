@@ -14,7 +14,7 @@
 /* What an algorithm is chosen for; compared as bytes. */
 typedef struct matmul_key {
     int64_t columns, inner, rows, a_ld, b_ld, d_ld, a_step, b_step, d_step;
-    int32_t in, out, b_plain, add, biased, batched;
+    int32_t in, out, b_plain, add, biased, gelu, batched;
 } matmul_key;
 
 typedef struct cuda_matmul {
@@ -22,6 +22,7 @@ typedef struct cuda_matmul {
     matmul_key key;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, d; /* ours; `c` of the library is as d */
+    bool supported;
     cublasLtMatmulAlgo_t algo;
     size_t workspace;
 } cuda_matmul;
@@ -66,10 +67,11 @@ static cublasStatus_t describe(cuda_matmul *m, const cuda_product *p)
     cublasComputeType_t compute = p->in == LT_F32 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
     cublasOperation_t transpose = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = p->biased ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    if (p->gelu) epilogue = p->biased ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
     cublasStatus_t s = cublasLtMatmulDescCreate(&m->desc, compute, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS && !p->b_plain)
         s = set(m->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose));
-    if (s == CUBLAS_STATUS_SUCCESS && p->biased)
+    if (s == CUBLAS_STATUS_SUCCESS && (p->biased || p->gelu))
         s = set(m->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue));
     return s;
 }
@@ -151,12 +153,10 @@ static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cud
         if (found[i].state != CUBLAS_STATUS_SUCCESS || !sums_whole(&found[i].algo)) continue;
         m->algo = found[i].algo;
         m->workspace = found[i].workspaceSize;
-        return LT_OK;
+        m->supported = true;
+        break;
     }
-    return lt_context_fail(
-        c, LT_E_UNSUPPORTED,
-        "%s: cuBLASLt has no deterministic algorithm for a product of %lld x %lld by %lld in %s", op,
-        (long long)p->rows, (long long)p->inner, (long long)p->columns, lt_dtype_name(p->in));
+    return LT_OK;
 }
 
 static matmul_key key_of(const cuda_product *p)
@@ -180,10 +180,11 @@ static matmul_key key_of(const cuda_product *p)
     key.b_plain = p->b_plain;
     key.add = p->add;
     key.biased = p->biased;
+    key.gelu = p->gelu;
     return key;
 }
 
-/* The algorithm for these sizes, chosen at first use; NULL after an error. */
+/* The algorithm for these sizes, chosen at first use, or `supported` is false; NULL after an error. */
 static cuda_matmul *matmul_for(lt_context *c, const char *op, const cuda_product *p)
 {
     cuda_device *d = c->device;
@@ -238,12 +239,24 @@ static cublasStatus_t multiply_rows(cuda_device *d, cuda_matmul *m, const cuda_p
                           m->d, &m->algo, workspace, m->workspace, d->compute);
 }
 
+bool cuda_can_multiply(lt_context *c, const char *op, const cuda_product *p)
+{
+    cuda_of(c);
+    const cuda_matmul *m = matmul_for(c, op, p);
+    return m && m->supported;
+}
+
 lt_status cuda_multiply(lt_context *c, const char *op, const cuda_product *p, const void *a, const void *b,
                         const void *bias, const void *c_matrix, void *to)
 {
     cuda_device *d = cuda_of(c);
     cuda_matmul *m = matmul_for(c, op, p);
     if (!m) return c->err.status;
+    if (!m->supported)
+        return lt_context_fail(
+            c, LT_E_UNSUPPORTED,
+            "%s: cuBLASLt has no deterministic algorithm for a product of %lld x %lld by %lld in %s", op,
+            (long long)p->rows, (long long)p->inner, (long long)p->columns, lt_dtype_name(p->in));
     void *workspace = NULL;
     if (m->workspace && !(workspace = lt_scratch(c, m->workspace))) return c->err.status;
     size_t in = cuda_dtype_bytes(p->in), out = cuda_dtype_bytes(p->out);

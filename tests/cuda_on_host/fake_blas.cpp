@@ -209,12 +209,22 @@ struct algorithm {
     uint64_t magic;
     uint32_t tile, split, scheme; /* the inner dimension is summed in tiles; split between blocks */
     uint32_t alignment[4];
-    uint32_t a_type, d_type, transposed, biased;
+    uint32_t a_type, d_type, transposed, epilogue;
 };
 static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t), "");
 enum { MAGIC = 0x5ca1ab1e };
 
 static const cublasStatus_t good = CUBLAS_STATUS_SUCCESS, invalid = CUBLAS_STATUS_INVALID_VALUE;
+
+static bool has_bias(const fake_matmul_desc *d)
+{
+    return d->epilogue == CUBLASLT_EPILOGUE_BIAS || d->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
+}
+
+static bool has_gelu(const fake_matmul_desc *d)
+{
+    return d->epilogue == CUBLASLT_EPILOGUE_GELU || d->epilogue == CUBLASLT_EPILOGUE_GELU_BIAS;
+}
 
 /* Types and shapes, as documented for cublasLtMatmul. */
 static cublasStatus_t check(const fake_matmul_desc *desc, const fake_matrix_layout *a,
@@ -228,6 +238,7 @@ static cublasStatus_t check(const fake_matmul_desc *desc, const fake_matrix_layo
     bool wide = a->type == CUDA_R_32F;
     bool types = a->type == b->type && c->type == d->type && (d->type == CUDA_R_32F || d->type == a->type);
     if (!types || (!wide && desc->compute != CUBLAS_COMPUTE_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (has_gelu(desc) && d->rows % 8) return CUBLAS_STATUS_NOT_SUPPORTED; /* as a library may */
     if (d->batch > 1 && d->step < d->ld * (int64_t)d->cols && d->step < (int64_t)m) return invalid;
     return good;
 }
@@ -256,7 +267,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                           (uint32_t)a->type,
                           (uint32_t)d->type,
                           desc->a == CUBLAS_OP_T,
-                          desc->epilogue == CUBLASLT_EPILOGUE_BIAS};
+                          (uint32_t)desc->epilogue};
         memcpy(&r.algo, &algo, sizeof(algo));
         r.workspaceSize = a->rows % 3 == 0 ? 0 : 4096 * (a->rows % 5);
         if (r.workspaceSize > p->workspace) continue;
@@ -328,6 +339,16 @@ static float dot(const float *x, const float *y, size_t k, size_t tile)
     return total;
 }
 
+/* By a tanh as bad as the hardware's may be: 2^-11 of its value, up or down, until it is 1. */
+static float gelu(float x)
+{
+    float t = tanhf(0.797884561f * (x + 0.044715f * x * x * x));
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    if (fabsf(t) < 1 - 0x1p-11f) t *= 1 + (bits & 1 ? 0x1p-11f : -0x1p-11f);
+    return 0.5f * x * (1 + (isnan(t) ? t : fminf(fmaxf(t, -1), 1)));
+}
+
 static void multiply_one(const job *j, int64_t n)
 {
     const fake_matrix_layout *a = &j->a, *b = &j->b, *d = &j->d;
@@ -349,7 +370,8 @@ static void multiply_one(const job *j, int64_t n)
             int64_t to = (int64_t)c * d->ld + (int64_t)i;
             float v = j->alpha * dot(&rows[i * k], column.data(), k, j->tile);
             if (j->beta != 0) v += j->beta * load(at_c, d->type, (int64_t)c * j->c.ld + (int64_t)i);
-            if (j->desc.epilogue == CUBLASLT_EPILOGUE_BIAS) v += load(j->desc.bias, d->type, (int64_t)i);
+            if (has_bias(&j->desc)) v += load(j->desc.bias, d->type, (int64_t)i);
+            if (has_gelu(&j->desc)) v = gelu(v);
             store(at_d, d->type, to, v);
         }
     }
@@ -373,9 +395,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     memcpy(&algo, opaque, sizeof(algo));
     cublasStatus_t s = check(desc, a, b, c, d);
     if (s != good) return s;
-    bool biased = desc->epilogue == CUBLASLT_EPILOGUE_BIAS;
+    bool biased = has_bias(desc);
     if (algo.magic != MAGIC || algo.a_type != (uint32_t)a->type || algo.d_type != (uint32_t)d->type ||
-        algo.transposed != (desc->a == CUBLAS_OP_T) || algo.biased != biased)
+        algo.transposed != (desc->a == CUBLAS_OP_T) || algo.epilogue != (uint32_t)desc->epilogue)
         return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!is_matrix(a_data, a, algo.alignment[0]) || !is_matrix(b_data, b, algo.alignment[1]) ||
         !is_matrix(c_data, c, algo.alignment[2]) || !is_matrix(d_data, d, algo.alignment[3]))
@@ -396,10 +418,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                    *(const float *)beta,
                    algo.tile};
     const std::string rows = std::to_string(d->cols);
-    fake_library_called("product " + rows + "x" + std::to_string(b->rows) + " -> " + rows + "x" +
-                        std::to_string(d->rows) + (d->type == a->type ? "" : ", f32") +
-                        (biased ? ", bias" : "") + (j.beta != 0 ? ", add" : "") +
-                        (d->batch > 1 ? ", batch " + std::to_string(d->batch) : ""));
+    fake_library_called(
+        "product " + rows + "x" + std::to_string(b->rows) + " -> " + rows + "x" + std::to_string(d->rows) +
+        (d->type == a->type ? "" : ", f32") + (biased ? ", bias" : "") + (j.beta != 0 ? ", add" : "") +
+        (has_gelu(desc) ? ", gelu" : "") + (d->batch > 1 ? ", batch " + std::to_string(d->batch) : ""));
     cudaError_t error = fake_enqueue(stream, [=] {
         for (int64_t n = 0; n < j.d.batch; n++) multiply_one(&j, n);
     });

@@ -292,7 +292,7 @@ static void compare(checker *k, const op_case *c, const lt_tensor *y, const lt_t
     }
     double units = c->units + (k->dtype == LT_BF16 ? c->bf16_units : 0);
     if (strncmp(k->device, "cuda", 4) == 0 && k->dtype != LT_F32)
-        units += c->narrow_factors * 0.5 * eps_of(k->dtype) / eps_of(LT_F32);
+        units += c->narrow[k->dtype == LT_F16] * 0.5 * eps_of(k->dtype) / eps_of(LT_F32);
     double f32_error = units * eps_of(LT_F32), magnitude = LT_MAX(c->magnitude, largest(ref));
     /* A result that may be exact must be: only what is computed is rounded. */
     double rounding = c->units > 0 ? 0.505 * eps_of(y->dtype) : 0;

@@ -63,9 +63,8 @@ struct op_case {
     /* The bound: |y - ref| <= eps(result) |ref| + units * eps(f32) * max(magnitude, max |ref|). units 0: equal. */
     double units, magnitude;
     double bf16_units; /* more of them in a bf16 context */
-    double
-        narrow_factors; /* on cuda, in 16 bits: factors are rounded to the dtype on the way, and this many of its roundings more */
-    bool joins;   /* an infinite input may give infinity where the reference takes two from each other */
+    double narrow[2];  /* on cuda, in bf16 and in f16: so many roundings of the dtype on the way more */
+    bool joins;        /* an infinite input may give infinity where the reference takes two from each other */
     int spreads;  /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
     bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };

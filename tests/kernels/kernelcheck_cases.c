@@ -156,7 +156,8 @@ static void make_linear(op_case *k, rng *r, bool big)
                            .scale = 1 / sqrt((double)in)};
     k->weights[1] =
         (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
-    k->units = 8 + 2 * sqrt((double)in); /* as conv; 4 more for the activation */
+    k->units = 8 + 2 * sqrt((double)in);                  /* as conv; 4 more for the activation */
+    k->narrow[0] = k->act == LT_ACT_GELU_TANH ? 0.25 : 0; /* a tanh of 11 bits, which is 1 from 4 on */
     k->magnitude = 1;
 }
 
@@ -226,7 +227,7 @@ static void make_attention(op_case *k, rng *r, bool big)
     double score = 16 * k->reals[0] * sqrt((double)width);
     k->units = 16 + score * (2 + sqrt((double)width)) + 2 * sqrt((double)keys);
     k->bf16_units = 0x1p-16 / 0x1p-23; /* weights rounded to 16 bits, of values of 1 */
-    k->narrow_factors = 1;             /* they are below 1 in sum, of values of 1 */
+    k->narrow[0] = k->narrow[1] = 1;   /* factors, they are below 1 in sum, of values of 1 */
     k->spreads = masked || k->ints[0] ? 1 << 1 | 1 << 2 : 0;
     k->magnitude = 1;
 }
@@ -290,7 +291,7 @@ static void make_upsample_conv(op_case *k, rng *r, bool big)
         (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
     k->units = 4 + 2 * sqrt(9 * (double)in); /* as conv */
     /* Sums of taps are rounded, each by up to half an eps of its own value, two fifths of that in the mean; 5 deviations. */
-    k->narrow_factors = 2;
+    k->narrow[0] = k->narrow[1] = 2;
     k->magnitude = 1;
 }
 

@@ -23,7 +23,12 @@ typedef enum { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14 } cudaDataType_t
 typedef cudaDataType_t cudaDataType;
 typedef enum { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_32F_PEDANTIC = 69 } cublasComputeType_t;
 typedef enum { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 } cublasOperation_t;
-typedef enum { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 } cublasLtEpilogue_t;
+typedef enum {
+    CUBLASLT_EPILOGUE_DEFAULT = 1,
+    CUBLASLT_EPILOGUE_BIAS = 4,
+    CUBLASLT_EPILOGUE_GELU = 32,
+    CUBLASLT_EPILOGUE_GELU_BIAS = 36
+} cublasLtEpilogue_t;
 typedef enum {
     CUBLASLT_REDUCTION_SCHEME_NONE = 0,
     CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE = 2,
@@ -114,7 +119,7 @@ bool fake_library_fails(void);
  *     conv 1x5x12x16 -> 1x5x12x16 by 3x1, pads 1 1 0 0, then add add
  *     product 60x16 -> 60x24, bias, add
  * A convolution's sizes are images, height, width, channels. A product's words, where they apply: f32 (its result, in another context), bias, add
- * (D +=), batch N. Valid until the next call of a library. */
+ * (D +=), gelu, batch N. Valid until the next call of a library. */
 const char *fake_library_calls(void);
 void fake_library_forget(void);
 /* Handles and descriptors of both libraries that are not destroyed. */
