@@ -77,14 +77,6 @@ class Run:
         path = self.folder / name
         return path if path.exists() else networks.make(name, path, self.o.small)
 
-    def drop_model(self, name):
-        """Gigabytes of memory, where the folder lies there."""
-        path = self.folder / name
-        if path.is_file():
-            path.unlink()
-        elif path.exists():
-            shutil.rmtree(path)
-
 
 def verdict(said, code, limit=None):
     """An entry of a check; its last lines where it failed."""
@@ -100,7 +92,7 @@ def verdict(said, code, limit=None):
 
 
 def check_kernels(run):
-    cases = "1" if run.o.small else "8"
+    cases = "1" if run.o.small else "24"
     said, code = run.command([run.o.bin / "kernelcheck", "--device", run.o.device, "--seed", "1", "--cases", cases, *(["--op", "linear"] if run.o.small else [])], 150)
     return {**verdict(said, code, 150), "summary": (said.strip().splitlines() or [""])[-1]}
 
@@ -270,7 +262,6 @@ class Item:
     name: str
     group: str
     measure: object
-    last_of: str = ""  # the network whose file is not needed after it
 
 
 def items():
@@ -284,23 +275,23 @@ def items():
         yield Item(f"{line.name}/ours", line.name, ours(line))
     yield Item("stream", "stream", stream)
     yield Item("seam", "seam", seam)
-    eager = [line for line in LINES if line.name != "job_default"]  # whose other side is job_own's
-    for line in eager:
-        if line.network == "svd_vae" and not line.whole:
-            yield Item(f"{line.name}/eager", line.name, theirs(line, "eager"))
-    for line in eager:
-        if "compile" in line.against:
-            yield Item(f"{line.name}/compile", line.name, theirs(line, "compile"))
+    sides = [line for line in LINES if line.name != "job_default"]  # whose other side is job_own's
+    vaes = [line for line in sides if line.network == "svd_vae" and not line.whole]
+    others = [line for line in sides if line.network != "svd_vae"]
+    for line in vaes:
+        yield Item(f"{line.name}/eager", line.name, theirs(line, "eager"))
+    for line in others:
+        yield Item(f"{line.name}/compile", line.name, theirs(line, "compile"))
     yield Item("job_own/eager", "job_own", theirs(lines["job_own"], "eager"))
-    for line in eager:
-        if line.network != "svd_vae":
-            yield Item(f"{line.name}/eager", line.name, theirs(line, "eager"))
+    for line in vaes:
+        yield Item(f"{line.name}/compile", line.name, theirs(line, "compile"))
+    for line in others:
+        yield Item(f"{line.name}/eager", line.name, theirs(line, "eager"))
     for tool in SANITIZERS:
         yield Item(tool, "sanitizer", check_sanitizer(tool))
     yield Item("rates", "rates", check_rates)
-    for line in eager:
-        if line.tuned:
-            yield Item(f"{line.name}/max-autotune", "tune", theirs(line, "max-autotune"))
+    for line in (*others, *vaes):
+        yield Item(f"{line.name}/max-autotune", "tune", theirs(line, "max-autotune"))
 
 
 def wanted(item, parts):

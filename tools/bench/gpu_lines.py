@@ -18,7 +18,6 @@ class Line:
     share: float = 0    # of the matrix ceiling, at least; 0: nothing is asked
     ratio: float = 0    # of PyTorch's time, at least
     against: tuple = ("eager", "compile")  # the fastest of these
-    tuned: bool = True  # max-autotune, too, where time is left
     whole: list = field(default_factory=list)  # of a shortened job: the arguments of the whole
     whole_task: dict = field(default_factory=dict)
     rounds: int = 5
@@ -65,7 +64,7 @@ def job(name, title, window, stride, ratio):
         return dict(work="job", frames=frames, height=cells, width=cells, window=window, stride=stride, tile=[tile, tile], tile_stride=[tile // 2, tile // 2], encode=True)
 
     return Line(name, f"encode_video + decode_video, 1024 frames of 1024x1024, {title}", "svd_vae", program(SHORT_FRAMES, 128, window, stride),
-                program(6, 4, 4, 2 if stride == 16 else 3), task(SHORT_FRAMES, 128, 32, 16, 64), task(6, 4, 4, 2, 2), 0, ratio, ("eager",), False,
+                program(6, 4, 4, 2 if stride == 16 else 3), task(SHORT_FRAMES, 128, 32, 16, 64), task(6, 4, 4, 2, 2), 0, ratio, ("eager",),
                 program(JOB_FRAMES, 128, window, stride), task(JOB_FRAMES, 128, 32, 16, 64), 3)
 
 

@@ -1,10 +1,12 @@
 """gpu_torch - PyTorch's side of the GPU's table: one process that keeps what it has imported, and that is started again when a task outlasts its limit."""
 
+import contextlib
 import json
 import os
 import pathlib
 import queue
 import shutil
+import signal
 import subprocess
 import threading
 
@@ -15,7 +17,7 @@ PROBE = "import sys, torch, safetensors; sys.exit(0 if sys.argv[1] == 'cpu' or t
 
 class Torch:
     def __init__(self, device, environment):
-        self.device, self.environment, self.process = device, environment, None
+        self.device, self.environment, self.process = device, {**environment, "HF_HUB_OFFLINE": "1"}, None
         self.facts, self.said = {}, queue.Queue()
         code = subprocess.run([PYTHON, "-c", PROBE, device], stderr=subprocess.DEVNULL, env=environment).returncode if shutil.which(PYTHON) else 1
         self.there = code == 0
@@ -23,7 +25,8 @@ class Torch:
 
     def start(self, limit):
         self.said = queue.Queue()
-        self.process = subprocess.Popen([PYTHON, str(SCRIPT), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.environment)
+        self.process = subprocess.Popen([PYTHON, str(SCRIPT), "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.environment,
+                                        start_new_session=True)  # with those who compile for it
         threading.Thread(target=self.listen, args=(self.process, self.said), daemon=True).start()
         self.facts = self.hear(limit)
 
@@ -51,7 +54,8 @@ class Torch:
             return {"error": f"no torch: {self.why}"}
         if self.process is None:
             self.start(limit)
-            if "error" in self.facts:
+            if "error" in self.facts:  # it will not start the next time
+                self.there, self.why = False, self.facts["error"]
                 return self.facts
         self.process.stdin.write(json.dumps({"device": self.device, **task}) + "\n")
         self.process.stdin.flush()
@@ -59,7 +63,8 @@ class Torch:
 
     def kill(self):
         if self.process:
-            self.process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 

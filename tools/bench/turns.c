@@ -129,7 +129,7 @@ lt_status bench_turns(const bench_work *work, const bench_options *options, lt_d
     *context = NULL;
     first.samples = malloc(((size_t)first.n_samples + 1) * sizeof *first.samples);
     if (!first.samples) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    LT_TRY(lt_context_create(&dry, options->flops ? "cpu" : options->device, dtype, 0, threads, err));
+    LT_TRY(lt_context_create(&dry, options->device, dtype, 0, threads, err));
     LT_TRY(count(work, dry, &flops, err));
     if (!options->flops) {
         size_t peak = lt_workspace_peak(dry->workspace);

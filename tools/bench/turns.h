@@ -11,7 +11,7 @@
 
 typedef struct bench_options {
     const char *device; /* --device, "cpu" */
-    bool flops;         /* --flops: print the first line of a dry run, on the cpu, and end */
+    bool flops;         /* --flops: print the first line of a dry run, and end */
     int n_samples;      /* --samples N: values of the first pass's result, evenly spread over it */
 } bench_options;
 
