@@ -107,7 +107,7 @@ def show(report):
     stream = results.get("stream", {"result": "not run"})
     fps = stream.get("fps")
     goal = ["", ""] if report["small"] else [f"{STREAM_GOAL:g} frames/s", met(fps, STREAM_GOAL, "rate")]
-    rows.append(["1080p encode as a stream, host frames to cache", f"{fps:.1f} frames/s" if fps else stream["result"][:22], "-", "-", "-", "-", "-", *goal])
+    rows.append(["1080p encode as a stream, host frames to cache", f"{fps:.1f} frames/s" if fps else "too short to tell" if "fps" in stream else stream["result"][:22], "-", "-", "-", "-", "-", *goal])
     widths = [max(len(r[i]) for r in rows) for i in range(len(rows[0]))]
     print()
     for note in notes(results):
