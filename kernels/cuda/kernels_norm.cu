@@ -1,5 +1,22 @@
 /* kernels_norm.cu - group norm, layer norm, rms norm. Sums are f64 around a value of the group (row), added in an order that
- * the shape of one sample decides. */
+ * the shape of one sample decides.
+ *
+ * Group norm is bound by bytes: 8 operations an element are nothing beside 2 or 4 bytes in and out. Read once and written once it would move
+ * two thirds of what it moves when it is read again for the result. What that takes, on a device with 132 multiprocessors of 227 KiB of
+ * shared memory and 50 MB of second-level cache:
+ * - A bundle of groups whose rows are 64 bytes, kept in one block's shared memory, is at most 1,280 rows: pictures of 32 x 40. That is
+ *   group_fused. A cluster of 16 blocks, with all of their shared memory, would keep 50,000: pictures of 144 x 256. But of what the VAE's
+ *   decoder normalises of a picture of 576 x 1024 (1.9 G elements a frame), nine tenths lie in larger levels or in clips, where a
+ *   sample is all frames: a third of the rest is 3 % of these bytes, and needs a kernel with another order of sums. Not done.
+ * - A frame at 576 x 1024 with 128 channels is 151 MB in 16 bits: neither shared memory (30 MB in all) nor the cache holds it. The pass that
+ *   writes goes the other way than the one that sums, so that it begins with what the cache still has.
+ * - Sums made by the convolution before would save the first read, a third. cuDNN's are f32 sums of x and x^2, not around a value of the group,
+ *   so that a mean of 1,000 deviations leaves one digit of the variance, and of the values before they are rounded. They would have to be
+ *   a kernel of our own in place of cuDNN's, which loses more in its matrix products than the third is worth. Not done.
+ *
+ * So: pieces of rows, up to 1,024 of a sample, for all multiprocessors to have several even where a batch is one clip; a block's sums of its
+ * channels are added up to groups before they are stored, so that the blocks which merge them read 16 bytes a piece; and four loads of
+ * 16 bytes a thread on their way before the first is used. */
 #include "kernels/cuda/device.cuh"
 
 /* ---- group norm: how a sample is cut ------------------------------------------------------------------------ */
@@ -10,10 +27,11 @@ struct norm_shape {
     int64_t chunks, chunk_rows, column_blocks;
     int groups, width; /* channels of a group */
     int columns, lanes;
+    int slots; /* groups that a block of columns may have a part of */
     bool whole;
 };
 
-/* A piece of rows: at least 32,768 elements, at most 256 pieces. */
+/* A piece of rows: at least 32,768 elements, at most 1,024 pieces. */
 static norm_shape shape_of(int n_vector, int64_t rows, int64_t channels, int groups)
 {
     norm_shape s = {};
@@ -25,7 +43,8 @@ static norm_shape shape_of(int n_vector, int64_t rows, int64_t channels, int gro
     s.columns = (int)LT_MIN(s.vectors, (int64_t)THREADS);
     s.lanes = THREADS / s.columns;
     s.column_blocks = (s.vectors + s.columns - 1) / s.columns;
-    int64_t chunks = LT_MAX(LT_MIN(rows * channels / 32768, (int64_t)256), (int64_t)1);
+    s.slots = LT_MIN(groups, (s.columns * n_vector + s.width - 2) / s.width + 1);
+    int64_t chunks = LT_MAX(LT_MIN(rows * channels / 32768, (int64_t)1024), (int64_t)1);
     s.chunk_rows = (rows + chunks - 1) / chunks;
     s.chunks = (rows + s.chunk_rows - 1) / s.chunk_rows;
     return s;
@@ -92,7 +111,8 @@ static __device__ __forceinline__ double shift_of(const void *x, int64_t sample,
 
 /* ---- group norm in passes ----------------------------------------------------------------------------------- */
 
-/* partial [n,chunks,channels]: sums of each channel over a piece of rows. */
+/* partial [n,chunks,column_blocks,slots]: sums over a piece of rows of the block's channels, group by group, from the group of its first
+ * channel on. */
 template <class T>
 static __global__ void __launch_bounds__(THREADS) group_sums(moments *partial, const void *x, norm_shape s)
 {
@@ -135,8 +155,21 @@ static __global__ void __launch_bounds__(THREADS) group_sums(moments *partial, c
             m.sum += fold[l * s.columns * N + c].sum;
             m.square += fold[l * s.columns * N + c].square;
         }
-        int64_t at = column * s.columns * N + c;
-        if (at < s.channels) partial[piece * s.channels + at] = m;
+        fold[c] = m;
+    }
+    __syncthreads();
+    /* A warp takes a group. */
+    int64_t first = column * s.columns * N, last = LT_MIN(first + s.columns * N, s.channels);
+    for (int slot = (int)threadIdx.x / 32; slot < s.slots; slot += THREADS / 32) {
+        int64_t group = first / s.width + slot, to = LT_MIN((group + 1) * s.width, last);
+        moments m = {0, 0};
+        for (int64_t c = LT_MAX(group * s.width, first) + threadIdx.x % 32; c < to; c += 32) {
+            m.sum += fold[c - first].sum;
+            m.square += fold[c - first].square;
+        }
+        m.sum = warp_sum(m.sum);
+        m.square = warp_sum(m.square);
+        if (threadIdx.x % 32 == 0) partial[blockIdx.x * (int64_t)s.slots + slot] = m;
     }
 }
 
@@ -156,15 +189,17 @@ static __device__ __forceinline__ moments block_sum(moments m)
     return m;
 }
 
-/* stats [n,groups]: mean and 1 / deviation, from the pieces. A block for each. */
+/* stats [n,groups]: mean and 1 / deviation, from the pieces. A block for each. A group's channels may lie in several blocks of columns. */
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
     group_finish(moments *stats, const moments *partial, const void *x, norm_shape s, double eps)
 {
-    int64_t n = blockIdx.x / s.groups, g = blockIdx.x % s.groups;
+    int64_t n = blockIdx.x / s.groups, g = blockIdx.x % s.groups, wide = s.columns * vector_of<T>;
+    int64_t first = g * s.width / wide, parts = (g * s.width + s.width - 1) / wide - first + 1;
     moments m = {0, 0};
-    for (int64_t i = threadIdx.x; i < s.chunks * s.width; i += THREADS) {
-        const moments *from = &partial[(n * s.chunks + i / s.width) * s.channels + g * s.width + i % s.width];
+    for (int64_t i = threadIdx.x; i < s.chunks * parts; i += THREADS) {
+        int64_t column = first + i % parts, piece = (n * s.chunks + i / parts) * s.column_blocks + column;
+        const moments *from = &partial[piece * s.slots + g - column * wide / s.width];
         m.sum += from->sum;
         m.square += from->square;
     }
@@ -175,14 +210,35 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
+/* ROWS rows of a thread's channels, `step` elements apart: all loads before the first store, which the compiler could not do where y
+ * is x. */
+template <class T, int ROWS, int N>
+static __device__ __forceinline__ void normalise(void *y, const void *x, const norm_constants<N> &c,
+                                                 lt_activation act, int64_t i, int64_t step, int count,
+                                                 bool whole)
+{
+    typename T::storage raw[ROWS][N];
+#pragma unroll
+    for (int k = 0; k < ROWS; k++) load_raw(raw[k], x, i + k * step, count, whole);
+#pragma unroll
+    for (int k = 0; k < ROWS; k++) {
+        float v[N];
+#pragma unroll
+        for (int e = 0; e < N; e++) v[e] = T::get(raw[k][e]);
+        c.apply(v, act);
+        store<T>(v, y, i + k * step, count, whole);
+    }
+}
+
+/* Here s.chunks are any pieces of rows: nothing is summed. The last ones first. */
 template <class T>
 static __global__ void __launch_bounds__(THREADS)
     group_apply(void *y, const void *x, const moments *stats, const float *gamma, const float *beta,
                 lt_activation act, norm_shape s)
 {
     constexpr int N = vector_of<T>;
-    int64_t column = blockIdx.x % s.column_blocks, piece = blockIdx.x / s.column_blocks;
-    int64_t chunk = piece % s.chunks, n = piece / s.chunks;
+    int64_t block = gridDim.x - 1 - blockIdx.x, column = block % s.column_blocks,
+            piece = block / s.column_blocks, chunk = piece % s.chunks, n = piece / s.chunks;
     int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
     int64_t channel = (column * s.columns + tx) * N, end = LT_MIN((chunk + 1) * s.chunk_rows, s.rows);
     int count = (int)LT_MIN((int64_t)N, s.channels - channel);
@@ -193,14 +249,21 @@ static __global__ void __launch_bounds__(THREADS)
         int64_t at = LT_MIN(channel + k, s.channels - 1);
         c.set(k, stats[n * s.groups + at / s.width], gamma[at], beta[at]);
     }
-#pragma unroll 4
-    for (int64_t r = chunk * s.chunk_rows + lane; r < end; r += s.lanes) {
-        int64_t i = (n * s.rows + r) * s.channels + channel;
-        float v[N];
-        load<T>(v, x, i, count, s.whole);
-        c.apply(v, act);
-        store<T>(v, y, i, count, s.whole);
-    }
+    int64_t r = chunk * s.chunk_rows + lane, step = s.lanes * s.channels,
+            i = (n * s.rows + r) * s.channels + channel;
+    for (; r + 3 * s.lanes < end; r += 4 * s.lanes, i += 4 * step)
+        normalise<T, 4>(y, x, c, act, i, step, count, s.whole);
+    for (; r < end; r += s.lanes, i += step) normalise<T, 1>(y, x, c, act, i, step, count, s.whole);
+}
+
+/* The pieces of group_apply: as many blocks as all multiprocessors have room for several times, but 16 rows or more a thread: it
+ * works out its channels' constants in f64 before. */
+static norm_shape apply_shape(norm_shape s, int64_t n)
+{
+    int64_t rows = (n * s.rows * s.column_blocks + MOST_BLOCKS - 1) / MOST_BLOCKS;
+    s.chunk_rows = LT_MAX(rows, (int64_t)16 * s.lanes);
+    s.chunks = (s.rows + s.chunk_rows - 1) / s.chunk_rows;
+    return s;
 }
 
 /* ---- group norm in one pass --------------------------------------------------------------------------------- */
@@ -287,7 +350,7 @@ size_t lt_group_norm_scratch(lt_dtype dtype, int64_t n, int64_t rows, int64_t ch
     if (n < 1 || rows < 1 || channels < 1 || groups < 1 || channels % groups || !is_float(dtype)) return 0;
     if (bundle_of(size_of(dtype), rows, channels, groups)) return 0;
     norm_shape s = shape_of((int)(16 / size_of(dtype)), rows, channels, groups);
-    return (size_t)n * ((size_t)s.chunks * (size_t)channels + (size_t)groups) * sizeof(moments);
+    return (size_t)n * ((size_t)(s.chunks * s.column_blocks * s.slots) + (size_t)groups) * sizeof(moments);
 }
 
 template <class T>
@@ -295,14 +358,17 @@ static lt_status launch_passes(lt_stream stream, void *y, const void *x, int64_t
                                const float *gamma, const float *beta, double eps, lt_activation act,
                                void *scratch)
 {
-    moments *partial = (moments *)scratch, *stats = partial + n * s.chunks * s.channels;
     int64_t pieces = n * s.chunks * s.column_blocks;
+    moments *partial = (moments *)scratch, *stats = partial + pieces * s.slots;
     size_t fold = (size_t)THREADS * vector_of<T> * sizeof(moments);
     lt_status status = launch(group_sums<T>, pieces, fold, stream, partial, x, s);
     if (status == LT_OK)
         status = launch(group_finish<T>, n * s.groups, THREADS / 32 * sizeof(moments), stream, stats, partial,
                         x, s, eps);
-    if (status == LT_OK) status = launch(group_apply<T>, pieces, 0, stream, y, x, stats, gamma, beta, act, s);
+    norm_shape cut = apply_shape(s, n);
+    if (status == LT_OK)
+        status = launch(group_apply<T>, n * cut.chunks * cut.column_blocks, 0, stream, y, x, stats, gamma,
+                        beta, act, cut);
     return status;
 }
 

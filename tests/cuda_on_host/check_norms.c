@@ -68,12 +68,14 @@ static void check_samples(const test *t, int64_t per_sample_inputs)
     free(all);
 }
 
-static void check_group_norm(bool large)
+/* wide: more channels than a block has columns for, and groups that lie across its edge. */
+static void check_group_norm(bool large, bool wide)
 {
     int64_t groups = ONE_OF(1, 2, 4, 8, 32), width = ONE_OF(1, 2, 3, 4, 10, 16), rows = draw(1, 90),
             n = draw(1, 3);
     if (large)
         groups = ONE_OF(2, 32), width = ONE_OF(4, 10, 128), rows = draw(500, 2000) * 4 / width + 1, n = 2;
+    if (wide) groups = ONE_OF(3, 5), width = ONE_OF(511, 700), rows = draw(60, 100), n = 2;
     int64_t channels = groups * width;
     test t = {.out = {draw_dtype(), n * rows * channels, NULL},
               .ints = {n, rows, channels, groups, ONE_OF(LT_ACT_NONE, LT_ACT_SILU)},
@@ -158,8 +160,9 @@ static void check_row_norms(bool centre)
 void check_norms(int n)
 {
     for (int i = 0; i < 3 * n; i++) {
-        check_group_norm(false);
-        if (i % 6 == 0) check_group_norm(true);
+        check_group_norm(false, false);
+        if (i % 6 == 0) check_group_norm(true, false);
+        if (i % 6 == 3) check_group_norm(true, true);
         check_row_norms(true);
         check_row_norms(false);
     }
