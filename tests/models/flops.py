@@ -8,6 +8,7 @@ each axis, what either takes is put in the place of the other.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -33,7 +34,7 @@ def main(tools):
             program, name, *arguments = case["run"]
             if name not in made:
                 made[name] = networks.make(name, f"{folder}/{name}", hollow=True, blocks=fixture["blocks"], tokens=512)
-            line = subprocess.run([f"{tools}/{program}", made[name], *arguments, "--flops"], stdout=subprocess.PIPE, check=True, text=True, env={"XDG_CACHE_HOME": folder}).stdout
+            line = subprocess.run([f"{tools}/{program}", made[name], *arguments, "--flops"], stdout=subprocess.PIPE, check=True, text=True, env={**os.environ, "XDG_CACHE_HOME": folder}).stdout
             told = json.loads(line)
             products = sum(told["kinds"].get(kind, 0) for kind in ("conv", "linear", "attention"))
             fine = told["products"] == products == expected(case) and told["flops"] == sum(told["kinds"].values()) > products
