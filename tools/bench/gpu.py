@@ -8,6 +8,7 @@ no failure.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -15,7 +16,7 @@ import os
 import pathlib
 import re
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
@@ -64,28 +65,29 @@ class Run:
         return most
 
     def command(self, command, most, feed=""):
-        """Output of a program, and its exit code; 124 after its limit."""
+        """Output of a program, and its exit code; 124 after its limit, when what it started is ended with it."""
+        process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+                                   env=self.environment, start_new_session=True)
         try:
-            done = subprocess.run([*map(str, command)], input=feed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=self.limit(most),
-                                  env=self.environment)
-            return done.stdout, done.returncode
-        except subprocess.TimeoutExpired as error:
-            said = error.stdout or b""
-            return said if isinstance(said, str) else said.decode(errors="replace"), 124
+            return process.communicate(feed, timeout=self.limit(most))[0], process.returncode
+        except (subprocess.TimeoutExpired, NoTime):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return process.communicate()[0], 124
 
     def model(self, name):
         path = self.folder / name
         return path if path.exists() else networks.make(name, path, self.o.small)
 
 
-def verdict(said, code, limit=None):
+def verdict(said, code):
     """An entry of a check; its last lines where it failed."""
     if code == 77:
         return {"result": "skipped: " + (said.strip().splitlines() or [""])[-1][:120]}
     if code == 0:
         return {"result": "passed"}
     told = [line for line in said.splitlines() if re.search(r"FAIL|[Ee]rror|bytes|ERROR", line)][:12] or said.splitlines()[-4:]
-    return {"result": f"stopped after its limit of {limit} s" if code == 124 else f"FAILED, code {code}", "said": told, "failed": True}
+    return {"result": "stopped at its limit" if code == 124 else f"FAILED, code {code}", "said": told, "failed": True}
 
 
 # ---- checks ----------------------------------------------------------------------------------------------
@@ -94,12 +96,12 @@ def verdict(said, code, limit=None):
 def check_kernels(run):
     cases = "1" if run.o.small else "24"
     said, code = run.command([run.o.bin / "kernelcheck", "--device", run.o.device, "--seed", "1", "--cases", cases, *(["--op", "linear"] if run.o.small else [])], 150)
-    return {**verdict(said, code, 150), "summary": (said.strip().splitlines() or [""])[-1]}
+    return {**verdict(said, code), "summary": (said.strip().splitlines() or [""])[-1]}
 
 
 def check_model(name):
     def check(run):
-        return verdict(*run.command([run.o.tests / f"models_{name}"], 45), 45)
+        return verdict(*run.command([run.o.tests / f"models_{name}"], 45))
 
     return check
 
@@ -107,7 +109,7 @@ def check_model(name):
 def check_chunks(run):
     size, count = ("8x8", "10") if run.o.small else ("128x64", "1000")
     said, code = run.command([run.o.bin / "bench-chunks", run.model("svd_vae"), size, count, run.dtype, "--device", run.o.device], 60)
-    entry = verdict(said, code, 60)
+    entry = verdict(said, code)
     return {**entry, **json.loads(said)} if said.startswith("{") else entry
 
 
@@ -117,7 +119,7 @@ def check_sanitizer(tool):
         if not program or not run.gpu:
             return {"result": f"skipped: {'it is for GPUs' if program else 'there is no compute-sanitizer here'}"}
         said, code = run.command([program, "--tool", tool, "--error-exitcode", "9", run.o.bin / "kernelcheck", "--device", run.o.device, "--seed", "2", "--cases", "1"], 100)
-        return {**verdict(said, code, 100), "summary": (said.strip().splitlines() or [""])[-1]}
+        return {**verdict(said, code), "summary": (said.strip().splitlines() or [""])[-1]}
 
     return check
 
@@ -135,7 +137,7 @@ def check_rates(run):
     if run.o.small:
         return {"result": "passed", "rates": rates(run, "pixels to values", 30)[0] if not run.gpu else []}
     rows, said, code = rates(run, None, 120)
-    return {**verdict(said, code, 120), "rates": rows}
+    return {**verdict(said, code), "rates": rows}
 
 
 def ceiling(run):
@@ -144,7 +146,7 @@ def ceiling(run):
     ours, said, code = rates(run, only, 60) if not run.o.small else ([], "", 0)
     theirs = run.torch.ask(dict(work="matmul", size=64 if run.o.small else 8192, dtype=run.dtype), run.limit(60))
     values = {"ours": max((r["rate"] / 1e3 for r in ours), default=0), "torch": theirs.get("tflops", 0)}
-    entry = verdict(said, code, 60) if code else {"result": "passed"}
+    entry = verdict(said, code) if code else {"result": "passed"}
     return {**entry, **values, "tflops": max(values.values())}
 
 
@@ -167,7 +169,7 @@ def ours(line):
         command = [*arguments_of(run, line, program), "--device", run.o.device, "--samples", SAMPLES]
         said, code = run.command(command, 90, "go\n" * (warm + rounds))
         if code or not said.startswith("{"):
-            return {**verdict(said, code or 1, 90), "command": " ".join(map(str, program))}
+            return {**verdict(said, code or 1), "command": " ".join(map(str, program))}
         first, *passes = said.splitlines()
         times = [float(p.split()[0]) for p in passes][warm:]
         entry = {"result": "passed", "command": " ".join(map(str, program)), "times": times, **json.loads(first)}
@@ -185,7 +187,7 @@ def theirs(line, mode):
         if not run.torch.there:
             return {"result": "no torch", "why": run.torch.why}
         if run.o.small and mode != "eager" and not run.o.compile:
-            return {"result": "not run: small, and without --compile"}
+            return {"result": "not run", "why": "a rehearsal without --compile"}
         task = line.task_small if run.o.small else line.task
         kind = "channels_last" if mode == "eager" and line.network == "svd_vae" else mode
         rounds = dict(rounds=2, warm=1, threads=1) if run.o.small else dict(rounds=max(5, line.rounds) if not line.whole else 3, warm=2 if not line.whole else 1)
@@ -212,7 +214,7 @@ def stream(run):
         said, code = run.command([run.o.bin / "orchestrator", "run", graph, "--fresh", "--json", *(a for s in sets for a in ("--set", s))], 90)
         ends = [json.loads(line) for line in said.splitlines() if '"event":"end"' in line]
         if code or not ends or ends[-1].get("outcome") != "finished":
-            return verdict(said, code or 1, 90)
+            return verdict(said, code or 1)
         took.append(ends[-1]["seconds"])
     more = took[1] - took[0]  # of a rehearsal's few frames noise may make it negative
     return {"result": "passed", "frames": [short, long], "seconds": took, "fps": (long - short) / more if more > 0 else None, "fps_with_start": long / took[1]}
@@ -250,7 +252,7 @@ def seam(run):
         command = [run.o.bin / "bench-decode", run.model("svd_vae"), f"{frames}x{cells}x{cells}", *plan, f"{cells}x{cells}", f"{cells}x{cells}", 1, outs[-1], "f32", "--encode"]
         said, code = run.command([*command, "--device", run.o.device], 60)
         if code:
-            return verdict(said, code, 60)
+            return verdict(said, code)
     return {"result": "passed", **gpu_table.seam_of(*outs, frames), "size": f"{8 * cells}x{8 * cells}"}
 
 

@@ -66,7 +66,7 @@ def row(line, results, ceiling, small):
     missing = " and ".join(mode for mode in line.against if mode not in against)
     # The share is of what was run, the time of what it stands for.
     rate = ours["products"] / statistics.median(ours["times"]) / 1e12 if seconds else None
-    share = rate / ceiling if rate and ceiling else None
+    share = rate / ceiling if rate and ceiling and not small else None
 
     def cell(side):
         if not side:
