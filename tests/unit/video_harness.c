@@ -36,9 +36,7 @@ void lt_plan_note(lt_plan *plan, const char *format, ...)
         plan->notes[plan->n_notes++] = lt_arena_strdup(plan->arena, text);
 }
 
-void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...)
-{
-}
+void lt_plan_resolve(lt_plan *plan, const char *name, const char *format, ...) {}
 
 lt_status lt_stage_opens(const lt_clip *clip, lt_err *err)
 {
