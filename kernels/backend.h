@@ -22,7 +22,7 @@
 #include "kernels/share.h"
 
 /* Raised when this file, tensor.h, ops.h or share.h change so that a plug-in must be built again. */
-#define LT_BACKEND_ABI 3
+#define LT_BACKEND_ABI 4
 
 /* n_planes planes of n_lines lines of line_bytes bytes in host memory; the next line starts line_stride bytes further, the
  * next plane plane_stride. */
@@ -51,6 +51,19 @@ struct lt_share {
     int maker;    /* pidfd of the process that made it; -1: this one */
 };
 
+/* What `record` is asked for, in this order; FILL and RUN any number of times. */
+typedef enum {
+    LT_RECORD_BEGIN, /* what is enqueued from now on is kept, and not done; the host brings at most host_bytes */
+    LT_RECORD_END, /* that is what *record does. After an error, and whatever it is, nothing is recorded any more */
+    LT_RECORD_FILL, /* until RUN or FREE, what the host brings (upload, embedding, gather_rows) goes to the record, in the order of recording, and
+                       nothing else is enqueued */
+    LT_RECORD_RUN,  /* enqueue the record, as one thing */
+    LT_RECORD_FREE  /* any time; what is enqueued may still be using it */
+} lt_record_step;
+
+/* Of a piece that the host brings, in host_bytes. */
+#define LT_RECORD_ALIGNMENT ((size_t)64)
+
 /* The operators return LT_OK, or the status of an error they have set in the context (lt_context_fail). Temporary memory
  * beside the result is taken from the context's workspace (lt_scratch) and released before they return, also when dry,
  * so that plans are exact; when dry nothing else is done. */
@@ -61,6 +74,7 @@ typedef struct lt_backend {
     int numeric_epoch; /* raised when a kernel's results change; part of the numeric class */
     bool any_float;    /* inputs may be of any float dtype; otherwise they have the context's */
     bool host_memory;  /* the host can read and write tensors' memory, at any time */
+    bool records;      /* `record` does something */
     uint32_t dtypes;   /* those of activations that open takes: bits 1 << LT_F32, ... */
 
     /* What device `index` is and has; opens nothing that lasts. E_NOT_FOUND: no driver, no device at all, or none of this number (the
@@ -89,6 +103,11 @@ typedef struct lt_backend {
     /* The bytes of x to out, of the same dtype and number of elements, that may be rows of a larger tensor. */
     lt_status (*copy)(lt_context *c, const lt_tensor *x, lt_tensor *out);
     lt_status (*zero)(lt_context *c, lt_tensor *out); /* all bytes 0 */
+
+    /* replay.h: one step in the life of a record, whose state is *record, NULL before BEGIN and after FREE. While one is recorded, the context's
+     * operators are called as ever; E_UNSUPPORTED from one says that it cannot be in a record. Not called when dry. Without
+     * `records`: lt_no_record. */
+    lt_status (*record)(lt_context *c, lt_record_step step, size_t host_bytes, void **record);
 
     /* share.h: a share of share->bytes, its handle's `memory` and `mark` filled in; and the same share opened by another process, E_TRANSIENT where
      * that does not succeed now. share_mark's and share_await's errors are the context's. None is called when dry. A device that has
@@ -159,6 +178,9 @@ lt_status lt_host_download(lt_context *c, const lt_tensor *x, void *to);
 lt_status lt_host_wait(lt_context *c);
 lt_status lt_host_copy(lt_context *c, const lt_tensor *x, lt_tensor *out);
 lt_status lt_host_zero(lt_context *c, lt_tensor *out);
+
+/* For backends that do not record: E_UNSUPPORTED. */
+lt_status lt_no_record(lt_context *c, lt_record_step step, size_t host_bytes, void **record);
 
 /* For backends whose memory no other process can open. */
 lt_status lt_no_share_create(void *device, lt_share *share, lt_share_handle *handle, lt_err *err);

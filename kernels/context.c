@@ -1,5 +1,6 @@
 /* context.c - contexts, tensors in their workspace, views, weights. */
 #include "kernels/device.h"
+#include "kernels/replay.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,7 @@ static lt_status create_workspace(lt_context *c, size_t bytes, lt_err *err)
 
 static void destroy_workspace(lt_context *c)
 {
+    lt_replay_forget(c);
     lt_workspace_destroy(c->workspace);
     c->workspace = NULL;
     if (c->block) c->backend->memory_destroy(c->device, c->block, c->block_bytes);
@@ -170,9 +172,17 @@ lt_tensor lt_rows(lt_context *c, lt_tensor tensor, int64_t first, int64_t count)
     return tensor;
 }
 
+static _Atomic uint64_t n_weight_changes;
+
+uint64_t lt_weight_changes(void)
+{
+    return n_weight_changes;
+}
+
 void lt_weight_finish(lt_context *c, lt_weight *weight)
 {
     if (weight->packed && c) {
+        n_weight_changes++;
         c->packed_bytes -= LT_MIN(c->packed_bytes, weight->packed_bytes);
         c->backend->release_weight(c, weight);
     }

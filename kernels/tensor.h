@@ -82,10 +82,11 @@ typedef struct lt_context {
     void *staging;                      /* host memory for lt_begin_upload, where the workspace's is not */
     size_t staging_bytes, staging_peak; /* what it has; what it must have, counted when dry too */
     struct lt_tape *tape;
-    lt_dtype dtype;      /* of activations */
-    bool is_open;        /* the device; it may have no state of its own */
-    bool dry;            /* plan only: shapes, peak and FLOPs; no data is read or written */
-    double flops;        /* counted by every operator, 2 per multiply-add; the caller may set it to 0 */
+    struct lt_replay *replay; /* kernels/replay.h; NULL before the first use */
+    lt_dtype dtype;           /* of activations */
+    bool is_open;             /* the device; it may have no state of its own */
+    bool dry;                 /* plan only: shapes, peak and FLOPs; no data is read or written */
+    double flops;             /* counted by every operator, 2 per multiply-add; the caller may set it to 0 */
     size_t packed_bytes; /* of weights in the backend's form, outside the workspace; counted when dry too */
     char
         numeric_class[128]; /* what bytes depend on: "cpu/avx512_core_bf16+avx512/onednn-2.6.3/epoch-1/f32" */
@@ -209,5 +210,8 @@ typedef struct lt_weight {
 /* Free the packed form; the weight can be used again. context: any one of the backend that packed it; NULL only where
  * none did but dry ones. */
 void lt_weight_finish(lt_context *context, lt_weight *weight);
+
+/* How many packed forms this process has freed: while it is the same, every one is where it was. Any thread. */
+uint64_t lt_weight_changes(void);
 
 #endif

@@ -59,6 +59,11 @@ lt_status lt_host_zero(lt_context *c, lt_tensor *out)
     return LT_OK;
 }
 
+lt_status lt_no_record(lt_context *c, lt_record_step step, size_t host_bytes, void **record)
+{
+    return lt_context_fail(c, LT_E_UNSUPPORTED, "%s does not record", c->backend->name);
+}
+
 /* ---- up ------------------------------------------------------------------------------------------------ */
 
 static bool host_ready(lt_context *c, const char *op, const lt_tensor *host)

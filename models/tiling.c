@@ -1,5 +1,6 @@
 /* tiling.c - decoding a window and encoding frames, tile by tile. */
 #include "models/tiling_axis.h"
+#include "kernels/replay.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,28 @@ static lt_tensor as_dtype(lt_context *c, lt_tensor x, lt_dtype dtype)
     if (!x.data || x.dtype == dtype) return x;
     lt_tensor y = lt_convert(c, x, dtype);
     lt_drop(c, &x);
+    return y;
+}
+
+/* ---- the network, of tiles of one shape again and again ---------------------------------------------------------------- */
+
+typedef struct vae_call {
+    lt_vae *vae;
+    lt_tensor x;
+    bool decode;
+} vae_call;
+
+static void call_vae(lt_context *c, void *user, lt_tensor *results)
+{
+    const vae_call *k = user;
+    results[0] = k->decode ? lt_vae_decode(c, k->vae, k->x) : lt_vae_encode(c, k->vae, k->x);
+}
+
+static lt_tensor run_vae(lt_context *c, lt_vae *vae, lt_tensor x, bool decode)
+{
+    vae_call k = {vae, x, decode};
+    lt_tensor y = LT_NONE;
+    lt_replay(c, lt_replay_key(vae, &x, 1) + decode, call_vae, &k, &y, 1);
     return y;
 }
 
@@ -24,7 +47,7 @@ bool lt_decode_has_tiles(const lt_decode_plan *p)
 static void decode_latents(lt_context *c, lt_vae *vae, const lt_decode_plan *p, lt_tensor z, int64_t n_frames,
                            int64_t first, int64_t row, int64_t column, lt_tensor sums)
 {
-    lt_tensor frames = lt_vae_decode(c, vae, z);
+    lt_tensor frames = run_vae(c, vae, z, true);
     lt_tile_weights weights = lt_tile_mask(p, n_frames, first, first + z.shape[0], row, column);
     lt_add_tile(c, frames, &weights, p->factor * row, p->factor * column, sums);
     lt_drop(c, &frames);
@@ -196,7 +219,7 @@ static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int
                         const destination *to)
 {
     lt_tensor pixels = to_values(c, lt_upload_part(c, *frames, first, n, y, h, x, w), bits);
-    lt_tensor result = lt_vae_encode(c, vae, pixels);
+    lt_tensor result = run_vae(c, vae, pixels, false);
     lt_drop(c, &pixels);
     *m = (moments){n, result.shape[1], result.shape[2], result.shape[3], m->data};
     lt_download(c, result, LT_F32, m->data);

@@ -50,6 +50,8 @@ typedef struct cuda_ring {
     int next;
 } cuda_ring;
 
+typedef struct cuda_record cuda_record;
+
 /* ---- device ------------------------------------------------------------------------------------------ */
 
 typedef struct cuda_device {
@@ -64,6 +66,7 @@ typedef struct cuda_device {
     cudnnHandle_t dnn;
     struct cuda_matmul *matmuls;    /* algorithms by shape (matmul.c) */
     struct cuda_graph_plan *graphs; /* of cuDNN, by shape (graph.c) */
+    cuda_record *record;            /* that is being recorded, or filled; NULL: none (record.c) */
     bool lost;
 } cuda_device;
 
@@ -106,9 +109,10 @@ void cuda_ring_destroy(cuda_ring *ring); /* also one that is not open, or half *
  * one: E_BUSY, E_NO_MEMORY, E_DEVICE_LOST. `what`: "weights", ... */
 void *cuda_allocate(lt_context *c, const char *what, size_t bytes);
 
-/* Pinned memory of CUDA_SLOT_BYTES that the host may fill, NULL after an error; and its first `bytes` on their way to device
- * memory: that of the workspace, in the order of `compute`, or memory that nothing uses yet (fresh), at once. */
-cuda_slot *cuda_stage(lt_context *c, const char *op);
+/* Pinned memory of `bytes`, at most CUDA_SLOT_BYTES, that the host may fill, NULL after an error; and its way to device
+ * memory: that of the workspace, in the order of `compute`, or memory that nothing uses yet (fresh), at once. While an evaluation is recorded
+ * it is the record's; while a record is filled, it goes nowhere. */
+cuda_slot *cuda_stage(lt_context *c, const char *op, size_t bytes);
 lt_status cuda_send(lt_context *c, const char *op, cuda_slot *slot, void *to, size_t bytes, bool fresh);
 
 /* ---- share.c ------------------------------------------------------------------------------------------ */
@@ -121,6 +125,15 @@ lt_status share_await_cuda(lt_context *c, lt_share *share);
 
 /* "GPU-" and its UUID, by which two processes that number devices differently know it; "" where it has no events between processes. */
 void cuda_share_id(int index, const struct cudaDeviceProp *p, char *id, size_t id_bytes);
+
+/* ---- record.c ---------------------------------------------------------------------------------------- */
+
+lt_status record_cuda(lt_context *c, lt_record_step step, size_t host_bytes, void **record);
+/* Is nothing to be enqueued but what the host brings? */
+bool cuda_is_filling(const cuda_device *d);
+/* cuda_stage and cuda_send while there is a record; never fresh. */
+cuda_slot *cuda_record_stage(lt_context *c, const char *op, size_t bytes);
+lt_status cuda_record_send(lt_context *c, const char *op, const cuda_slot *slot, void *to, size_t bytes);
 
 /* ---- weights.c --------------------------------------------------------------------------------------- */
 

@@ -110,14 +110,16 @@ static cuda_slot *take_slot(lt_context *c, const char *op, cuda_ring *ring)
 
 /* ---- uploads ----------------------------------------------------------------------------------------- */
 
-cuda_slot *cuda_stage(lt_context *c, const char *op)
+cuda_slot *cuda_stage(lt_context *c, const char *op, size_t bytes)
 {
-    return take_slot(c, op, &cuda_of(c)->uploads);
+    cuda_device *d = cuda_of(c);
+    return d->record ? cuda_record_stage(c, op, bytes) : take_slot(c, op, &d->uploads);
 }
 
 lt_status cuda_send(lt_context *c, const char *op, cuda_slot *slot, void *to, size_t bytes, bool fresh)
 {
     cuda_device *d = c->device;
+    if (d->record) return cuda_record_send(c, op, slot, to, bytes);
     void *landing = fresh ? to : slot->device;
     cudaError_t e = cudaMemcpyAsync(landing, slot->host, bytes, cudaMemcpyHostToDevice, d->up);
     if (e == cudaSuccess) e = cudaEventRecord(fresh ? slot->done : d->arrived, d->up);
@@ -152,7 +154,7 @@ lt_status upload_cuda(lt_context *c, const lt_host_box *from, lt_tensor *out)
     size_t all = from->line_bytes * (size_t)from->n_lines * (size_t)from->n_planes;
     for (size_t at = 0; at < all; at += CUDA_SLOT_BYTES) {
         size_t n = LT_MIN(all - at, (size_t)CUDA_SLOT_BYTES);
-        cuda_slot *slot = cuda_stage(c, "upload");
+        cuda_slot *slot = cuda_stage(c, "upload", n);
         if (!slot) return c->err.status;
         gather(slot->host, from, at, n);
         lt_status status = cuda_send(c, "upload", slot, (char *)out->data + at, n, false);

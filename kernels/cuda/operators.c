@@ -221,7 +221,7 @@ lt_status embedding_cuda(lt_context *c, lt_weight *table, const int32_t *ids, lt
         return lt_context_fail(c, LT_E_UNSUPPORTED, "embedding: rows of %lld values", (long long)width);
     for (int64_t row = 0; row < rows; row += at_once) {
         int64_t n = LT_MIN(at_once, rows - row);
-        cuda_slot *slot = cuda_stage(c, "embedding");
+        cuda_slot *slot = cuda_stage(c, "embedding", (size_t)n * row_bytes);
         if (!slot) return c->err.status;
         for (int64_t i = 0; i < n * width; i++) {
             int64_t from = ids[row + i / width] * width + i % width;
@@ -245,11 +245,11 @@ lt_status gather_rows_cuda(lt_context *c, const lt_tensor *x, const int32_t *row
     for (int64_t row = 0; row < n && status == LT_OK && !c->dry; row += most) {
         int64_t count = LT_MIN(most, n - row);
         size_t bytes = (size_t)count * sizeof(int32_t);
-        cuda_slot *slot = cuda_stage(c, "gather_rows");
+        cuda_slot *slot = cuda_stage(c, "gather_rows", bytes);
         if (!slot) break;
         memcpy(slot->host, rows + row, bytes);
         status = cuda_send(c, "gather_rows", slot, ids, bytes, false);
-        if (status == LT_OK)
+        if (status == LT_OK && !cuda_is_filling(d))
             status = LAUNCH("gather_rows",
                             lt_launch_gather_rows(d->compute, (char *)out->data + (size_t)row * row_bytes,
                                                   x->dtype, x->data, x->dtype, x->shape[0], x->shape[1], ids,

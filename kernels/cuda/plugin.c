@@ -344,6 +344,7 @@ static lt_status open_cuda(void **device, int index, lt_dtype dtype, int threads
     cuda_device *d = take_idle(index);
     if (!d) LT_TRY(create_device(&d, index, p.name, err));
     d->next_idle = NULL;
+    d->record = NULL;
     d->dtype = dtype;
     describe_class(d, &p, numeric_class, class_bytes);
     *device = d;
@@ -358,6 +359,7 @@ static const lt_backend table = {
     .numeric_epoch = 2,
     .any_float = false,
     .host_memory = false,
+    .records = true,
     .dtypes = 1u << LT_F32 | 1u << LT_BF16 | 1u << LT_F16,
     .probe = probe_cuda,
     .open = open_cuda,
@@ -369,6 +371,7 @@ static const lt_backend table = {
     .wait = wait_cuda,
     .copy = copy_cuda,
     .zero = zero_cuda,
+    .record = record_cuda,
     .share_create = share_create_cuda,
     .share_open = share_open_cuda,
     .share_close = share_close_cuda,

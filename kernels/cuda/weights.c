@@ -33,6 +33,11 @@ static packed *add_form(lt_context *c, lt_weight *weight, int form, size_t bytes
         }
         return NULL;
     }
+    const cuda_device *d = c->device;
+    if (d->record) {
+        lt_context_fail(c, LT_E_UNSUPPORTED, "weights: one was used in another form before");
+        return NULL;
+    }
     if (!weight->packed) weight->packed_bytes = 0; /* what a plan counted */
     packed *p = calloc(1, sizeof(*p));
     if (!p) {
@@ -153,7 +158,7 @@ static lt_status send_matrix(lt_context *c, const lt_tensor *t, int64_t taps, pi
     int64_t piece = (int64_t)(CUDA_SLOT_BYTES / size);
     for (int64_t at = 0; at < all; at += piece) {
         int64_t n = LT_MIN(piece, all - at);
-        cuda_slot *slot = cuda_stage(c, "weights");
+        cuda_slot *slot = cuda_stage(c, "weights", (size_t)n * size);
         if (!slot) return c->err.status;
         convert(slot->host, c->dtype, t, taps, at, n);
         lt_status status = cuda_send(c, "weights", slot, to + (size_t)at * size, (size_t)n * size, true);
@@ -193,7 +198,7 @@ const void *cuda_weight_folded(lt_context *c, lt_weight *weight)
 static lt_status send_vector(lt_context *c, packed *p, const lt_tensor *t, int64_t times, size_t narrow_at,
                              size_t bytes)
 {
-    cuda_slot *slot = cuda_stage(c, "weights");
+    cuda_slot *slot = cuda_stage(c, "weights", bytes);
     if (!slot) return c->err.status;
     p->exact = true;
     for (int64_t i = 0; i < times * lt_n_elements(t); i++) {

@@ -176,6 +176,7 @@ const lt_backend lt_backend_ref = {
     .wait = lt_host_wait,
     .copy = lt_host_copy,
     .zero = lt_host_zero,
+    .record = lt_no_record,
     .share_create = lt_no_share_create,
     .share_open = lt_no_share_open,
     .share_close = lt_no_share_close,

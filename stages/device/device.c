@@ -1,6 +1,8 @@
 /* device.c - where a stage computes. */
 #include "stages/device/device.h"
 
+#include "kernels/replay.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -14,6 +16,14 @@ lt_status lt_stage_device_open(lt_stage_device *device, const char *option, lt_e
 {
     lt_device_choose(option, device->name, sizeof(device->name));
     return lt_device_probe(device->name, &device->info, err);
+}
+
+void lt_stage_device_report(lt_stage_device *device, const lt_context *context)
+{
+    lt_replay_info info = lt_replay_get_info(context);
+    if (!*info.note || device->reported) return;
+    device->reported = true;
+    lt_log(LT_LOG_INFO, "%s: %s", device->name, info.note);
 }
 
 /* MemAvailable of the system, or 4 GiB where it is not told. */

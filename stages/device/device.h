@@ -22,10 +22,14 @@ lt_dtype lt_stage_dtype(int choice);
 typedef struct lt_stage_device {
     char name[32];       /* never "auto" */
     lt_device_info info; /* at the time of opening */
+    bool reported;
 } lt_stage_device;
 
 /* What the option stands for, looked at. The errors of lt_device_probe. */
 lt_status lt_stage_device_open(lt_stage_device *device, const char *option, lt_err *err);
+
+/* Say once in the log why evaluations on the context are not recorded (kernels/replay.h), where some are not. */
+void lt_stage_device_report(lt_stage_device *device, const lt_context *context);
 
 /* What an option `memory` stands for: itself, or where it is 0, half of what the device has free less what the backend takes for itself;
  * on the host a quarter of what the system has free. */

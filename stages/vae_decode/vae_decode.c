@@ -225,6 +225,7 @@ static lt_status decode_window(decode_state *state, decode_clip *c, const lt_str
                                                          g->n_frames, k, window, c->state->sums, err)
                                 : lt_decode_window(state->host.run, state->host.vae, &g->plan, g->n_frames, k,
                                                    latents, c->state->sums, err);
+    lt_stage_device_report(&state->host.device, state->host.run);
     if (status) {
         lt_err_prefix(err, "clip %s, window of frames %lld to %lld", in->name, (long long)first,
                       (long long)(first + n - 1));

@@ -277,6 +277,7 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
                        in->name, (long long)u->first, (long long)u->n, in->width, in->height);
     lt_status status = lt_encode_frames_there(state->host.run, state->host.vae, &c->geometry.plan, pixels,
                                               (int)in->bits, state->mean, state->logvar, kept, err);
+    lt_stage_device_report(&state->host.device, state->host.run);
     if (status) {
         lt_err_prefix(err, "clip %s, chunk at frame %lld", in->name, (long long)u->first);
         return status;

@@ -26,6 +26,8 @@ cudaError_t fake_error(cudaError_t error);
 cudaError_t fake_gone();
 /* The error of a launch or copy, counted: a planned one, or that of a device that is gone. */
 cudaError_t fake_count_work();
+/* The error of a call that must not be made while this thread captures a stream; it spoils the capture. */
+cudaError_t fake_while_capturing();
 /* Is this the call that finds no memory? */
 bool fake_is_full();
 

@@ -66,13 +66,13 @@ static lt_tensor convolve(lt_context *c, little *net, lt_tensor x)
     return a;
 }
 
-/* The rows of a table that ids name, the third one twice. */
-static lt_tensor look_up(lt_context *c, little *net)
+/* The rows of a table that ids name, which depend on the chunk, in another order. */
+static lt_tensor look_up(lt_context *c, little *net, int chunk)
 {
     int32_t ids[N * TOKENS], rows[N * TOKENS];
     for (int i = 0; i < N * TOKENS; i++) {
-        ids[i] = i % ROWS;
-        rows[i] = i * 3 % (N * TOKENS);
+        ids[i] = (i + chunk) % ROWS;
+        rows[i] = (i * 3 + chunk) % (N * TOKENS);
     }
     lt_tensor id = {.data = ids, .dtype = LT_I32, .rank = 1, .shape = {N * TOKENS}}, row = id;
     row.data = rows;
@@ -81,17 +81,20 @@ static lt_tensor look_up(lt_context *c, little *net)
     return b;
 }
 
-void little_run(lt_context *c, little *net, int chunk, void *result)
+lt_tensor little_upload(lt_context *c, int chunk)
 {
-    lt_weight *w = net->weights;
     uint8_t pixels[N * TOKENS * C];
     for (int i = 0; i < N * TOKENS * C; i++) pixels[i] = (uint8_t)(i * 37 + chunk * 11);
     lt_tensor host = {.data = pixels, .dtype = LT_U8, .rank = 5, .shape = {N, 1, SIDE, SIDE, C}};
-    lt_tensor up = lt_upload(c, host, LT_U8), x = lt_pixels_to_values(c, up, 8), y;
+    lt_tensor up = lt_upload(c, host, LT_U8), x = lt_pixels_to_values(c, up, 8);
     lt_drop(c, &up);
-    y = convolve(c, net, x);
-    lt_drop(c, &x);
-    x = attend(c, y);
+    return x;
+}
+
+lt_tensor little_evaluate(lt_context *c, little *net, lt_tensor input, int chunk)
+{
+    lt_weight *w = net->weights;
+    lt_tensor y = convolve(c, net, input), x = attend(c, y);
     lt_drop(c, &y);
     y = lt_linear(c, LT_VIEW(c, x, N, TOKENS, C), &w[5], &w[6], LT_ACT_NONE, LT_NONE);
     lt_tensor gated = lt_gated(c, y, LT_ACT_GELU_ERF);
@@ -101,9 +104,16 @@ void little_run(lt_context *c, little *net, int chunk, void *result)
     lt_drop(c, &x);
     x = lt_layer_norm(c, y, &w[8], &w[9], 1e-5, LT_NONE, LT_NONE);
     lt_drop(c, &y);
-    lt_tensor rows = look_up(c, net);
+    lt_tensor rows = look_up(c, net, chunk);
     y = lt_add_scaled(c, LT_VIEW(c, x, N * TOKENS, C), rows, 0.25);
     lt_drop(c, &rows);
+    lt_drop(c, &x);
+    return y;
+}
+
+void little_run(lt_context *c, little *net, int chunk, void *result)
+{
+    lt_tensor x = little_upload(c, chunk), y = little_evaluate(c, net, x, chunk);
     lt_drop(c, &x);
     lt_download(c, y, LT_BF16, result);
     lt_drop(c, &y);

@@ -14,7 +14,10 @@ typedef struct little {
 
 /* Weights that are the same every time. */
 void little_init(little *net);
-/* Evaluate it, from an upload that depends on `chunk` to a download of LITTLE_RESULT_BYTES bytes, which are there when the context has
+/* The input of a chunk; what comes of it, for which other rows of a table are taken for every chunk. */
+lt_tensor little_upload(lt_context *c, int chunk);
+lt_tensor little_evaluate(lt_context *c, little *net, lt_tensor input, int chunk);
+/* Both, and a download of LITTLE_RESULT_BYTES bytes, which are there when the context has
  * waited; when dry, count. After an error nothing. */
 void little_run(lt_context *c, little *net, int chunk, void *result);
 /* What one evaluation takes of a workspace on the device. */

@@ -154,6 +154,7 @@ cudaError_t cudaMalloc(void **pointer, size_t bytes)
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     *pointer = NULL;
     if (fake_gone() != cudaSuccess) return fake_gone();
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     if (bytes == 0) return cudaSuccess;
     if (in_use > limit || bytes > limit - in_use || fake_is_full())
         return fake_error(cudaErrorMemoryAllocation);
@@ -183,6 +184,7 @@ cudaError_t cudaFree(void *pointer)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     if (!pointer) return cudaSuccess;
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     fake_drain_all();
     auto at = live.find((char *)pointer);
     if (at == live.end() || at->second.is_other) return fake_error(cudaErrorInvalidValue);
@@ -277,6 +279,7 @@ cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags)
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     *pointer = NULL;
     if (fake_gone() != cudaSuccess) return fake_gone();
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     if (bytes == 0) return cudaSuccess;
     if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
     *pointer = aligned_alloc(page, (bytes + page - 1) / page * page);
@@ -300,6 +303,7 @@ cudaError_t cudaFreeHost(void *pointer)
 {
     std::lock_guard<std::recursive_mutex> lock(fake_mutex);
     if (!pointer) return cudaSuccess;
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     cudaError_t error = unpin(pointer);
     if (error == cudaSuccess) free(pointer);
     return error;

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <thread>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -56,12 +57,29 @@ int n_devices = 1, driver = CUDART_VERSION, capability[2] = {9, 0};
 int64_t until_failure, until_fault, until_full, n_events;
 cudaError_t failure, fault, gone;
 std::map<const void *, int> allowed_shared;
+int64_t n_work, n_graph_launches, n_graphs;
+
+/* The capture that goes on; one at a time. */
+struct {
+    CUstream_st *stream; /* NULL: none */
+    std::thread::id thread;
+    std::vector<std::function<void()>> work;
+    bool spoiled;
+} capture;
 
 } // namespace
 
 struct CUstream_st {
     bool blocking;
     std::deque<task> queue;
+};
+
+struct CUgraph_st {
+    std::vector<std::function<void()>> work;
+};
+
+struct CUgraphExec_st {
+    std::vector<std::function<void()>> work;
 };
 
 struct CUevent_st {
@@ -161,6 +179,18 @@ cudaError_t fake_count_work()
     return fake_gone();
 }
 
+/* Fails, as everything does in a capture that does not belong there. */
+static cudaError_t spoil()
+{
+    capture.spoiled = true;
+    return fake_error(cudaErrorStreamCaptureUnsupported);
+}
+
+cudaError_t fake_while_capturing()
+{
+    return capture.stream && capture.thread == std::this_thread::get_id() ? spoil() : cudaSuccess;
+}
+
 bool fake_is_full()
 {
     return comes(&until_full);
@@ -209,7 +239,19 @@ int fake_cuda_planned(void)
 int64_t fake_cuda_objects(void)
 {
     guard lock(fake_mutex);
-    return fake_n_allocations() + (int64_t)streams.size() + n_events;
+    return fake_n_allocations() + (int64_t)streams.size() + n_events + n_graphs;
+}
+
+int64_t fake_cuda_work(void)
+{
+    guard lock(fake_mutex);
+    return n_work - n_graph_launches;
+}
+
+int64_t fake_cuda_graph_launches(void)
+{
+    guard lock(fake_mutex);
+    return n_graph_launches;
 }
 
 void fake_cuda_devices(int count)
@@ -362,6 +404,12 @@ void fake_drain_all()
 static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
 {
     if (comes(&until_fault)) work = [] { gone = fault; };
+    if (stream && stream == capture.stream) {
+        capture.work.push_back(std::move(work));
+        return cudaSuccess;
+    }
+    n_work++;
+    if (!stream && fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     if (stream) {
         stream->queue.push_back({std::move(work), nullptr, 0, false});
         return cudaSuccess;
@@ -428,6 +476,7 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
 
 static cudaError_t wait_for(cudaStream_t stream)
 {
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     if (!stream) {
         fake_drain_all();
     } else {
@@ -463,6 +512,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     guard lock(fake_mutex);
     if (fake_gone() != cudaSuccess) return gone;
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     return !stream || stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -499,6 +549,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard lock(fake_mutex);
     if (fake_gone() != cudaSuccess) return gone;
+    if (stream == capture.stream && fake_while_capturing() != cudaSuccess)
+        return cudaErrorStreamCaptureUnsupported;
     uint64_t ticket = ++event->state->counts->recorded;
     if (stream) {
         stream->queue.push_back({nullptr, event->state, ticket, false});
@@ -514,6 +566,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
     guard lock(fake_mutex);
+    if (stream == capture.stream && fake_while_capturing() != cudaSuccess)
+        return cudaErrorStreamCaptureUnsupported;
     auto state = event->state;
     uint64_t ticket = state->counts->recorded;
     if (!stream) {
@@ -527,6 +581,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     guard lock(fake_mutex);
+    if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     auto state = event->state;
     uint64_t ticket = state->counts->recorded;
     run_until([=] { return state->counts->reached >= ticket; });
@@ -615,6 +670,73 @@ cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t hand
     return cudaSuccess;
 }
 
+/* ---- graphs ------------------------------------------------------------------------------------------------- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
+{
+    guard lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return gone;
+    if (!stream || capture.stream) return fake_error(cudaErrorStreamCaptureUnsupported);
+    capture.stream = stream;
+    capture.thread = std::this_thread::get_id();
+    capture.work.clear();
+    capture.spoiled = false;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    guard lock(fake_mutex);
+    *graph = NULL;
+    if (!stream || stream != capture.stream) return fake_error(cudaErrorInvalidValue);
+    capture.stream = NULL;
+    if (fake_gone() != cudaSuccess) return gone;
+    if (capture.spoiled) return fake_error(cudaErrorStreamCaptureInvalidated);
+    *graph = new CUgraph_st{std::move(capture.work)};
+    n_graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags)
+{
+    guard lock(fake_mutex);
+    *executable = NULL;
+    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
+    *executable = new CUgraphExec_st{graph->work};
+    n_graphs++;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
+{
+    guard lock(fake_mutex);
+    cudaError_t error = fake_count_work();
+    if (error != cudaSuccess) return error;
+    n_graph_launches++;
+    return enqueue(stream, [work = executable->work] {
+        for (size_t i = 0; i < work.size() && gone == cudaSuccess; i++) work[i]();
+    });
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    guard lock(fake_mutex);
+    if (!graph) return fake_error(cudaErrorInvalidValue);
+    delete graph;
+    n_graphs--;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable)
+{
+    guard lock(fake_mutex);
+    if (!executable) return fake_error(cudaErrorInvalidValue);
+    delete executable;
+    n_graphs--;
+    return cudaSuccess;
+}
+
 /* ---- copies ------------------------------------------------------------------------------------------------- */
 
 static bool sides_are_right(const void *to, const void *from, size_t bytes, cudaMemcpyKind kind)
@@ -633,6 +755,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     if (!sides_are_right(to, from, bytes, kind)) return fake_error(cudaErrorInvalidValue);
     cudaError_t error = fake_count_work();
     if (error != cudaSuccess) return error;
+    bool pageable = (!fake_is_device(from, bytes) && !fake_is_pinned(from, bytes)) ||
+                    (!fake_is_device(to, bytes) && !fake_is_pinned(to, bytes));
+    if (pageable && stream == capture.stream && fake_while_capturing() != cudaSuccess)
+        return cudaErrorStreamCaptureUnsupported;
     if (!fake_is_device(from, bytes) && !fake_is_pinned(from, bytes)) {
         auto copy = std::make_shared<std::vector<char>>((const char *)from, (const char *)from + bytes);
         return enqueue(stream, [=] { memcpy(to, copy->data(), bytes); });

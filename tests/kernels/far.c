@@ -336,6 +336,11 @@ static lt_status map_share(lt_share *share, int fd, lt_err *err)
     return LT_OK;
 }
 
+static lt_status record_far(lt_context *c, lt_record_step step, size_t host_bytes, void **record)
+{
+    return lt_context_fail(c, LT_E_UNSUPPORTED, "far does not record");
+}
+
 static lt_status share_create_far(void *device, lt_share *share, lt_share_handle *handle, lt_err *err)
 {
     struct stat stat;
@@ -443,6 +448,7 @@ static lt_backend far_table = {
     .wait = wait_far,
     .copy = copy_far,
     .zero = zero_far,
+    .record = record_far,
     .share_create = share_create_far,
     .share_open = share_open_far,
     .share_close = share_close_far,

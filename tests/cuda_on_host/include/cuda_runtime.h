@@ -54,6 +54,8 @@ typedef enum cudaError {
     cudaErrorLaunchFailure = 719,
     cudaErrorNotSupported = 801,
     cudaErrorSystemNotReady = 802,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
     cudaErrorUnknown = 999
 } cudaError_t;
 #define CUDART_VERSION 13000
@@ -157,6 +159,18 @@ cudaError_t cudaIpcCloseMemHandle(void *memory);
 cudaError_t cudaIpcGetEventHandle(cudaIpcEventHandle_t *handle, cudaEvent_t event);
 cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t handle);
 
+/* Graphs, of one stream, captured in mode ThreadLocal: until the capture ends, the stream's work is kept and not run; what cannot be captured, or
+ * must not be called meanwhile, fails and spoils the capture. */
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
+typedef enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 } cudaStreamCaptureMode;
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
+
 /* ---- for tests --------------------------------------------------------------------------------------------- */
 
 /* The order of fibers, blocks and streams from now on. 0, at the start: as they come. */
@@ -182,7 +196,10 @@ int fake_cuda_planned(void);
 /* Bytes of device memory and of pinned memory that are in use. */
 size_t fake_cuda_in_use(void);
 size_t fake_cuda_pinned(void);
-/* Pieces of both, streams and events that are in use. */
+/* Launches and copies that streams were given so far, graphs' apart, and launches of graphs. */
+int64_t fake_cuda_work(void);
+int64_t fake_cuda_graph_launches(void);
+/* Pieces of both, streams, events and graphs that are in use. */
 int64_t fake_cuda_objects(void);
 /* Put host code on a stream, as a library's kernel: work(argument) runs with device memory within reach. */
 cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), void *argument);
