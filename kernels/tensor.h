@@ -100,7 +100,10 @@ typedef struct lt_device_info {
     size_t total_bytes, free_bytes; /* of its memory; 0 with host_memory */
     char id
         [48]; /* the same in every process that can open its memory (share.h), and of no other device; "" where none can */
-    size_t own_bytes; /* what the backend takes of it beside workspaces and weights, a process */
+    size_t staging_bytes; /* for transfers: of its memory, and as much of the host's, pinned; a process */
+    /* What nobody can tell before a run: the driver and its libraries take it by themselves, a process (kernels' code, their state,
+     * recorded evaluations). Not measured: an allowance. Of its memory, and of the host's. */
+    size_t allowance_bytes, host_allowance_bytes;
 } lt_device_info;
 
 /* Look at a device without opening it. device: as for lt_context_create, "auto" excepted. E_NOT_FOUND, E_UNSUPPORTED, with a

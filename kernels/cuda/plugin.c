@@ -203,8 +203,9 @@ static lt_status probe_cuda(int index, lt_device_info *info, lt_err *err)
     }
     snprintf(info->name, sizeof(info->name), "%.63s", p.name);
     cuda_share_id(index, &p, info->id, sizeof(info->id));
-    /* The two rings, and what the libraries keep for themselves: their kernels' code, above all. */
-    info->own_bytes = 2 * (size_t)CUDA_SLOTS * CUDA_SLOT_BYTES + ((size_t)768 << 20);
+    info->staging_bytes = 2 * (size_t)CUDA_SLOTS * CUDA_SLOT_BYTES; /* the two rings */
+    info->allowance_bytes = (size_t)768 << 20;
+    info->host_allowance_bytes = (size_t)512 << 20;
     return LT_OK;
 }
 

@@ -38,12 +38,18 @@ static size_t available_memory(void)
     return (size_t)kib << 10;
 }
 
+/* What is taken of the device beside workspaces and weights. */
+static size_t own_bytes(const lt_device_info *info)
+{
+    return info->staging_bytes + info->allowance_bytes;
+}
+
 size_t lt_stage_device_memory(const lt_stage_device *device, int64_t option)
 {
     const lt_device_info *info = &device->info;
     if (option > 0) return (size_t)option;
     if (info->host_memory) return available_memory() / 4;
-    return (info->free_bytes - LT_MIN(info->own_bytes, info->free_bytes)) / 2;
+    return (info->free_bytes - LT_MIN(own_bytes(info), info->free_bytes)) / 2;
 }
 
 static double mib(size_t bytes)
@@ -61,16 +67,23 @@ lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option
         plan->peak_bytes += workspace_bytes + weight_bytes;
         return LT_OK;
     }
-    size_t bytes = workspace_bytes + weight_bytes + info->own_bytes;
-    plan->peak_bytes += dry->staging_peak;
+    size_t bytes = workspace_bytes + weight_bytes + own_bytes(info);
+    plan->peak_bytes += dry->staging_peak + info->staging_bytes + info->host_allowance_bytes;
     plan->device = lt_arena_strdup(plan->arena, device->name);
     plan->device_title = lt_arena_strdup(plan->arena, info->name);
     plan->device_bytes = bytes;
     plan->device_total = info->total_bytes;
     plan->device_free = info->free_bytes;
     if (!plan->device || !plan->device_title) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    lt_plan_note(plan, "on %s, %s: workspace %.1f MiB, weights %.1f MiB, %.0f MiB of its own", device->name,
-                 info->name, mib(workspace_bytes), mib(weight_bytes), mib(info->own_bytes));
+    lt_plan_note(plan, "on %s, %s: workspace %.1f MiB, weights %.1f MiB, %.0f MiB for transfers%s",
+                 device->name, info->name, mib(workspace_bytes), mib(weight_bytes), mib(info->staging_bytes),
+                 info->staging_bytes ? ", and as much of the host's memory" : "");
+    if (own_bytes(info) > info->staging_bytes)
+        lt_plan_note(
+            plan,
+            "for what the driver and its libraries take by themselves, which is not known before, an "
+            "allowance is counted: %.0f MiB of the device's memory, %.0f MiB of the host's",
+            mib(info->allowance_bytes), mib(info->host_allowance_bytes));
     if (bytes <= info->total_bytes) return LT_OK;
     return lt_fail(err, LT_E_NO_MEMORY, "%.0f MiB are wanted on %s (%s), which has %.0f MiB: %s", mib(bytes),
                    device->name, info->name, mib(info->total_bytes), advice);

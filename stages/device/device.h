@@ -31,12 +31,12 @@ lt_status lt_stage_device_open(lt_stage_device *device, const char *option, lt_e
 /* Say once in the log why evaluations on the context are not recorded (kernels/replay.h), where some are not. */
 void lt_stage_device_report(lt_stage_device *device, const lt_context *context);
 
-/* What an option `memory` stands for: itself, or where it is 0, half of what the device has free less what the backend takes for itself;
+/* What an option `memory` stands for: itself, or where it is 0, half of what the device has free less what transfers, the driver and its libraries take;
  * on the host a quarter of what the system has free. */
 size_t lt_stage_device_memory(const lt_stage_device *device, int64_t option);
 
 /* Put into the plan what the context of one replica takes: into peak_bytes, to which it is added, where the device works in the host's memory,
- * else into the device's part, with a note; and what an option "auto" became. E_NO_MEMORY when the device has less in all,
+ * else into the device's part, and the host's memory that goes with it into peak_bytes, with notes that name the allowances; and what an option "auto" became. E_NO_MEMORY when the device has less in all,
  * with what it has and the advice (what to make smaller). */
 lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option, const lt_context *dry,
                                size_t workspace_bytes, size_t weight_bytes, const char *advice, lt_plan *plan,
