@@ -29,19 +29,31 @@ std::map<char *, allocation> live; /* by the address given out */
 std::map<char *, size_t> pinned;
 size_t in_use, limit = (size_t)64 << 30;
 int reach;
-std::vector<allocation> open_now; /* those within reach that were touched */
-struct sigaction before;          /* what a fault does while nothing is within reach */
+struct piece {
+    char *at;
+    size_t bytes;
+};
+std::vector<piece> open_now; /* of what is within reach, those that were touched */
+struct sigaction before;     /* what a fault does while nothing is within reach */
 
-void protect(const allocation &a, int how)
+void protect(const piece &p, int how)
 {
-    if (mprotect(a.pages, a.page_bytes, how) != 0) fake_die("mprotect of device memory failed");
+    if (mprotect(p.at, p.bytes, how) != 0) fake_die("mprotect of device memory failed");
 }
 
 /* Within reach, until nothing is. */
-void open_up(const allocation &a)
+void open_up(const piece &p)
 {
-    protect(a, PROT_READ | PROT_WRITE);
-    open_now.push_back(a);
+    protect(p, PROT_READ | PROT_WRITE);
+    open_now.push_back(p);
+}
+
+/* The part of an allocation around an address: a workspace is large, a kernel's tensors are not. */
+piece part_around(const allocation &a, char *at)
+{
+    constexpr size_t part_bytes = 64 * page;
+    char *start = a.pages + (size_t)(at - a.pages) / part_bytes * part_bytes;
+    return {start, std::min(part_bytes, (size_t)(a.pages + a.page_bytes - start))};
 }
 
 /* All of a network's weights would take long to open and close for every kernel: what is within reach is opened when it is touched.
@@ -54,7 +66,7 @@ void on_fault(int, siginfo_t *info, void *)
         if (at != live.end()) {
             const allocation &a = at->second;
             if ((char *)info->si_addr >= a.pages && (char *)info->si_addr < a.pages + a.page_bytes) {
-                open_up(a);
+                open_up(part_around(a, (char *)info->si_addr));
                 return;
             }
         }
@@ -95,7 +107,7 @@ void fake_reach_end()
 {
     if (--reach > 0) return;
     sigaction(SIGSEGV, &before, NULL);
-    for (const allocation &a : open_now) protect(a, PROT_NONE);
+    for (const piece &p : open_now) protect(p, PROT_NONE);
     open_now.clear();
 }
 
@@ -212,7 +224,7 @@ static bool make_shared(allocation &a)
 {
     int fd = memfd_create("cuda-on-host", MFD_CLOEXEC);
     fake_reach_begin();
-    open_up(a); /* the system does not ask for it */
+    open_up({a.pages, a.page_bytes}); /* the system does not ask for it */
     bool done = fd >= 0 && pwrite(fd, a.pages, a.page_bytes, 0) == (ssize_t)a.page_bytes &&
                 mmap(a.pages, a.page_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) == a.pages;
     fake_reach_end();
