@@ -180,8 +180,6 @@ static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *pl
                  "it comes once: a stage that dies is started again from the last %" PRId64
                  " frames, which are kept",
                  n * source->config->chunk);
-    if (!source->config->audio && !lt_video_is_graph(wanted.input))
-        lt_plan_note(plan, "sound and subtitles of a live input are left out");
     add_notes_of_pictures(info, source->config->deinterlace, plan);
     resolve_hwaccel(source->config, info, plan);
     lt_kept_close(kept);
@@ -367,7 +365,10 @@ static lt_status open_live(decode_state *state, lt_clip *clip, lt_err *err)
     lt_status status = lt_kept_open(&open->kept, source, &open->wanted, state->setup, false, err);
     if (status) return status;
     const lt_video_info *info = lt_video_get_info(lt_kept_video(open->kept));
-    return lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err);
+    status = lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err);
+    if (status) return status;
+    clip->output->side_path = lt_arena_strdup(clip->arena, lt_kept_side(open->kept));
+    return clip->output->side_path ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 
 static lt_status decode_open_clip(void *opaque, lt_clip *clip, lt_err *err)

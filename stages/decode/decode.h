@@ -132,6 +132,8 @@ lt_status lt_kept_open(lt_kept **kept, const lt_source *source, const lt_wanted 
                        const lt_setup *setup, bool plans, lt_err *err);
 void lt_kept_close(lt_kept *kept); /* takes NULL */
 const lt_video *lt_kept_video(const lt_kept *kept);
+/* The file of what comes beside the pictures (side.h), or "". */
+const char *lt_kept_side(const lt_kept *kept);
 /* Chunks that are kept, and the memory of those. */
 int64_t lt_kept_chunks(const lt_decode_config *config, size_t unit_bytes);
 

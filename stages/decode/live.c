@@ -1,5 +1,6 @@
 /* live.c - an input whose length is not known: chunks made as they come, once, and kept for a while. */
 #include "stages/decode/decode.h"
+#include "stages/decode/side.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ typedef struct place {
 
 struct lt_kept {
     lt_video *video;
+    lt_side_live *side; /* NULL: what comes beside the pictures is not wanted */
     place *places;
     int64_t n_places, chunk;
     uint64_t next; /* unit that comes next */
@@ -47,6 +49,7 @@ void lt_kept_close(lt_kept *kept)
         free(kept->places[i].data);
     }
     free(kept->places);
+    lt_side_live_destroy(kept->side);
     lt_video_close(kept->video);
     free(kept);
 }
@@ -88,6 +91,12 @@ lt_status lt_kept_open(lt_kept **out, const lt_source *source, const lt_wanted *
     lt_kept *kept = calloc(1, sizeof *kept);
     if (!kept) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     kept->chunk = config->chunk;
+    if (!plans && !config->audio && setup->run_folder && *setup->run_folder) {
+        kept->side =
+            lt_side_live_create(wanted->input, setup->run_folder, request.start > 0, request.frames > 0);
+        how.other = kept->side ? lt_side_live_take : NULL;
+        how.user = kept->side;
+    }
     lt_status status = lt_video_open_live(&kept->video, &request, &how, err);
     if (!status && !plans) status = make_places(kept, config, err);
     if (status)
@@ -97,6 +106,21 @@ lt_status lt_kept_open(lt_kept **out, const lt_source *source, const lt_wanted *
     return status;
 }
 
+const char *lt_kept_side(const lt_kept *kept)
+{
+    const char *path = kept->side ? lt_side_live_path(kept->side) : NULL;
+    return path ? path : "";
+}
+
+/* Nothing more is read: what came beside the pictures is a whole file before anyone hears of the end. */
+static void end(lt_kept *kept, uint64_t frames)
+{
+    kept->has_ended = true;
+    kept->end_frames = frames;
+    kept->end_duration = lt_video_last_duration(kept->video);
+    if (kept->side) lt_side_live_finish(kept->side);
+}
+
 /* An input that breaks has ended; what came of it stands. */
 static lt_status read_frame(lt_kept *kept, uint8_t *data, int64_t *pts, int64_t frames, lt_err *err)
 {
@@ -104,9 +128,7 @@ static lt_status read_frame(lt_kept *kept, uint8_t *data, int64_t *pts, int64_t 
     bool breaks = status == LT_E_IO || status == LT_E_FORMAT || status == LT_E_NOT_FOUND;
     if (breaks) lt_log(LT_LOG_WARN, "the input broke off: %s", err->text);
     if (!breaks && status != LT_END) return status;
-    kept->has_ended = true;
-    kept->end_frames = kept->next * (uint64_t)kept->chunk + (uint64_t)frames;
-    kept->end_duration = lt_video_last_duration(kept->video);
+    end(kept, kept->next * (uint64_t)kept->chunk + (uint64_t)frames);
     return LT_END;
 }
 
@@ -118,11 +140,7 @@ static lt_status read_chunk(lt_kept *kept, lt_err *err)
     uint64_t most = LT_STREAM_FRAMES_MAX - kept->next * (uint64_t)kept->chunk;
     lt_status status = LT_OK;
     p->frames = 0;
-    if (!most) { /* more frames than a clip may have: it ends here */
-        kept->has_ended = true;
-        kept->end_frames = LT_STREAM_FRAMES_MAX;
-        kept->end_duration = lt_video_last_duration(kept->video);
-    }
+    if (!most) end(kept, LT_STREAM_FRAMES_MAX); /* more frames than a clip may have: it ends here */
     while (!status && p->frames < kept->chunk && (uint64_t)p->frames < most) {
         status =
             read_frame(kept, p->data + (size_t)p->frames * frame_bytes, &p->pts[p->frames], p->frames, err);

@@ -13,14 +13,21 @@
  * keeps any timestamp as it is, MOV those in units of a sample; Matroska rounds to milliseconds. */
 static const struct {
     const char *format, *suffix;
-} formats[] = {{"nut", "nut"}, {"mov", "mov"}, {"matroska", "mkv"}};
+    const char *
+        live; /* options under which what was written can be read, and memory does not grow; NULL: it cannot */
+} formats[] = {{"nut", "nut", "write_index=0"},
+               {"mov", "mov", NULL},
+               {"matroska", "mkv", "live=1:cluster_time_limit=1000"}};
 
 typedef struct side {
     const char *input;
     AVFormatContext *in, *out;
     int *target;       /* stream of `out` by stream of `in`; -1: left out */
     int64_t *last_dts; /* by stream of `out` */
-    int64_t shift;     /* seconds; at least one, for packets before 0 that decoders need (priming) */
+    int64_t *
+        next; /* where a packet of sound that does not say belongs, by stream of `out`, in the input's time base */
+    int64_t shift; /* seconds; at least one, for packets before 0 that decoders need (priming) */
+    bool is_live;  /* `in` is read by another, for its video */
 } side;
 
 static bool is_wanted(const AVStream *stream)
@@ -55,6 +62,7 @@ static int choose_format(const side *s)
     for (size_t f = 0; f < LT_COUNT(formats); f++) {
         const AVOutputFormat *format = av_guess_format(formats[f].format, NULL, NULL);
         int n = 0;
+        if (s->is_live && !formats[f].live) continue;
         for (unsigned i = 0; format && i < s->in->nb_streams; i++) n += holds(format, s->in->streams[i]);
         if (n > most) {
             best = (int)f;
@@ -80,7 +88,7 @@ static lt_status add_streams(side *s, lt_err *err)
         AVStream *from = s->in->streams[i];
         s->target[i] = -1;
         if (!holds(s->out->oformat, from)) {
-            from->discard = AVDISCARD_ALL;
+            if ((int)i != video || !s->is_live) from->discard = AVDISCARD_ALL;
             if ((int)i != video) log_dropped(s, from);
             continue;
         }
@@ -92,8 +100,10 @@ static lt_status add_streams(side *s, lt_err *err)
             to->codecpar->codec_tag = 0;
         to->time_base = from->time_base;
         to->disposition = from->disposition;
+        from->discard = AVDISCARD_DEFAULT;
         s->target[i] = to->index;
         s->last_dts[to->index] = INT64_MIN;
+        s->next[to->index] = AV_NOPTS_VALUE;
         double start =
             from->start_time == AV_NOPTS_VALUE ? 0 : (double)from->start_time * av_q2d(from->time_base);
         if (start < 0) s->shift = LT_MAX(s->shift, (int64_t)ceil(-start) + 1);
@@ -131,15 +141,30 @@ static void set_tags(side *s, const lt_video_info *info)
     av_dict_set_int(tags, "longtake_shift", s->shift, 0);
 }
 
+/* Sound that was met before its rate was known has no timestamps: it follows on what was before. */
+static void find_time(side *s, AVPacket *packet)
+{
+    const AVStream *from = s->in->streams[packet->stream_index];
+    AVCodecParameters *codec = from->codecpar;
+    int64_t *next = &s->next[s->target[packet->stream_index]];
+    if (packet->dts == AV_NOPTS_VALUE) packet->dts = packet->pts;
+    if (packet->dts == AV_NOPTS_VALUE) packet->dts = *next;
+    if (packet->pts == AV_NOPTS_VALUE) packet->pts = packet->dts;
+    if (packet->dts == AV_NOPTS_VALUE || codec->sample_rate <= 0) return;
+    int samples = av_get_audio_frame_duration2(codec, packet->size);
+    *next = AV_NOPTS_VALUE;
+    if (samples > 0)
+        *next = av_add_stable(from->time_base, packet->dts, (AVRational){1, codec->sample_rate}, samples);
+}
+
 /* One packet with its timestamps moved; those that do not rise, as muxers demand, are made to. */
 static int write_packet(side *s, AVPacket *packet)
 {
     const AVStream *from = s->in->streams[packet->stream_index];
     int index = s->target[packet->stream_index];
     AVStream *to = s->out->streams[index];
-    if (packet->dts == AV_NOPTS_VALUE) packet->dts = packet->pts;
+    find_time(s, packet);
     if (packet->dts == AV_NOPTS_VALUE || packet->flags & AV_PKT_FLAG_CORRUPT) return 0;
-    if (packet->pts == AV_NOPTS_VALUE) packet->pts = packet->dts;
     int64_t shift = av_rescale_q(s->shift, (AVRational){1, 1}, from->time_base);
     packet->pts += shift;
     packet->dts += shift;
@@ -151,7 +176,7 @@ static int write_packet(side *s, AVPacket *packet)
     *last = packet->dts;
     packet->stream_index = index;
     packet->pos = -1;
-    return av_interleaved_write_frame(s->out, packet);
+    return s->is_live ? av_write_frame(s->out, packet) : av_interleaved_write_frame(s->out, packet);
 }
 
 static int copy_packets(side *s)
@@ -202,7 +227,8 @@ static lt_status make(side *s, const lt_video_info *info, const char *final, int
     const char *temporary = lt_arena_printf(arena, "%s.part", final);
     s->target = calloc(s->in->nb_streams, sizeof *s->target);
     s->last_dts = calloc(s->in->nb_streams, sizeof *s->last_dts);
-    if (!temporary || !s->target || !s->last_dts)
+    s->next = calloc(s->in->nb_streams, sizeof *s->next);
+    if (!temporary || !s->target || !s->last_dts || !s->next)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
     if (avformat_alloc_output_context2(&s->out, NULL, formats[format].format, temporary) < 0)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
@@ -243,5 +269,121 @@ done:
     avformat_free_context(s.out);
     free(s.target);
     free(s.last_dts);
+    free(s.next);
     return status;
+}
+
+/* ---- of a live input ----------------------------------------------------------------------------------- */
+
+struct lt_side_live {
+    side side;
+    char *run_folder, *path;
+    unsigned n_streams; /* of the input when it was opened; later ones are left out */
+    bool cut_start, cut_end, is_open;
+};
+
+lt_side_live *lt_side_live_create(const char *input, const char *run_folder, bool cut_start, bool cut_end)
+{
+    lt_side_live *live = calloc(1, sizeof *live);
+    if (!live) return NULL;
+    live->cut_start = cut_start;
+    live->cut_end = cut_end;
+    live->side = (side){.input = av_strdup(input), .shift = 1, .is_live = true};
+    live->run_folder = av_strdup(run_folder);
+    if (live->side.input && live->run_folder) return live;
+    lt_side_live_destroy(live);
+    return NULL;
+}
+
+/* What mux cuts is told by a source that is longer than any clip of it. */
+static void set_live_tags(const lt_side_live *live, AVDictionary **tags)
+{
+    static const int64_t forever = INT64_C(1000000000) * AV_TIME_BASE;
+    av_dict_copy(tags, live->side.in->metadata, 0);
+    av_dict_set_int(tags, "longtake_shift", live->side.shift, 0);
+    if (live->cut_start) av_dict_set_int(tags, "longtake_start", -forever, 0);
+    if (live->cut_end) av_dict_set_int(tags, "longtake_end", forever, 0);
+}
+
+/* A file of the streams that there are now. */
+static lt_status begin(lt_side_live *live, lt_err *err)
+{
+    side *s = &live->side;
+    AVDictionary *options = NULL;
+    unsigned n = live->n_streams = s->in->nb_streams;
+    s->target = calloc(n, sizeof *s->target);
+    s->last_dts = calloc(n, sizeof *s->last_dts);
+    s->next = calloc(n, sizeof *s->next);
+    int format = choose_format(s);
+    if (format < 0) return LT_OK;
+    live->path = av_asprintf("%s/side.%s", live->run_folder, formats[format].suffix);
+    if (!live->path || !s->target || !s->last_dts || !s->next ||
+        avformat_alloc_output_context2(&s->out, NULL, formats[format].format, live->path) < 0 ||
+        av_dict_parse_string(&options, formats[format].live, "=", ":", 0) < 0)
+        return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
+    lt_status status = add_streams(s, err);
+    if (status) {
+        av_dict_free(&options);
+        return status;
+    }
+    set_live_tags(live, &s->out->metadata);
+    s->out->flags |= AVFMT_FLAG_BITEXACT | AVFMT_FLAG_FLUSH_PACKETS;
+    int rc = avio_open(&s->out->pb, live->path, AVIO_FLAG_WRITE);
+    if (rc >= 0) rc = avformat_write_header(s->out, &options);
+    av_dict_free(&options);
+    live->is_open = rc >= 0;
+    if (live->is_open) avio_flush(s->out->pb);
+    return rc < 0 ? lt_fail_av(err, rc, "%s", live->path) : LT_OK;
+}
+
+/* The pictures go on without. */
+static void leave_out(lt_side_live *live, const lt_err *err)
+{
+    lt_log(LT_LOG_WARN, "%s; sound and subtitles are left out from here on", err->text);
+    lt_side_live_finish(live);
+}
+
+void lt_side_live_take(void *opaque, struct AVFormatContext *input, struct AVPacket *packet)
+{
+    lt_side_live *live = opaque;
+    side *s = &live->side;
+    lt_err err;
+    if (!packet) {
+        s->in = input;
+        if (begin(live, &err)) leave_out(live, &err);
+        return;
+    }
+    if (!live->is_open || (unsigned)packet->stream_index >= live->n_streams) return;
+    if (s->target[packet->stream_index] < 0) return;
+    int rc = write_packet(s, packet);
+    if (rc >= 0) rc = s->out->pb->error;
+    if (rc >= 0) return;
+    lt_fail_av(&err, rc, "%s", live->path);
+    leave_out(live, &err);
+}
+
+const char *lt_side_live_path(const lt_side_live *live)
+{
+    return live->is_open ? live->path : NULL;
+}
+
+void lt_side_live_finish(lt_side_live *live)
+{
+    if (live->is_open) av_write_trailer(live->side.out);
+    live->is_open = false;
+    if (live->side.out) avio_closep(&live->side.out->pb);
+}
+
+void lt_side_live_destroy(lt_side_live *live)
+{
+    if (!live) return;
+    lt_side_live_finish(live);
+    avformat_free_context(live->side.out);
+    free(live->side.target);
+    free(live->side.last_dts);
+    free(live->side.next);
+    av_free((char *)live->side.input);
+    av_free(live->run_folder);
+    av_free(live->path);
+    free(live);
 }

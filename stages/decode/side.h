@@ -15,4 +15,19 @@
 lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, uint32_t clip,
                        lt_arena *arena, const char **path, lt_err *err);
 
+/* ---- of a live input: as they come ---------------------------------------------------------------------- */
+
+typedef struct lt_side_live lt_side_live;
+
+/* Where the packets of `input` go: run_folder/side.<format>, each written when it comes (with text subtitles, every second), so that
+ * the file holds what came whenever who writes it dies. cut_start, cut_end: the clip leaves out some of its source there, and mux what was heard then. NULL: no memory. */
+lt_side_live *lt_side_live_create(const char *input, const char *run_folder, bool cut_start, bool cut_end);
+/* lt_video_live.other, `side` its user. What cannot be written is said once in the log, and the rest is left out. */
+void lt_side_live_take(void *side, struct AVFormatContext *input, struct AVPacket *packet);
+/* The file; NULL where there is nothing to carry. */
+const char *lt_side_live_path(const lt_side_live *side);
+/* No more comes: finish the file. May be called again. */
+void lt_side_live_finish(lt_side_live *side);
+void lt_side_live_destroy(lt_side_live *side); /* finishes it; takes NULL */
+
 #endif

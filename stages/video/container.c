@@ -108,12 +108,14 @@ fail:
 
 /* Streams that show what they are within this are not waited for longer. */
 enum { PROBE_BYTES = 2 << 20, PROBE_MICROSECONDS = 2000000 };
+/* What is read once is not sought in. */
+enum { INDEX_BYTES = 4 << 10 };
 
 lt_status lt_container_open_live(lt_container *container, const char *input, AVIOContext *pipe,
-                                 AVIOInterruptCB interrupt, int threads, lt_err *err)
+                                 const lt_video_live *how, int threads, lt_err *err)
 {
     lt_status status = LT_OK;
-    *container = (lt_container){.threads = LT_MAX(threads, 1), .next = -1, .from_start = true};
+    *container = (lt_container){.threads = LT_MAX(threads, 1), .how = *how, .next = -1, .from_start = true};
     container->name = strdup(input);
     container->url = strdup(input);
     container->packet = av_packet_alloc();
@@ -123,8 +125,9 @@ lt_status lt_container_open_live(lt_container *container, const char *input, AVI
         goto fail;
     }
     container->format->pb = pipe;
-    container->format->interrupt_callback = interrupt;
+    container->format->interrupt_callback = (AVIOInterruptCB){how->interrupted, NULL};
     container->format->probesize = PROBE_BYTES;
+    container->format->max_index_size = INDEX_BYTES;
     container->format->max_analyze_duration = PROBE_MICROSECONDS;
     int rc = avformat_open_input(&container->format, pipe ? NULL : input, NULL, NULL);
     if (rc >= 0) rc = avformat_find_stream_info(container->format, NULL);
@@ -135,6 +138,7 @@ lt_status lt_container_open_live(lt_container *container, const char *input, AVI
         goto fail;
     }
     LT_TRY(choose_stream(container, err));
+    if (how->other) how->other(how->user, container->format, NULL);
     return LT_OK;
 fail:
     lt_container_close(container);
@@ -198,6 +202,7 @@ static lt_status feed(lt_container *container, lt_err *err)
             return LT_OK;
         }
         if (packet->stream_index != container->stream->index) {
+            if (container->how.other) container->how.other(container->how.user, container->format, packet);
             av_packet_unref(packet);
             continue;
         }

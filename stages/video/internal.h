@@ -44,19 +44,20 @@ typedef struct lt_container {
     AVStream *stream; /* borrowed from format */
     char *url, *name; /* as opened; as in sentences */
     int threads;
-    bool at_end;     /* the decoder is being drained */
-    int64_t next;    /* index of the frame that comes next; -1: unknown, after a seek */
-    bool from_start; /* decoding began with the first packet */
-    lt_hwaccel hw;   /* that the next decoder shall use */
+    lt_video_live how; /* of a live input */
+    bool at_end;       /* the decoder is being drained */
+    int64_t next;      /* index of the frame that comes next; -1: unknown, after a seek */
+    bool from_start;   /* decoding began with the first packet */
+    lt_hwaccel hw;     /* that the next decoder shall use */
 } lt_container;
 
 /* Open the file and choose its video stream; no decoder yet. */
 lt_status lt_container_open(lt_container *container, const char *input, int threads, lt_err *err);
 void lt_container_close(lt_container *container);
-/* Open what is read once, from its start to its end: `pipe` is borrowed (NULL: FFmpeg opens it), `interrupt` ends
- * waiting. No decoder yet. */
+/* Open what is read once, from its start to its end, as `how` says: `pipe` is borrowed (NULL: FFmpeg opens it). No
+ * decoder yet. */
 lt_status lt_container_open_live(lt_container *container, const char *input, AVIOContext *pipe,
-                                 AVIOInterruptCB interrupt, int threads, lt_err *err);
+                                 const lt_video_live *how, int threads, lt_err *err);
 /* A frame's timestamp, or AV_NOPTS_VALUE. */
 int64_t lt_frame_pts(const AVFrame *frame);
 /* Back to the first packet (the file is opened again), or to a key frame. */

@@ -197,8 +197,8 @@ static lt_status open_input(lt_video *video, const lt_video_request *request, lt
         video->info.codec = "lavfi";
     } else {
         if (live->how.fd) LT_TRY(open_pipe(live, err));
-        LT_TRY(lt_container_open_live(&video->container, request->input, live->pipe,
-                                      (AVIOInterruptCB){live->how.interrupted, NULL}, request->threads, err));
+        LT_TRY(lt_container_open_live(&video->container, request->input, live->pipe, &live->how,
+                                      request->threads, err));
         LT_TRY(lt_video_find_hwaccel(video, request, err));
         LT_TRY(lt_container_open_decoder(&video->container, err));
         base = video->container.stream->time_base;

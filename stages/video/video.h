@@ -12,6 +12,9 @@
 
 #include "core/core.h"
 
+struct AVFormatContext;
+struct AVPacket;
+
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 /* How a picture is brought to a wanted size, its pixel aspect considered: fill it and cut what is over in
@@ -96,6 +99,11 @@ typedef struct lt_video_live {
     bool keeps;      /* append what is read to the memfd, for who reads it next */
     int (*interrupted)(
         void *); /* other than 0: the input shall end now; NULL: never. Asked while waiting, on any thread */
+    /* Given each packet that is not of the video, as it comes, on the reader's thread; the packet is borrowed and may be written to.
+     * First NULL, when the input has been opened: of its streams, which are all discarded but the video, it switches on those
+     * that it wants. NULL: none. */
+    void (*other)(void *user, struct AVFormatContext *input, struct AVPacket *packet);
+    void *user;
 } lt_video_live;
 
 /* Open and wait for the first frame. info: n_frames and source_frames 0, pts NULL, fingerprint and digest new ones at every

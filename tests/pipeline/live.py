@@ -275,6 +275,109 @@ output = "{folder}/{output}"
     return folder / f"{name}.toml"
 
 
+# ---- sound
+
+
+def with_sound(folder, ending="ts", seconds=4, codec="ac3"):
+    """Pictures, two tracks of sound of unlike rates that begin at unlike times, and, where the container has them, subtitles."""
+    source, text = folder / f"sound.{ending}", folder / "text.srt"
+    text.write_text("".join(f"{i}\n00:00:0{i},100 --> 00:00:0{i},900\nline {i}\n\n" for i in range(1, seconds)))
+    more = ["-i", text, "-map", "3", "-c:s", "srt"] if ending == "mkv" else []
+    ffmpeg("-f", "lavfi", "-i", f"testsrc2=size=64x64:rate=24:duration={seconds}", "-f", "lavfi", "-i", f"sine=sample_rate=48000:duration={seconds}",
+           "-itsoffset", "0.3", "-f", "lavfi", "-i", f"sine=frequency=880:sample_rate=44100:duration={seconds - 1}", *more[:2],
+           "-map", "0", "-map", "1", "-map", "2", *more[2:], "-c:v", "libx264", "-g", "12", "-bf", "2", "-c:a:0", "mp2", "-c:a:1", codec, source)
+    return source
+
+
+def packets(path, streams="a"):
+    """[(stream, time in seconds to 1/10 ms, hash)] of the packets of some streams."""
+    text = subprocess.run(["ffprobe", "-v", "error", "-show_packets", "-select_streams", streams, "-show_entries", "packet=stream_index,pts_time,data_hash",
+                           "-show_data_hash", "md5", "-of", "json", path], stdout=subprocess.PIPE, check=True).stdout
+    return [(packet["stream_index"], round(float(packet["pts_time"]), 4), packet["data_hash"]) for packet in json.loads(text)["packets"]]
+
+
+def start_of(path):
+    return min(float(packets(path, kind)[0][1]) for kind in ("v", "a"))
+
+
+def sound_is_that_of_a_file(folder):
+    """Byte for byte, from a pipe, whole and cut at the start; and, but for the headers that AAC has in a transport stream alone, the bytes that were sent."""
+    for ending, codec, read in (("ts", "aac", ""), ("mkv", "aac", ""), ("ts", "ac3", "start = 1.3")):
+        source = with_sound(folder, ending, codec=codec)
+        outputs = []
+        for name, text in (("file", source), ("live", "-")):
+            graph_file = remux(folder, name, text, f"{name}.mkv")
+            graph_file.write_text(graph_file.read_text().replace('kind = "decode"', f'kind = "decode"\n{read}'))
+            with open(source, "rb") as stdin:
+                going = LiveRun(graph_file, stdin, "--fresh")
+                assert going.wait() == 0, going.text()
+            outputs.append(folder / f"{name}.mkv")
+        assert sha256(outputs[0]) == sha256(outputs[1]), (ending, read)
+        heard, sent, origin = packets(outputs[1], "a"), packets(source, "a"), start_of(source)
+        assert read or len(heard) == len(sent), (len(heard), len(sent))
+        if ending == "mkv":
+            assert [(at, data) for _, at, data in heard] == [(round(at - origin, 4), data) for _, at, data in sent]
+            assert len(packets(outputs[1], "s")) == 3
+    # What is asked not to come does not.
+    graph_file.write_text(graph_file.read_text().replace(read, 'audio = "none"'))
+    with open(source, "rb") as stdin:
+        going = LiveRun(graph_file, stdin, "--fresh")
+        assert going.wait() == 0, going.text()
+    assert not packets(outputs[1], "a")
+
+
+def sound_until_it_ends(folder):
+    """Ctrl-C, and the death of who reads: what is heard is the beginning of what was sent, at its time, up to where pictures end."""
+    source = with_sound(folder, seconds=8)
+    sent, origin = packets(source), start_of(source)
+    for how in ("ctrl-c", "kill"):
+        there, here = os.pipe()
+        graph_file = remux(folder, how, "-", f"{how}.mkv")
+        graph_file.write_text(graph_file.read_text() + "segment = 20\n")
+        live = LiveRun(graph_file, there)
+        os.close(there)
+        done = threading.Event()
+        thread = drip(source, here, seconds=3, keep_open=done)
+        segments = folder / f"{how}.mkv.longtake" / "segments"
+        wait_until(lambda: len(list(segments.glob("*.mp4"))) > 2 or not live.running(), 60, "60 frames")
+        if how == "ctrl-c":
+            live.process.send_signal(signal.SIGINT)
+        else:
+            assert live.kill_stage(random.Random(1), "stage-decode"), live.text()
+        assert live.wait() == (how == "kill"), live.text()
+        done.set()
+        thread.join()
+        heard, seen = packets(folder / f"{how}.mkv"), frames_of(folder / f"{how}.mkv") / 24
+        assert seen > 2.4, seen
+        for stream in {stream for stream, _, _ in sent}:
+            ours = [(at, data) for s, at, data in heard if s == stream]
+            theirs = [(at - origin, data) for s, at, data in sent if s == stream][: len(ours)]
+            assert [data for _, data in ours] == [data for _, data in theirs], how
+            assert max(abs(a - b) for (a, _), (b, _) in zip(ours, theirs)) < 0.001, how
+            assert ours[-1][0] > seen - 1.5, (how, ours[-1][0], seen)
+
+
+def memory_stays_constant_with_sound(folder):
+    there, here = os.pipe()
+    source = subprocess.Popen(["ffmpeg", "-nostdin", "-loglevel", "quiet", "-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24", "-f", "lavfi", "-i",
+                               "sine=sample_rate=48000", "-c:v", "libx264", "-preset", "ultrafast", "-c:a", "mp2", "-b:a", "384k", "-f", "mpegts", "-"],
+                              stdout=here)
+    os.close(here)
+    live = LiveRun(remux(folder, "g", "-", "g.mkv"), there)
+    os.close(there)
+    segments = folder / "g.mkv.longtake" / "segments"
+    taken = []
+    for n in (20, 60):
+        wait_until(lambda: len(list(segments.glob("*.mp4"))) > n or not live.running(), 100, f"{n} segments")
+        taken.append(max(resident(pid) for pid, program in stage_pids(live.pid).items() if program == "stage-decode"))
+    live.process.send_signal(signal.SIGINT)
+    assert live.wait() == 0, live.text()
+    source.kill()
+    source.wait()
+    print(f"  stage-decode: {taken[0]} KiB after 80 s of film, {taken[1]} after 240, {len(packets(folder / 'g.mkv'))} packets of sound")
+    assert taken[1] < 1.05 * taken[0] + 512, taken
+
+
 def a_stream_that_begins_in_the_middle(folder):
     """A transport stream cut before its second key frame: the frames before that are left out, of a file and of a pipe."""
     whole, cut = make_source(folder, 96), folder / "cut.ts"
@@ -319,22 +422,24 @@ def the_example_runs(folder):
     assert frames_of(folder / "out.mp4") == 20
 
 
+def resident(pid):
+    """KiB of memory that is a process's own or shared."""
+    lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
+
+
 def memory_stays_constant(folder):
     """An endless input: what stages hold does not grow."""
     model = narrow_model(folder / "model")
     live = Run(graph(folder, "g", "lavfi:testsrc2=size=64x64:rate=24", model, read="live = true\nkeep = 128"))
 
-    def resident():
-        total = {}
-        for pid, program in stage_pids(live.pid).items():
-            lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
-            total[program] = sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem")))
-        return total
+    def by_program():
+        return {program: resident(pid) for pid, program in stage_pids(live.pid).items()}
 
     wait_until(lambda: len(list(folder.glob("g.mp4.longtake/segments/*.mp4"))) > 10 or not live.running(), 100, "200 frames")
-    early = resident()
+    early = by_program()
     wait_until(lambda: len(list(folder.glob("g.mp4.longtake/segments/*.mp4"))) > 30 or not live.running(), 200, "600 frames")
-    late = resident()
+    late = by_program()
     live.process.send_signal(signal.SIGINT)
     assert live.wait() == 0, live.text()
     for program, kib in late.items():
@@ -347,4 +452,5 @@ if __name__ == "__main__":
     need_model()
     main([a_pipe_gives_the_bytes_of_a_file, other_containers, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
           ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input, a_stream_that_begins_in_the_middle, tags_of_deep_colour_stay,
-          a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant])
+          sound_is_that_of_a_file, sound_until_it_ends, a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant,
+          memory_stays_constant_with_sound])
