@@ -22,7 +22,7 @@
 #include "kernels/share.h"
 
 /* Raised when this file, tensor.h, ops.h or share.h change so that a plug-in must be built again. */
-#define LT_BACKEND_ABI 4
+#define LT_BACKEND_ABI 5
 
 /* n_planes planes of n_lines lines of line_bytes bytes in host memory; the next line starts line_stride bytes further, the
  * next plane plane_stride. */

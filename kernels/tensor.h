@@ -104,6 +104,8 @@ typedef struct lt_device_info {
     /* What nobody can tell before a run: the driver and its libraries take it by themselves, a process (kernels' code, their state,
      * recorded evaluations). Not measured: an allowance. Of its memory, and of the host's. */
     size_t allowance_bytes, host_allowance_bytes;
+    /* With host_memory: what the code takes that it makes, a process, beside what it takes for every shape that comes; 0: it makes none. */
+    size_t code_bytes;
 } lt_device_info;
 
 /* Look at a device without opening it. device: as for lt_context_create, "auto" excepted. E_NOT_FOUND, E_UNSUPPORTED, with a

@@ -77,9 +77,11 @@ void release_weight_cpu(lt_context *c, lt_weight *weight);
 
 /* ---- onednn.c ---------------------------------------------------------------------------------------- */
 
-/* *isa: name of the instruction set oneDNN uses on this machine, which the rest of the backend follows. */
-lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char **isa, char *version,
-                          size_t version_bytes, lt_err *err);
+/* Name of the instruction set that oneDNN uses on this machine, which the rest of the backend follows. */
+const char *cpu_onednn_isa(void);
+
+lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, char *version, size_t version_bytes,
+                          lt_err *err);
 void cpu_onednn_close(struct cpu_onednn *onednn);
 lt_status cpu_onednn_conv(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);

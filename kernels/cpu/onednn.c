@@ -59,7 +59,7 @@ static const char *status_text(dnnl_status_t status)
     }
 }
 
-static const char *isa_name(void)
+const char *cpu_onednn_isa(void)
 {
     switch (dnnl_get_effective_cpu_isa()) {
     case dnnl_cpu_isa_sse41: return "sse41";
@@ -74,8 +74,8 @@ static const char *isa_name(void)
     }
 }
 
-lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char **isa, char *version,
-                          size_t version_bytes, lt_err *err)
+lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, char *version, size_t version_bytes,
+                          lt_err *err)
 {
     struct cpu_onednn *o = calloc(1, sizeof(*o));
     *onednn = o;
@@ -87,7 +87,6 @@ lt_status cpu_onednn_open(struct cpu_onednn **onednn, lt_dtype dtype, const char
         return lt_fail(err, LT_E_NO_MEMORY, "cannot open oneDNN: %s", status_text(status));
     const dnnl_version_t *v = dnnl_version();
     snprintf(version, version_bytes, "%d.%d.%d", v->major, v->minor, v->patch);
-    *isa = isa_name();
     return LT_OK;
 }
 

@@ -125,6 +125,11 @@ size_t lt_vae_host_held(const lt_vae_host *host, size_t weight_bytes, size_t hel
     return host->device.info.host_memory ? held : weight_bytes;
 }
 
+size_t lt_vae_base_bytes(const lt_device_info *device, size_t base)
+{
+    return base + (device->host_memory ? device->code_bytes : 0);
+}
+
 void lt_vae_host_close(lt_vae_host *host)
 {
     if (host->vae) lt_vae_close(host->vae, host->run);

@@ -68,6 +68,8 @@ lt_status lt_vae_host_measure(lt_vae_host *host, lt_vae_dry_run run, void *user,
 /* What of `held` bytes, of which weight_bytes are packed weights, counts against the memory that the option names: all, or on a device
  * the weights alone. */
 size_t lt_vae_host_held(const lt_vae_host *host, size_t weight_bytes, size_t held);
+/* Of the host's memory, whatever is computed: the stage's own `base`, and what the backend says it takes there itself. */
+size_t lt_vae_base_bytes(const lt_device_info *device, size_t base);
 void lt_vae_host_close(lt_vae_host *host); /* an empty or half-open one too */
 
 /* 32 hex digits of the XXH3-128 of a text. */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets. */
-enum { BASE_BYTES = 3500 << 10 };
+enum { BASE_BYTES = 1100 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -79,10 +79,10 @@ size_t lt_decode_pixel_bytes(const lt_decode_geometry *g)
 }
 
 /* What a replica holds beside the workspace. */
-static size_t held_bytes(const lt_decode_geometry *g)
+static size_t held_bytes(const lt_device_info *device, const lt_decode_geometry *g)
 {
     return g->cost.weight_bytes + lt_decode_latent_bytes(g) + lt_decode_sum_bytes(g) +
-           lt_decode_pixel_bytes(g);
+           lt_decode_pixel_bytes(g) + lt_vae_base_bytes(device, BASE_BYTES);
 }
 
 lt_tensor lt_decode_new_window(lt_context *context, const lt_decode_geometry *g, int64_t n)
@@ -135,7 +135,7 @@ static lt_status fit(lt_vae_host *host, lt_decode_request *request, const char *
     double memory = (double)lt_stage_device_memory(&host->device, host->common->memory) * 50 / 51,
            limit = 0x1p62;
     for (;;) {
-        double held = (double)lt_vae_host_held(host, g->cost.weight_bytes, held_bytes(g) + BASE_BYTES);
+        double held = (double)lt_vae_host_held(host, g->cost.weight_bytes, held_bytes(&host->device.info, g));
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
@@ -317,7 +317,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     /* The window being made and the next one, which shares none of them when it is another replica's neighbour. */
     plan->in_flight[0] = (uint32_t)(2 * chunks);
     plan->takes_device[0] = g.there;
-    plan->peak_bytes = BASE_BYTES + held_bytes(&g) - g.cost.weight_bytes;
+    plan->peak_bytes = held_bytes(&host.device.info, &g) - g.cost.weight_bytes;
     LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
                                 g.cost.weight_bytes, "smaller tiles or a shorter window take less", plan,
                                 err));

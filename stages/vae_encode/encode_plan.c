@@ -9,8 +9,8 @@
 #include <stdio.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
- * tiles cost (lt_vae_shape_bytes). */
-enum { BASE_BYTES = 3500 << 10, SHAPE_BYTES = 8 << 10 };
+ * tiles cost where code is made for them (lt_vae_shape_bytes). */
+enum { BASE_BYTES = 1100 << 10, SHAPE_BYTES = 8 << 10 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
@@ -75,13 +75,14 @@ static size_t shape_bytes(const lt_encode_plan *p)
 }
 
 /* What a replica holds beside the workspace: packed weights; moments and values of a chunk; a cache's value, packed and
- * on its way to the disk. */
-static size_t held_bytes(const lt_vae_encode_config *config, const lt_encode_geometry *g, bool cache)
+ * on its way to the disk; what no option changes. */
+static size_t held_bytes(const lt_vae_encode_config *config, const lt_device_info *device,
+                         const lt_encode_geometry *g, bool cache)
 {
     size_t moments = lt_encode_moment_bytes(g), values = lt_encode_value_bytes(g),
            kinds = config->logvar ? 2 : 1;
     return g->cost.weight_bytes + kinds * (moments + values) + (cache ? 2 * kinds * values : 0) +
-           shape_bytes(&g->plan);
+           lt_vae_base_bytes(device, BASE_BYTES) + (device->code_bytes ? shape_bytes(&g->plan) : 0);
 }
 
 /* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
@@ -116,8 +117,8 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
     double memory = (double)lt_stage_device_memory(&host->device, config->common.memory) * 50 / 51,
            limit = 0x1p62;
     for (;;) {
-        double held =
-            (double)lt_vae_host_held(host, g->cost.weight_bytes, held_bytes(config, g, true) + BASE_BYTES);
+        double held = (double)lt_vae_host_held(host, g->cost.weight_bytes,
+                                               held_bytes(config, &host->device.info, g, true));
         if (held + (double)g->cost.workspace_bytes <= memory) return LT_OK;
         if (held >= memory)
             return lt_fail(err, LT_E_NO_MEMORY,
@@ -237,7 +238,7 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_encode_geometry_of(config, &host, inputs[0], &g, err));
     LT_TRY(lt_encode_describe(config, &host, inputs[0], &g, plan->output, plan->arena, err));
     plan->in_flight[0] = 2;
-    plan->peak_bytes = BASE_BYTES + held_bytes(config, &g, cache) - g.cost.weight_bytes;
+    plan->peak_bytes = held_bytes(config, &host.device.info, &g, cache) - g.cost.weight_bytes;
     LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
                                 g.cost.weight_bytes, "smaller tiles take less", plan, err));
     plan->peak_bytes += plan->peak_bytes / 50; /* what the allocator leaves unused */

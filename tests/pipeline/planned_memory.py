@@ -161,7 +161,7 @@ def data_sets(folder):
                                               stage__read__frames=16))
     print("  out of it")
     check(EXAMPLES / "decode.toml", *sets(graph__cache=cache, stage__read__clips="*", stage__vae_decode__window=8,
-                                          stage__write__output=folder / "{clip}.mkv", stage__write__codec="ffv1"))
+                                          stage__write__output=folder / "made" / "{clip}.mkv", stage__write__codec="ffv1"))
 
 
 # ---- text
