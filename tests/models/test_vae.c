@@ -142,7 +142,7 @@ static void network_bf16(void **state)
         test_layout decoded;
         bool scaled;
     } all[] = {
-        {"svd_bf16", "svd", true, true, FRAMES_FIRST, false},
+        {"svd_wide_bf16", "svd_wide", true, true, FRAMES_FIRST, false},
         {"kl_bf16", "kl", true, true, FRAMES_FIRST, false},
         {"lite_encoder_bf16", "lite_encoder", true, false, FRAMES_FIRST, true},
         {"lite_sd_wide_bf16", "lite_sd_wide", false, true, FRAMES_FIRST, true},
