@@ -17,7 +17,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures"))
-from harness import BIN, ROOT, Run, main, narrow_model, need_model, write_graph  # noqa: E402
+from harness import BIN, ROOT, SANITIZED, Run, main, narrow_model, need_model, skip, write_graph  # noqa: E402
 import tiny_models  # noqa: E402
 
 MIB = 1 << 20
@@ -199,5 +199,7 @@ def text_to_video(folder):
 
 if __name__ == "__main__":
     need_model()
+    if SANITIZED:
+        skip("the memory measured would be the sanitizer's")
     tests = [whole_frames, tiles_and_a_cache, batches, encoders, data_sets, text_to_video]
     main(tests + [test for test in (small_pictures, larger_pictures, decoders) if test.__name__ in sys.argv])
