@@ -10,6 +10,7 @@
 
 /* One at a time: all state of the device, and device work, which is run by the thread that waits for it. */
 extern std::recursive_mutex fake_mutex;
+typedef std::lock_guard<std::recursive_mutex> guard;
 
 /* "cuda on host: ..." to standard error, and abort: a bug of the code under test. */
 [[noreturn]] void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -24,6 +25,10 @@ uint64_t fake_draw(uint64_t n);
 cudaError_t fake_error(cudaError_t error);
 /* The error of a device that is gone, which every call returns. */
 cudaError_t fake_gone();
+bool fake_is_gone();
+/* Is this the work that takes the device away when it runs, by the second? */
+bool fake_fault_comes();
+void fake_take_away();
 /* The error of a launch or copy, counted: a planned one, or that of a device that is gone. */
 cudaError_t fake_count_work();
 /* The error of a call that must not be made while this thread captures a stream; it spoils the capture. */

@@ -113,19 +113,19 @@ void fake_reach_end()
 
 void fake_cuda_memory(size_t bytes)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     limit = bytes ? bytes : (size_t)64 << 30;
 }
 
 size_t fake_cuda_in_use(void)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     return in_use;
 }
 
 size_t fake_cuda_pinned(void)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     size_t bytes = 0;
     for (const auto &entry : pinned) bytes += entry.second;
     return bytes;
@@ -143,7 +143,7 @@ int64_t fake_n_allocations()
 
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     if (fake_gone() != cudaSuccess) return fake_gone();
     *total = limit;
     *available = limit - std::min(in_use, limit);
@@ -163,7 +163,7 @@ static char *take_pages(size_t page_bytes)
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     *pointer = NULL;
     if (fake_gone() != cudaSuccess) return fake_gone();
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
@@ -194,7 +194,7 @@ static void forget(const allocation &a)
 
 cudaError_t cudaFree(void *pointer)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     if (!pointer) return cudaSuccess;
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     fake_drain_all();
@@ -237,7 +237,7 @@ static bool make_shared(allocation &a)
 
 cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *memory)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     static_assert(sizeof(fake_place) <= sizeof(*handle), "");
     auto at = live.find((char *)memory);
     if (at == live.end() || at->second.is_other) return fake_error(cudaErrorInvalidValue);
@@ -251,7 +251,7 @@ cudaError_t cudaIpcGetMemHandle(cudaIpcMemHandle_t *handle, void *memory)
 
 cudaError_t cudaIpcOpenMemHandle(void **memory, cudaIpcMemHandle_t handle, unsigned flags)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     fake_place place;
     memcpy(&place, &handle, sizeof(place));
     *memory = NULL;
@@ -267,7 +267,7 @@ cudaError_t cudaIpcOpenMemHandle(void **memory, cudaIpcMemHandle_t handle, unsig
 
 cudaError_t cudaIpcCloseMemHandle(void *memory)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     fake_drain_all();
     auto at = live.find((char *)memory);
     if (at == live.end() || !at->second.is_other) return fake_error(cudaErrorInvalidValue);
@@ -288,7 +288,7 @@ bool fake_is_pinned(const void *memory, size_t bytes)
 
 cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     *pointer = NULL;
     if (fake_gone() != cudaSuccess) return fake_gone();
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
@@ -313,7 +313,7 @@ static cudaError_t unpin(void *pointer)
 
 cudaError_t cudaFreeHost(void *pointer)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     if (!pointer) return cudaSuccess;
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     cudaError_t error = unpin(pointer);
@@ -323,7 +323,7 @@ cudaError_t cudaFreeHost(void *pointer)
 
 cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned flags)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     if (fake_is_pinned(pointer, 1)) return fake_error(cudaErrorHostMemoryAlreadyRegistered);
     if (!pointer || !bytes) return fake_error(cudaErrorInvalidValue);
     pinned[(char *)pointer] = bytes;
@@ -332,6 +332,6 @@ cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned flags)
 
 cudaError_t cudaHostUnregister(void *pointer)
 {
-    std::lock_guard<std::recursive_mutex> lock(fake_mutex);
+    guard lock(fake_mutex);
     return unpin(pointer);
 }

@@ -1,4 +1,4 @@
-/* streams.cpp - devices, errors, streams, events and copies of the CUDA device on the host. */
+/* streams.cpp - streams, events, graphs and copies of the CUDA device on the host. */
 #include "tests/cuda_on_host/fake.h"
 
 #include <algorithm>
@@ -51,11 +51,8 @@ struct task {
 };
 
 std::vector<CUstream_st *> streams;
-thread_local cudaError_t last_error;
 uint64_t random_state;
-int n_devices = 1, driver = CUDART_VERSION, capability[2] = {9, 0};
-int64_t until_failure, until_fault, until_full, n_events;
-cudaError_t failure, fault, gone;
+int64_t n_events;
 std::map<const void *, int> allowed_shared;
 int64_t n_work, n_graph_launches, n_graphs;
 
@@ -86,8 +83,6 @@ struct CUevent_st {
     std::shared_ptr<event_state> state;
 };
 
-typedef std::lock_guard<std::recursive_mutex> guard;
-
 void fake_die(const char *format, ...)
 {
     va_list arguments;
@@ -116,68 +111,7 @@ uint64_t fake_draw(uint64_t n)
     return (z ^ z >> 31) % n;
 }
 
-/* ---- errors and devices ------------------------------------------------------------------------------------ */
-
-cudaError_t fake_error(cudaError_t error)
-{
-    if (error != cudaSuccess) last_error = error;
-    return error;
-}
-
-void fake_cuda_fail(int64_t n, cudaError_t error)
-{
-    guard lock(fake_mutex);
-    until_failure = n;
-    failure = error;
-    gone = last_error = cudaSuccess;
-}
-
-void fake_cuda_fault(int64_t n, cudaError_t error)
-{
-    guard lock(fake_mutex);
-    until_fault = n;
-    fault = error;
-    gone = last_error = cudaSuccess;
-}
-
-void fake_cuda_full(int64_t n)
-{
-    guard lock(fake_mutex);
-    until_full = n;
-}
-
-/* Errors of a call; the others are of the device. */
-static bool passes(cudaError_t error)
-{
-    switch (error) {
-    case cudaErrorInvalidValue:
-    case cudaErrorMemoryAllocation:
-    case cudaErrorInvalidConfiguration:
-    case cudaErrorInvalidResourceHandle:
-    case cudaErrorNotReady:
-    case cudaErrorNotSupported: return true;
-    default: return false;
-    }
-}
-
-static bool comes(int64_t *until)
-{
-    return *until > 0 && --*until == 0;
-}
-
-cudaError_t fake_gone()
-{
-    return fake_error(gone);
-}
-
-cudaError_t fake_count_work()
-{
-    if (gone == cudaSuccess && comes(&until_failure)) {
-        if (passes(failure)) return fake_error(failure);
-        gone = failure;
-    }
-    return fake_gone();
-}
+/* ---- what there is ------------------------------------------------------------------------------------------ */
 
 /* Fails, as everything does in a capture that does not belong there. */
 static cudaError_t spoil()
@@ -189,51 +123,6 @@ static cudaError_t spoil()
 cudaError_t fake_while_capturing()
 {
     return capture.stream && capture.thread == std::this_thread::get_id() ? spoil() : cudaSuccess;
-}
-
-bool fake_is_full()
-{
-    return comes(&until_full);
-}
-
-cudaError_t cudaGetLastError(void)
-{
-    cudaError_t error = last_error;
-    last_error = cudaSuccess;
-    return error;
-}
-
-cudaError_t cudaPeekAtLastError(void)
-{
-    return last_error;
-}
-
-const char *cudaGetErrorName(cudaError_t error)
-{
-    switch (error) {
-    case cudaSuccess: return "cudaSuccess";
-    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
-    case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
-    case cudaErrorNoDevice: return "cudaErrorNoDevice";
-    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
-    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
-    case cudaErrorNotReady: return "cudaErrorNotReady";
-    case cudaErrorHostMemoryAlreadyRegistered: return "cudaErrorHostMemoryAlreadyRegistered";
-    default: return "cudaErrorUnknown";
-    }
-}
-
-const char *cudaGetErrorString(cudaError_t error)
-{
-    return cudaGetErrorName(error);
-}
-
-int fake_cuda_planned(void)
-{
-    guard lock(fake_mutex);
-    return until_failure || until_fault || until_full;
 }
 
 int64_t fake_cuda_objects(void)
@@ -254,92 +143,6 @@ int64_t fake_cuda_graph_launches(void)
     return n_graph_launches;
 }
 
-void fake_cuda_devices(int count)
-{
-    guard lock(fake_mutex);
-    n_devices = count;
-}
-
-void fake_cuda_driver(int version)
-{
-    guard lock(fake_mutex);
-    driver = version;
-}
-
-void fake_cuda_capability(int major, int minor)
-{
-    guard lock(fake_mutex);
-    capability[0] = major;
-    capability[1] = minor;
-}
-
-cudaError_t cudaGetDeviceCount(int *count)
-{
-    guard lock(fake_mutex);
-    if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
-    if (n_devices == 0) return fake_error(cudaErrorNoDevice);
-    *count = n_devices;
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int device)
-{
-    guard lock(fake_mutex);
-    if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
-    return device >= 0 && device < n_devices ? cudaSuccess : fake_error(cudaErrorInvalidDevice);
-}
-
-cudaError_t cudaGetDevice(int *device)
-{
-    *device = 0;
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDeviceFlags(unsigned flags)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaDriverGetVersion(int *version)
-{
-    *version = driver;
-    return cudaSuccess;
-}
-
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-    *version = CUDART_VERSION;
-    return cudaSuccess;
-}
-
-/* Few multiprocessors: grids stay small, and grid-stride loops go round. */
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *p, int device)
-{
-    memset(p, 0, sizeof(*p));
-    snprintf(p->name, sizeof(p->name), "CUDA on host");
-    memcpy(p->uuid.bytes, "of the test host", sizeof(p->uuid.bytes));
-    p->totalGlobalMem = fake_total_memory();
-    p->sharedMemPerBlock = 48 << 10;
-    p->sharedMemPerBlockOptin = 227 << 10;
-    p->major = capability[0];
-    p->minor = capability[1];
-    p->multiProcessorCount = 2;
-    p->l2CacheSize = 50 << 20;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device)
-{
-    switch (attribute) {
-    case cudaDevAttrMultiProcessorCount: *value = 2; return cudaSuccess;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor: *value = capability[0]; return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor: *value = capability[1]; return cudaSuccess;
-    case cudaDevAttrIpcEventSupport: *value = 1; return cudaSuccess;
-    default: return fake_error(cudaErrorInvalidValue);
-    }
-}
-
 /* ---- queues ------------------------------------------------------------------------------------------------- */
 
 static bool can_run(const CUstream_st *s)
@@ -353,7 +156,7 @@ static void run_one(CUstream_st *s)
 {
     task t = std::move(s->queue.front());
     s->queue.pop_front();
-    if (t.work && gone == cudaSuccess) t.work();
+    if (t.work && !fake_is_gone()) t.work();
     if (!t.event || t.waits) return;
     t.event->counts->reached = std::max(t.event->counts->reached.load(), t.ticket);
     t.event->when = std::chrono::steady_clock::now();
@@ -403,7 +206,7 @@ void fake_drain_all()
 /* The default stream waits for those that are not non-blocking, and its work is done at once. */
 static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
 {
-    if (comes(&until_fault)) work = [] { gone = fault; };
+    if (fake_fault_comes()) work = fake_take_away;
     if (stream && stream == capture.stream) {
         capture.work.push_back(std::move(work));
         return cudaSuccess;
@@ -463,7 +266,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
     guard lock(fake_mutex);
     if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     *stream = new CUstream_st{!(flags & cudaStreamNonBlocking), {}};
     streams.push_back(*stream);
     return cudaSuccess;
@@ -511,7 +314,7 @@ cudaError_t cudaDeviceSynchronize(void)
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     guard lock(fake_mutex);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     return !stream || stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
@@ -524,7 +327,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
     bool interprocess = flags & cudaEventInterprocess;
     if (interprocess && !(flags & cudaEventDisableTiming)) return fake_error(cudaErrorInvalidValue);
     if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     *event = new CUevent_st{std::make_shared<event_state>()};
     (*event)->state->interprocess = interprocess;
     n_events++;
@@ -548,7 +351,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard lock(fake_mutex);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     if (stream == capture.stream && fake_while_capturing() != cudaSuccess)
         return cudaErrorStreamCaptureUnsupported;
     uint64_t ticket = ++event->state->counts->recorded;
@@ -591,7 +394,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     guard lock(fake_mutex);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     return event->state->counts->reached >= event->state->counts->recorded ? cudaSuccess : cudaErrorNotReady;
 }
 
@@ -675,7 +478,7 @@ cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t hand
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
     guard lock(fake_mutex);
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     if (!stream || capture.stream) return fake_error(cudaErrorStreamCaptureUnsupported);
     capture.stream = stream;
     capture.thread = std::this_thread::get_id();
@@ -690,7 +493,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     *graph = NULL;
     if (!stream || stream != capture.stream) return fake_error(cudaErrorInvalidValue);
     capture.stream = NULL;
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     if (capture.spoiled) return fake_error(cudaErrorStreamCaptureInvalidated);
     *graph = new CUgraph_st{std::move(capture.work)};
     n_graphs++;
@@ -701,7 +504,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
 {
     guard lock(fake_mutex);
     *executable = NULL;
-    if (fake_gone() != cudaSuccess) return gone;
+    if (fake_is_gone()) return fake_gone();
     if (fake_is_full()) return fake_error(cudaErrorMemoryAllocation);
     *executable = new CUgraphExec_st{graph->work};
     n_graphs++;
@@ -715,7 +518,7 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream)
     if (error != cudaSuccess) return error;
     n_graph_launches++;
     return enqueue(stream, [work = executable->work] {
-        for (size_t i = 0; i < work.size() && gone == cudaSuccess; i++) work[i]();
+        for (size_t i = 0; i < work.size() && !fake_is_gone(); i++) work[i]();
     });
 }
 
