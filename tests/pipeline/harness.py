@@ -3,6 +3,7 @@
 Python's standard library only. Programs are taken from $LT_BIN (build/bin); every run works in a folder of its own.
 """
 
+import atexit
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("LT_BIN", ROOT / "build" / "bin"))
-MODEL = ROOT / "examples" / "tiny-svd-vae"
+TRAINED = ROOT / "examples" / "tiny-svd-vae"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SKIPPED = 77
 SANITIZED = os.environ.get("LT_SANITIZED", "")  # set by tools/sanitize: all takes longer, and memory is the sanitizer's
@@ -32,7 +33,7 @@ def skip(reason):
 
 
 def need_model():
-    if not (MODEL / "diffusion_pytorch_model.safetensors").exists():
+    if not (TRAINED / WEIGHTS).exists():
         skip("examples/tiny-svd-vae has no weights: nothing of this test ran")
 
 
@@ -62,7 +63,7 @@ def narrow_model(folder, channels=32):
     """A copy of the tiny model with few channels everywhere and fixed weights: what counts processes and bytes needs no pictures. With
     fewer than 32, which a temporal decoder cannot have, it is the encoder alone."""
     encoder = channels < 32
-    raw = (MODEL / WEIGHTS).read_bytes()
+    raw = (TRAINED / WEIGHTS).read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     rng = random.Random(1)
     header, data = {}, bytearray()
@@ -79,12 +80,24 @@ def narrow_model(folder, channels=32):
     text += b" " * (-len(text) % 8)
     folder.mkdir()
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
-    config = json.loads((MODEL / "config.json").read_text())
+    config = json.loads((TRAINED / "config.json").read_text())
     config["block_out_channels"] = [channels] * len(config["block_out_channels"])
     if encoder:
         config.update(_class_name="AutoencoderKL", norm_num_groups=channels // 4, up_block_types=["UpDecoderBlock2D"] * len(config["block_out_channels"]))
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def usual_model():
+    """The trained one; under a sanitizer, which makes computing ten times slower and looks at the code around it, a narrow one."""
+    if not SANITIZED or not (TRAINED / WEIGHTS).exists():
+        return TRAINED
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lt-test-model-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return narrow_model(folder / "narrow")
+
+
+MODEL = usual_model()
 
 
 class Folder:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, TRAINED, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=3"
 
@@ -57,7 +57,7 @@ def the_picture_survives(folder):
     ffmpeg("-f", "lavfi", "-i", "testsrc=size=192x128:rate=24:duration=2", "-vf",
            "gblur=sigma=3,hue=s=0.35,eq=contrast=0.7", "-c:v", "libx264", "-crf", "10", source)
     output = folder / "out.mp4"
-    run(write_graph(folder / "g.toml", source, output))
+    run(write_graph(folder / "g.toml", source, output, model=TRAINED))
     got = psnr(source, output)["video"]["global"]
     assert got > 24, f"{got} dB"
     assert len(timestamps(output)) == 48
