@@ -139,7 +139,7 @@ lt_status lt_cache_remove_text(lt_cache *cache, const char *text_digest, const c
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
 
-/* Is the chunk there? */
+/* Is the chunk there? One of a clip that has no state, which a kill has left of an earlier one, is not: the next put drops it. */
 lt_status lt_cache_has(lt_cache *cache, const char *clip, const char *digest, int64_t first, bool *there,
                        lt_err *err);
 
@@ -241,8 +241,8 @@ lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, 
 
 /* ---- changing ------------------------------------------------------------------------------------------ */
 
-/* Take a clip out, whatever its state. The first transaction makes it unknown; a kill after it leaves values that belong to no
- * clip. E_NOT_FOUND, E_IO, E_NO_SPACE. */
+/* Take a clip out, whatever its state, and also where that cannot be read: a thousand values a transaction, the record with the first,
+ * the state with the last. A kill in between leaves a partial clip. E_NOT_FOUND, E_IO, E_NO_SPACE. */
 lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest, lt_err *err);
 
 /* Give a clip that has a record another caption; its latents do not depend on it. *changed: it had another. E_NOT_FOUND. */

@@ -36,6 +36,16 @@ lt_status lt_cache_get(lt_cache *cache, MDB_txn *txn, MDB_val key, MDB_val *valu
 lt_status lt_cache_seek(lt_cache *cache, MDB_txn *txn, MDB_val from, bool after, MDB_val *key, MDB_val *value,
                         lt_err *err);
 
+/* Whether the clip has a state. Values without one are what a kill has left of a clip: nobody's. */
+lt_status lt_cache_knows(lt_cache *cache, MDB_txn *txn, const char *clip, const char *digest, bool *known,
+                         lt_err *err);
+
+/* ---- edit.c ---- */
+
+/* Before a clip's first chunk is put: take out chunks that a kill has left of one that was called so. Nothing where the clip has a
+ * state. */
+lt_status lt_cache_drop_rest(lt_cache *cache, const char *clip, const char *digest, lt_err *err);
+
 /* ---- beside.c ---- */
 
 /* Write bytes with their checksum, over what is there. */

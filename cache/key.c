@@ -43,12 +43,12 @@ MDB_val lt_cache_key_number(char text[LT_CACHE_KEY_BYTES], const char *word, con
     return lt_cache_val(text, (size_t)n);
 }
 
-/* Copy up to the next '/' or the end; false when it does not fit or is empty. */
+/* Copy up to the next '/' or the end; false when it does not fit, is empty, or no text. */
 static bool take_part(const char **at, const char *end, char *part, size_t part_bytes)
 {
     size_t n = 0;
     for (; *at < end && **at != '/'; (*at)++) {
-        if (n + 1 >= part_bytes) return false;
+        if (n + 1 >= part_bytes || !**at) return false;
         part[n++] = **at;
     }
     part[n] = 0;
@@ -70,6 +70,8 @@ bool lt_cache_key_parse(const MDB_val *key, const char *word, char clip[LT_CACHE
     if (!take_part(&at, end, part, sizeof part) || strcmp(part, word) || !skip_slash(&at, end)) return false;
     if (!take_part(&at, end, clip, LT_CACHE_CLIP_BYTES) || !skip_slash(&at, end)) return false;
     if (!take_part(&at, end, digest, LT_CACHE_DIGEST_BYTES)) return false;
+    if (!is_of(clip, LT_CACHE_CLIP_BYTES - 1, "._-") || !is_of(digest, LT_CACHE_DIGEST_BYTES - 1, NULL))
+        return false;
     if (!number) return at == end;
     if (!skip_slash(&at, end) || !take_part(&at, end, part, sizeof part) || at != end || strlen(part) > 18)
         return false;

@@ -240,6 +240,8 @@ lt_status lt_cache_put(lt_cache *cache, const lt_cache_clip *clip, int64_t first
                        (long long)first);
     if (!latent || clip->logvar != (logvar != NULL))
         return lt_fail(err, LT_E_INVALID, "clip %s: latent or logvar is missing", clip->clip);
+    status = lt_cache_drop_rest(cache, clip->clip, clip->digest, err);
+    if (status) return status;
     void *bytes = NULL;
     put p = {.clip = clip, .first = first, .side_stored = !clip->side_path || !*clip->side_path};
     LT_TRY(lt_cache_pack(clip, first, latent, logvar, &bytes, &p.value.mv_size, err));
@@ -263,8 +265,8 @@ lt_status lt_cache_fail(lt_cache *cache, const lt_cache_clip *clip, const char *
     lt_cache_totals totals;
     bool is_new;
     lt_status status = check_clip(clip, err);
-    if (status) return status;
-    status = lt_cache_begin(cache, true, &txn, err);
+    if (!status) status = lt_cache_drop_rest(cache, clip->clip, clip->digest, err);
+    if (!status) status = lt_cache_begin(cache, true, &txn, err);
     if (status) return status;
     LT_TRY(get_state(cache, txn, clip, &state, &is_new, err));
     if (state.state == LT_CACHE_COMPLETE) goto fail;

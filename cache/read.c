@@ -27,20 +27,43 @@ static lt_status begin_read(lt_cache *cache, const char *clip, const char *diges
     return status ? status : lt_cache_begin(cache, false, txn, err);
 }
 
+lt_status lt_cache_knows(lt_cache *cache, MDB_txn *txn, const char *clip, const char *digest, bool *known,
+                         lt_err *err)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    MDB_val key = lt_cache_key(text, "state", clip, digest), value;
+    int rc = mdb_get(txn, cache->dbi, &key, &value);
+    *known = rc == 0;
+    return rc && rc != MDB_NOTFOUND ? lt_cache_fail_mdb(cache, rc, err, "looking for a clip") : LT_OK;
+}
+
+/* The value of a chunk, where the clip is known: what was left of one by a kill belongs to nobody. */
+static lt_status get_chunk(lt_cache *cache, MDB_txn *txn, char text[LT_CACHE_KEY_BYTES], const char *clip,
+                           const char *digest, int64_t first, MDB_val *value, lt_err *err)
+{
+    bool known;
+    lt_status status = lt_cache_knows(cache, txn, clip, digest, &known, err);
+    if (status) return status;
+    if (!known)
+        return lt_fail(err, LT_E_NOT_FOUND, "the cache %s has no clip %s/%s", cache->folder, clip, digest);
+    MDB_val key = lt_cache_key_number(text, "latent", clip, digest, first, LT_CACHE_FIRST_DIGITS);
+    return lt_cache_get(cache, txn, key, value, err);
+}
+
 lt_status lt_cache_has(lt_cache *cache, const char *clip, const char *digest, int64_t first, bool *there,
                        lt_err *err)
 {
     char text[LT_CACHE_KEY_BYTES];
     MDB_txn *txn;
     MDB_val value;
+    lt_err why;
     *there = false;
     lt_status status = begin_read(cache, clip, digest, &txn, err);
     if (status) return status;
-    MDB_val key = lt_cache_key_number(text, "latent", clip, digest, first, LT_CACHE_FIRST_DIGITS);
-    int rc = mdb_get(txn, cache->dbi, &key, &value);
+    status = get_chunk(cache, txn, text, clip, digest, first, &value, &why);
     lt_cache_abort(cache, txn);
-    *there = rc == 0;
-    return rc && rc != MDB_NOTFOUND ? lt_cache_fail_mdb(cache, rc, err, "looking for a chunk") : LT_OK;
+    *there = status == LT_OK;
+    return status && status != LT_E_NOT_FOUND ? lt_fail(err, status, "%s", why.text) : LT_OK;
 }
 
 lt_status lt_cache_read(lt_cache *cache, const char *clip, const char *digest, int64_t first,
@@ -51,8 +74,7 @@ lt_status lt_cache_read(lt_cache *cache, const char *clip, const char *digest, i
     MDB_val value;
     lt_status status = begin_read(cache, clip, digest, &txn, err);
     if (status) return status;
-    MDB_val key = lt_cache_key_number(text, "latent", clip, digest, first, LT_CACHE_FIRST_DIGITS);
-    status = lt_cache_get(cache, txn, key, &value, err);
+    status = get_chunk(cache, txn, text, clip, digest, first, &value, err);
     if (status == LT_OK) status = lt_cache_unpack(&value, text, first, use, user, err);
     lt_cache_abort(cache, txn);
     return status;
@@ -80,11 +102,13 @@ lt_status lt_cache_next_chunk(lt_cache *cache, const char *clip, const char *dig
     char text[LT_CACHE_KEY_BYTES], found_clip[LT_CACHE_CLIP_BYTES], found_digest[LT_CACHE_DIGEST_BYTES];
     MDB_txn *txn;
     MDB_val key, value;
+    bool known;
     lt_status status = begin_read(cache, clip, digest, &txn, err);
     if (status) return status;
     MDB_val from = lt_cache_key_number(text, "latent", clip, digest, LT_MAX(after + 1, (int64_t)0),
                                        LT_CACHE_FIRST_DIGITS);
-    status = lt_cache_seek(cache, txn, from, false, &key, &value, err);
+    status = lt_cache_knows(cache, txn, clip, digest, &known, err);
+    if (!status) status = known ? lt_cache_seek(cache, txn, from, false, &key, &value, err) : LT_END;
     if (status == LT_OK && (!lt_cache_key_parse(&key, "latent", found_clip, found_digest, first) ||
                             strcmp(found_clip, clip) || strcmp(found_digest, digest)))
         status = LT_END;

@@ -380,6 +380,66 @@ static void records_of_earlier_builds_are_read(void **state)
     lt_arena_finish(&arena);
 }
 
+/* Chunks that a removal by an earlier build has left, when it was killed: nobody's, and not in the way. */
+static void what_is_left_of_a_clip_is_not_served(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_stat stat;
+    lt_cache_clip clip = sample_clip("film");
+    bool there = true, added = false;
+    int64_t first;
+    MUST(put_clip(f->cache, &clip, &err));
+    tamper(f->cache, "state/film/0123456789abcdef", NULL, 0);
+    tamper(f->cache, "clip/film/0123456789abcdef", NULL, 0);
+    tamper(f->cache, "longtake/totals", NULL, 0);
+    MUST(lt_cache_has(f->cache, "film", clip.digest, 8, &there, &err));
+    assert_false(there);
+    assert_int_equal(lt_cache_read(f->cache, "film", clip.digest, 8, ignore_chunk, NULL, &err),
+                     LT_E_NOT_FOUND);
+    assert_int_equal(lt_cache_next_chunk(f->cache, "film", clip.digest, -1, &first, &err), LT_END);
+    clip.width++; /* nor does what they were decide */
+    MUST(put_chunk(f->cache, &clip, 8, &added, &err));
+    assert_true(added);
+    MUST(lt_cache_has(f->cache, "film", clip.digest, 16, &there, &err));
+    assert_false(there);
+    assert_int_equal(count_faults(f->cache), 0);
+    MUST(put_clip(f->cache, &clip, &err));
+    MUST(lt_cache_get_stat(f->cache, &stat, &err));
+    assert_int_equal(stat.complete, 1);
+    assert_int_equal(stat.chunks, 3);
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
+/* Clips that are not what their state says leave nothing behind, in the totals neither. */
+static void damaged_clips_can_be_taken_out(void **state)
+{
+    static const char *const keys[] = {"state/film/0123456789abcdef", "clip/film/0123456789abcdef",
+                                       "latent/film/0123456789abcdef/000000000008",
+                                       "latent/film/0123456789abcdef/000000000016",
+                                       "side/film/0123456789abcdef/000000"};
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_stat stat;
+    char path[600];
+    snprintf(path, sizeof path, "%s/side.mkv", f->folder);
+    write_noise(path, 12345, 7);
+    for (size_t i = 0; i < LT_COUNT(keys); i++) {
+        lt_cache_clip clip = sample_clip("film"), other = sample_clip("other");
+        clip.side_path = other.side_path = path;
+        MUST(put_clip(f->cache, &clip, &err));
+        MUST(put_clip(f->cache, &other, &err));
+        tamper(f->cache, keys[i], i == 0 || i == 1 ? "[" : NULL, 1);
+        assert_true(count_faults(f->cache) > 0);
+        MUST(lt_cache_remove(f->cache, "film", clip.digest, &err));
+        assert_int_equal(lt_cache_remove(f->cache, "film", clip.digest, &err), LT_E_NOT_FOUND);
+        MUST(lt_cache_get_stat(f->cache, &stat, &err));
+        assert_int_equal(stat.side_bytes, 12345);
+        assert_int_equal(stat.chunks, 3);
+        assert_int_equal(count_faults(f->cache), 0);
+    }
+}
+
 static void damage_is_found(void **state)
 {
     fixture *f = *state;
@@ -594,6 +654,8 @@ int main(int argc, char **argv)
         TEST(side_streams_come_with_the_record),
         TEST(records_of_earlier_builds_are_read),
         TEST(a_long_record_takes_what_is_said),
+        TEST(what_is_left_of_a_clip_is_not_served),
+        TEST(damaged_clips_can_be_taken_out),
         TEST(damage_is_found),
         TEST(timestamps_are_as_many_as_frames),
         TEST(a_record_that_lies_is_damaged),

@@ -218,6 +218,60 @@ static void kills_at_any_time_leave_whole_values(void **state)
     alarm(0);
 }
 
+/* Take the clip out in another process, which is killed when it has begun; whether that was in the middle. */
+static bool kill_a_removal(const char *folder, lt_cache *cache, const lt_cache_clip *clip)
+{
+    lt_err err;
+    lt_cache_summary s = {.state = LT_CACHE_COMPLETE};
+    pid_t child = IN_CHILD({
+        lt_cache *theirs = open_cache(folder, 0);
+        if (lt_cache_remove(theirs, clip->clip, clip->digest, &err)) abort();
+    });
+    int64_t n = lt_cache_n_chunks(clip);
+    while (lt_cache_look(cache, clip->clip, clip->digest, &s, &err) == LT_OK && s.chunks == n) {
+    }
+    kill(child, SIGKILL);
+    wait_for(child);
+    return lt_cache_look(cache, clip->clip, clip->digest, &s, &err) == LT_OK && s.state == LT_CACHE_PARTIAL;
+}
+
+/* What is left is a partial clip like any other: it can be made again, or taken out by the same command. */
+static void a_killed_removal_leaves_a_partial_clip(void **state)
+{
+    lt_err err;
+    lt_cache_stat stat;
+    lt_arena arena = {0};
+    lt_cache_clip clip = sample_clip("film"), got;
+    char folder[512];
+    bool there = true;
+    int n_middle = 0;
+    strcpy(folder, temporary_folder(access("/dev/shm", W_OK) == 0 ? "/dev/shm" : NULL));
+    clip.chunk = 1, clip.n_frames = 8000;
+    lt_cache *cache = open_cache(folder, 0);
+    for (int i = 0; i < 6 && n_middle < 2; i++) {
+        MUST(put_clip(cache, &clip, &err));
+        MUST(lt_cache_get_clip(cache, "film", clip.digest, &arena, &got, &err));
+        MUST(lt_cache_get_stat(cache, &stat, &err));
+        assert_int_equal(stat.chunks, 8000);
+        assert_int_equal(stat.complete, 1);
+        n_middle += kill_a_removal(folder, cache, &clip);
+        assert_int_equal(lt_cache_get_clip(cache, "film", clip.digest, &arena, &got, &err), LT_E_NOT_FOUND);
+        assert_int_equal(count_faults(cache), 0);
+    }
+    print_message("killed in the middle %d times\n", n_middle);
+    assert_int_equal(n_middle, 2);
+    MUST(lt_cache_remove(cache, "film", clip.digest, &err));
+    MUST(lt_cache_has(cache, "film", clip.digest, 7999, &there, &err));
+    assert_false(there);
+    MUST(lt_cache_get_stat(cache, &stat, &err));
+    assert_int_equal(stat.entries, 2);
+    assert_int_equal(stat.clips + stat.chunks + stat.frames + stat.latent_bytes, 0);
+    assert_int_equal(count_faults(cache), 0);
+    lt_arena_finish(&arena);
+    lt_cache_close(cache);
+    remove_folder(folder);
+}
+
 static void growth_by_another_process_is_followed(void **state)
 {
     fixture *f = *state;
@@ -479,6 +533,7 @@ int main(void)
         TEST(a_writer_killed_in_a_transaction_blocks_nobody),
         TEST(dead_readers_leave_no_slots),
         TEST(kills_at_any_time_leave_whole_values),
+        TEST(a_killed_removal_leaves_a_partial_clip),
         TEST(growth_by_another_process_is_followed),
         TEST(a_full_map_loses_nothing),
         TEST(a_full_disk_loses_nothing),
