@@ -30,9 +30,10 @@ static const char usage[] =
     "           --tensor: what the tensor is called in files that have no `latent`\n"
     "  copy     all complete clips of FROM that TO does not have; run again, it goes on\n"
     "  rm       takes a clip out, or, where verify names it, a text's embeddings: text/TEXT/MODEL\n"
-    "  gc       takes out what is of no use: unfinished and failed clips, values of no clip, clips made by "
-    "an\n"
-    "           earlier numeric epoch that are there in a later one; not while a run writes to the cache\n"
+    "  gc       takes out what is of no use, and says what: unfinished and failed clips, values of no clip, "
+    "and\n"
+    "           clips that are there, else made in the same way, by a later numeric epoch; not while a run\n"
+    "           writes to the cache\n"
     "\n"
     "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
     "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";

@@ -29,6 +29,9 @@ lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, lt_cache_summar
 int lt_tool_import(lt_cache *cache, const arguments *a);
 int lt_tool_copy(lt_cache *cache, const arguments *a);
 int lt_tool_remove(lt_cache *cache, const arguments *a);
+
+/* ---- gc.c ------------------------------------------------------------------------------------------------- */
+
 int lt_tool_gc(lt_cache *cache, const arguments *a);
 
 #endif

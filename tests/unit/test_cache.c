@@ -556,6 +556,8 @@ static char *run_tool(const char *arguments, int *code)
     return output;
 }
 
+#define RUN(...) (snprintf(arguments, sizeof arguments, __VA_ARGS__), run_tool(arguments, &code))
+
 static void the_tool_tells(void **state)
 {
     fixture *f = *state;
@@ -567,7 +569,6 @@ static void the_tool_tells(void **state)
     MUST(put_clip(f->cache, &clip, &err));
     clip.clip = "other";
     MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
-#define RUN(...) (snprintf(arguments, sizeof arguments, __VA_ARGS__), run_tool(arguments, &code))
     assert_non_null(strstr(RUN("ls %s", f->folder),
                            "film/0123456789abcdef  complete  3/3 chunks  19 frames  3x5x7 f32+logvar"));
     assert_int_equal(code, 0);
@@ -596,7 +597,47 @@ static void the_tool_tells(void **state)
     assert_int_equal(code, 1);
     RUN("verify --json %s", f->folder);
     assert_int_equal(code, 1);
-#undef RUN
+}
+
+/* Only a clip that is there, made in the same way, by a later epoch of the same backend goes. */
+static void gc_takes_what_was_made_anew(void **state)
+{
+    static const int64_t other_times[19] = {0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_summary s;
+    char arguments[2000], digest[8];
+    int code;
+    for (int i = 0; i < 10; i++) {
+        lt_cache_clip clip = sample_clip("film");
+        snprintf(digest, sizeof digest, "0%d", i);
+        clip.digest = digest;
+        clip.numeric_class = i ? "cpu/a/epoch-4/f32" : "cpu/a/epoch-5/f32";
+        if (i == 1) clip.numeric_class = "cuda/a/epoch-2/f32";
+        if (i == 2) clip.weights = "bb";
+        if (i == 3) clip.encoding = "tile 512, overlap 0.25";
+        if (i == 4) clip.fingerprint = "11";
+        if (i == 5) clip.width = 8;
+        if (i == 6) clip.numerics = "lite-sora";
+        if (i == 7) clip.pts_delta = other_times;
+        if (i == 8) clip.numeric_class = "cpu/a/epoch-4/bf16";
+        MUST(put_clip(f->cache, &clip, &err)); /* 9: as the first one, but for the epoch */
+    }
+    assert_non_null(strstr(RUN("gc %s", f->folder), "film/09 removed: made anew as film/00\n1 clips of"));
+    assert_int_equal(code, 0);
+    for (int i = 0; i < 9; i++) {
+        snprintf(digest, sizeof digest, "0%d", i);
+        MUST(lt_cache_look(f->cache, "film", digest, &s, &err));
+    }
+    lt_cache_clip clip = sample_clip("half");
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    clip.clip = "no";
+    MUST(lt_cache_fail(f->cache, &clip, "it cannot be", &err));
+    assert_non_null(strstr(RUN("gc %s --json", f->folder),
+                           "\"removed\":[{\"clip\":\"half\",\"digest\":\"0123456789abcdef\","
+                           "\"why\":\"unfinished\"},{\"clip\":\"no\""));
+    assert_int_equal(code, 0);
+    assert_int_equal(count_faults(f->cache), 0);
 }
 
 static void an_export_is_the_whole_clip(void **state)
@@ -661,6 +702,7 @@ int main(int argc, char **argv)
         TEST(a_record_that_lies_is_damaged),
         TEST(nan_is_found),
         TEST(the_tool_tells),
+        TEST(gc_takes_what_was_made_anew),
         TEST(an_export_is_the_whole_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,140 @@
+/* gc.c - `latents gc`: what is of no use. */
+#include "cache/tool/tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct sweep {
+    lt_cache *cache;
+    int64_t n_clips, n_values, bytes;
+    json_t *removed; /* an array, with --json */
+} sweep;
+
+/* ---- the same, made anew --------------------------------------------------------------------------------- */
+
+/* Whether a numeric class is the other one at a later epoch: ".../epoch-5/..." of ".../epoch-4/...", all else alike. */
+static bool is_later(const char *one, const char *other)
+{
+    const char *at = strstr(one, "epoch-");
+    size_t head = at ? (size_t)(at - one) + strlen("epoch-") : 0;
+    char *one_end, *other_end;
+    if (!head || strncmp(one, other, head)) return false;
+    long one_epoch = strtol(one + head, &one_end, 10), other_epoch = strtol(other + head, &other_end, 10);
+    bool numbers = one_end > one + head && other_end > other + head;
+    return numbers && one_epoch > other_epoch && !strcmp(one_end, other_end);
+}
+
+static bool same_timestamps(const lt_cache_clip *a, const lt_cache_clip *b)
+{
+    if (a->time_base_num != b->time_base_num || a->time_base_den != b->time_base_den ||
+        !a->pts_delta != !b->pts_delta)
+        return false;
+    return !a->pts_delta || !memcmp(a->pts_delta, b->pts_delta, (size_t)a->n_frames * sizeof *a->pts_delta);
+}
+
+/* Whether all that a record says of how latents were made, and of what, is the same. */
+static bool same_making(const lt_cache_clip *a, const lt_cache_clip *b)
+{
+    const char *const texts[][2] = {{a->weights, b->weights},
+                                    {a->numerics, b->numerics},
+                                    {a->encoding, b->encoding},
+                                    {a->fingerprint, b->fingerprint}};
+    for (size_t i = 0; i < LT_COUNT(texts); i++)
+        if (strcmp(texts[i][0], texts[i][1])) return false;
+    return *a->weights && *a->fingerprint && a->scaling_factor == b->scaling_factor &&
+           same_timestamps(a, b) && !memcmp(&a->picture, &b->picture, sizeof a->picture);
+}
+
+static bool same_geometry(const lt_cache_summary *a, const lt_cache_summary *b)
+{
+    return a->n_frames == b->n_frames && a->chunk == b->chunk && a->channels == b->channels &&
+           a->height == b->height && a->width == b->width && a->dtype == b->dtype && a->logvar == b->logvar;
+}
+
+/* Whether a clip is there in a later epoch, which is named. One whose record cannot be read is not. */
+static bool is_superseded(lt_cache *cache, const lt_cache_summary *group, int n, const lt_cache_summary *s,
+                          char why[400])
+{
+    lt_arena arena = {0};
+    lt_cache_clip clip, other;
+    bool is = false;
+    if (n < 2 || lt_cache_get_clip(cache, s->clip, s->digest, &arena, &clip, NULL)) n = 0;
+    for (int i = 0; i < n && !is; i++) {
+        lt_arena its = {0};
+        is = &group[i] != s && same_geometry(&group[i], s) &&
+             !lt_cache_get_clip(cache, s->clip, group[i].digest, &its, &other, NULL) &&
+             same_making(&other, &clip) && is_later(other.numeric_class, clip.numeric_class);
+        if (is) snprintf(why, 400, "made anew as %s/%s", s->clip, group[i].digest);
+        lt_arena_finish(&its);
+    }
+    lt_arena_finish(&arena);
+    return is;
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------------- */
+
+static lt_status drop(sweep *swept, const lt_cache_summary *s, const char *why, lt_err *err)
+{
+    lt_status status = lt_cache_remove(swept->cache, s->clip, s->digest, err);
+    if (status) return status;
+    swept->n_clips++;
+    swept->bytes += s->bytes;
+    if (swept->removed)
+        json_array_append_new(swept->removed,
+                              json_pack("{ssssss}", "clip", s->clip, "digest", s->digest, "why", why));
+    else
+        printf("%s/%s removed: %s\n", s->clip, s->digest, why);
+    return LT_OK;
+}
+
+/* Complete clips of one name, which stand next to each other. */
+static lt_status drop_superseded(sweep *swept, const lt_cache_summary *group, int n, lt_err *err)
+{
+    lt_status status = LT_OK;
+    char why[400];
+    for (int i = 0; i < n && !status; i++)
+        if (is_superseded(swept->cache, group, n, &group[i], why)) status = drop(swept, &group[i], why, err);
+    return status;
+}
+
+static lt_status sweep_clips(sweep *swept, lt_err *err)
+{
+    enum { GROUP = 64 };
+    lt_cache_summary s = {0}, *group = calloc(GROUP, sizeof *group);
+    lt_status status = group ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    int n = 0;
+    while (!status && (status = lt_cache_next_clip(swept->cache, &s, err)) == LT_OK) {
+        if (n && (strcmp(group[0].clip, s.clip) || n == GROUP)) {
+            status = drop_superseded(swept, group, n, err);
+            n = 0;
+        }
+        if (status) break;
+        if (s.state == LT_CACHE_COMPLETE) {
+            group[n++] = s;
+        } else {
+            status = drop(swept, &s, s.state == LT_CACHE_FAILED ? "failed" : "unfinished", err);
+        }
+    }
+    if (status == LT_END) status = drop_superseded(swept, group, n, err);
+    free(group);
+    return status;
+}
+
+int lt_tool_gc(lt_cache *cache, const arguments *a)
+{
+    lt_err err;
+    sweep swept = {.cache = cache, .removed = a->json ? json_array() : NULL};
+    char bytes[32];
+    lt_status status = sweep_clips(&swept, &err);
+    if (!status) status = lt_cache_remove_orphans(cache, &swept.n_values, &err);
+    int code = status ? lt_tool_failed(&err) : FINE;
+    if (a->json)
+        return lt_tool_json(json_pack("{sIsIsIso}", "clips", (json_int_t)swept.n_clips, "bytes",
+                                      (json_int_t)swept.bytes, "values", (json_int_t)swept.n_values,
+                                      "removed", swept.removed),
+                            code);
+    printf("%lld clips of %s removed, and %lld values of no clip\n", (long long)swept.n_clips,
+           lt_tool_bytes(swept.bytes, bytes), (long long)swept.n_values);
+    return code;
+}
