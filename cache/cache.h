@@ -178,12 +178,18 @@ typedef struct lt_cache_summary {
     bool logvar;
     int64_t
         completed_ms; /* by the clock, milliseconds since 1970; 0: it is not, or by a build that did not note it */
+    bool
+        damaged; /* its state cannot be read, or its key is none: then only `key` is told, and the names where it has some */
+    char key
+        [512]; /* "state/CLIP/DIGEST" as it lies in the cache, a 0 behind it; set by lt_cache_next_clip, to go on from */
+    size_t key_bytes;
 } lt_cache_summary;
 
 /* "2026-11-23 03:41:05" of such a time, UTC. */
 void lt_cache_time_text(int64_t ms, char text[32]);
 
-/* The clip after summary->clip, summary->digest in the order of keys (both "": the first). LT_END after the last. */
+/* The clip after the one that *summary was filled with, in the order of keys (zeroed: the first). LT_END after the last. Damage of one
+ * is no failure: it is partial, and summary->damaged. */
 lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err);
 
 /* One clip in short. E_NOT_FOUND. */
@@ -244,6 +250,10 @@ lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, 
 /* Take a clip out, whatever its state, and also where that cannot be read: a thousand values a transaction, the record with the first,
  * the state with the last. A kill in between leaves a partial clip. E_NOT_FOUND, E_IO, E_NO_SPACE. */
 lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest, lt_err *err);
+
+/* Take out what verify and lt_cache_next_clip name "state/WHAT", be it damaged, or no clip's name at all: then it is that value alone.
+ * Errors as lt_cache_remove. */
+lt_status lt_cache_remove_exactly(lt_cache *cache, const char *what, lt_err *err);
 
 /* Give a clip that has a record another caption; its latents do not depend on it. *changed: it had another. E_NOT_FOUND. */
 lt_status lt_cache_set_caption(lt_cache *cache, const char *clip, const char *digest, const char *caption,

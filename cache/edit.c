@@ -151,6 +151,25 @@ lt_status lt_cache_remove(lt_cache *cache, const char *clip, const char *digest,
     return status;
 }
 
+lt_status lt_cache_remove_exactly(lt_cache *cache, const char *what, lt_err *err)
+{
+    char text[512], clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
+    MDB_txn *txn;
+    int n = snprintf(text, sizeof text, "state/%s", what);
+    MDB_val key = lt_cache_val(text, (size_t)n), value;
+    if (n < 0 || n >= (int)sizeof text) return lt_fail(err, LT_E_NOT_FOUND, "%.100s...: no clip", what);
+    if (lt_cache_key_parse(&key, "state", clip, digest, NULL))
+        return lt_cache_remove(cache, clip, digest, err);
+    lt_status status = lt_cache_begin(cache, true, &txn, err);
+    if (status) return status;
+    LT_TRY(lt_cache_get(cache, txn, key, &value, err));
+    LT_TRY(delete_key(cache, txn, key, err));
+    return lt_cache_commit(cache, txn, err);
+fail:
+    lt_cache_abort(cache, txn);
+    return status;
+}
+
 lt_status lt_cache_drop_rest(lt_cache *cache, const char *clip, const char *digest, lt_err *err)
 {
     char text[LT_CACHE_KEY_BYTES];

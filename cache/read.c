@@ -152,19 +152,23 @@ lt_status lt_cache_look(lt_cache *cache, const char *clip, const char *digest, l
 lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err *err)
 {
     static const char prefix[] = "state/";
-    char text[LT_CACHE_KEY_BYTES];
     MDB_txn *txn;
     MDB_val key, value;
-    bool start = summary->clip[0] == 0;
+    bool start = summary->key_bytes == 0;
     lt_status status = lt_cache_begin(cache, false, &txn, err);
     if (status) return status;
     MDB_val from = start ? lt_cache_val(prefix, sizeof prefix - 1)
-                         : lt_cache_key(text, "state", summary->clip, summary->digest);
+                         : lt_cache_val(summary->key, LT_MIN(summary->key_bytes, sizeof summary->key - 1));
     status = lt_cache_seek(cache, txn, from, !start, &key, &value, err);
     if (status == LT_OK &&
         (key.mv_size < sizeof prefix - 1 || memcmp(key.mv_data, prefix, sizeof prefix - 1) != 0))
         status = LT_END;
-    if (status == LT_OK) status = lt_cache_parse_summary(&key, &value, summary, err);
+    if (status == LT_OK) {
+        bool damaged = lt_cache_parse_summary(&key, &value, summary, NULL) != LT_OK;
+        if (damaged) summary->state = LT_CACHE_PARTIAL, summary->damaged = true;
+        summary->key_bytes = LT_MIN(key.mv_size, sizeof summary->key - 1); /* LMDB's are no longer */
+        memcpy(summary->key, key.mv_data, summary->key_bytes);
+    }
     lt_cache_abort(cache, txn);
     return status;
 }

@@ -124,6 +124,7 @@ lt_status lt_cache_parse_summary(const MDB_val *key, const MDB_val *value, lt_ca
 {
     *s = (lt_cache_summary){0};
     bool fine = lt_cache_key_parse(key, "state", s->clip, s->digest, NULL);
+    if (!fine) s->clip[0] = s->digest[0] = 0;
     json_t *object = json_loadb(value->mv_data, value->mv_size, 0, NULL);
     fine = fine && json_is_object(object) && parse_geometry(object, s);
     s->chunks = integer(object, "chunks");

@@ -174,13 +174,11 @@ static lt_status verify_counts(verify *v, const lt_cache_summary *s, int64_t chu
 static lt_status verify_clips(verify *v, lt_err *err)
 {
     lt_status status;
-    lt_err why;
     lt_cache_summary s = {0};
-    while ((status = lt_cache_next_clip(v->cache, &s, &why)) != LT_END) {
+    while ((status = lt_cache_next_clip(v->cache, &s, err)) == LT_OK) {
         int64_t chunks, bytes;
-        if (status) {
-            if ((status = report_damage(v, status, &why, err)) != LT_OK) return status;
-            if (!s.clip[0]) break; /* a key that cannot be gone on from */
+        if (s.damaged) {
+            report(v, "the cache's value of %s is damaged", s.key);
             continue;
         }
         if ((status = verify_chunks(v, &s, &chunks, &bytes, err)) != LT_OK) return status;
@@ -192,7 +190,7 @@ static lt_status verify_clips(verify *v, lt_err *err)
         v->seen.chunks += chunks;
         v->seen.latent_bytes += bytes;
     }
-    return LT_OK;
+    return status == LT_END ? LT_OK : status;
 }
 
 /* Is this key one that may be here? Values without their clip's state are found by nobody. */

@@ -63,6 +63,10 @@ int lt_tool_copy(lt_cache *cache, const arguments *a)
     if (lt_cache_open(&to, a->clip, true, 0, &err)) return lt_tool_failed(&err);
     while ((status = lt_cache_next_clip(cache, &s, &err)) == LT_OK) {
         int64_t n = 0;
+        if (s.damaged) {
+            n_failed++;
+            lt_tool_damaged(a->folder, &s);
+        }
         if (s.state != LT_CACHE_COMPLETE) continue;
         status = lt_cache_copy(cache, to, s.clip, s.digest, &n, &err);
         if (status == LT_E_FORMAT || status == LT_E_MISMATCH || status == LT_E_NOT_FOUND) {
@@ -105,8 +109,15 @@ int lt_tool_remove(lt_cache *cache, const arguments *a)
         printf("%s removed\n", a->clip);
         return FINE;
     }
-    if (lt_tool_find_clip(cache, a->clip, &s, &err)) return lt_tool_failed(&err);
-    if (lt_cache_remove(cache, s.clip, s.digest, &err)) return lt_tool_failed(&err);
+    lt_status status = lt_tool_find_clip(cache, a->clip, true, &s, &err);
+    if (status == LT_OK) {
+        status = lt_cache_remove(cache, s.clip, s.digest, &err);
+    } else if (status == LT_E_NOT_FOUND && lt_cache_remove_exactly(cache, a->clip, NULL) == LT_OK) {
+        if (a->json) return lt_tool_json(json_pack("{ss}", "value", a->clip), FINE);
+        printf("%s removed\n", a->clip);
+        return FINE;
+    }
+    if (status) return lt_tool_failed(&err);
     if (a->json)
         return lt_tool_json(
             json_pack("{sssssI}", "clip", s.clip, "digest", s.digest, "bytes", (json_int_t)s.bytes), FINE);

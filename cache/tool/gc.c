@@ -7,7 +7,8 @@
 
 typedef struct sweep {
     lt_cache *cache;
-    int64_t n_clips, n_values, bytes;
+    const arguments *a;
+    int64_t n_clips, n_values, bytes, n_damaged;
     json_t *removed; /* an array, with --json */
 } sweep;
 
@@ -110,7 +111,10 @@ static lt_status sweep_clips(sweep *swept, lt_err *err)
             n = 0;
         }
         if (status) break;
-        if (s.state == LT_CACHE_COMPLETE) {
+        if (s.damaged) {
+            swept->n_damaged++;
+            lt_tool_damaged(swept->a->folder, &s);
+        } else if (s.state == LT_CACHE_COMPLETE) {
             group[n++] = s;
         } else {
             status = drop(swept, &s, s.state == LT_CACHE_FAILED ? "failed" : "unfinished", err);
@@ -124,11 +128,11 @@ static lt_status sweep_clips(sweep *swept, lt_err *err)
 int lt_tool_gc(lt_cache *cache, const arguments *a)
 {
     lt_err err;
-    sweep swept = {.cache = cache, .removed = a->json ? json_array() : NULL};
+    sweep swept = {.cache = cache, .a = a, .removed = a->json ? json_array() : NULL};
     char bytes[32];
     lt_status status = sweep_clips(&swept, &err);
     if (!status) status = lt_cache_remove_orphans(cache, &swept.n_values, &err);
-    int code = status ? lt_tool_failed(&err) : FINE;
+    int code = status ? lt_tool_failed(&err) : swept.n_damaged ? FAILED : FINE;
     if (a->json)
         return lt_tool_json(json_pack("{sIsIsIso}", "clips", (json_int_t)swept.n_clips, "bytes",
                                       (json_int_t)swept.bytes, "values", (json_int_t)swept.n_values,

@@ -50,7 +50,13 @@ int lt_tool_failed(const lt_err *err)
     return err->status == LT_E_INVALID ? USAGE : FAILED;
 }
 
-/* Print one JSON object a line, and take it. */
+int lt_tool_damaged(const char *folder, const lt_cache_summary *clip)
+{
+    fprintf(stderr, "latents: the value of %s is damaged; `latents rm %s %s` takes it out\n", clip->key,
+            folder, clip->key + strlen("state/"));
+    return FAILED;
+}
+
 int lt_tool_json(json_t *object, int code)
 {
     char *text = json_dumps(object, JSON_COMPACT);
@@ -96,13 +102,13 @@ static int list(lt_cache *cache, const arguments *a)
 {
     lt_err err;
     lt_status status;
-    lt_cache_summary summary = {0};
+    lt_cache_summary s = {0};
     int code = FINE;
-    while (code == FINE && (status = lt_cache_next_clip(cache, &summary, &err)) != LT_END) {
-        if (status) return lt_tool_failed(&err);
-        code = print_clip(&summary, a->json);
+    while ((status = lt_cache_next_clip(cache, &s, &err)) == LT_OK) {
+        int its = s.damaged ? lt_tool_damaged(a->folder, &s) : print_clip(&s, a->json);
+        code = LT_MAX(code, its);
     }
-    return code;
+    return status == LT_END ? code : lt_tool_failed(&err);
 }
 
 /* ---- stat ---------------------------------------------------------------------------------------------- */
@@ -191,28 +197,33 @@ static bool matches(const lt_cache_summary *s, const char *wanted)
            (wanted[n] == '/' && strncmp(s->digest, wanted + n + 1, strlen(wanted + n + 1)) == 0);
 }
 
-/* The one clip that is meant. Among several of one name, the complete one. */
-lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, lt_cache_summary *found, lt_err *err)
+lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, bool complete, lt_cache_summary *found,
+                            lt_err *err)
 {
     lt_status status;
     lt_cache_summary s = {0};
     char several[512] = "";
     int n = 0, n_complete = 0;
     while ((status = lt_cache_next_clip(cache, &s, err)) == LT_OK) {
-        if (!matches(&s, wanted)) continue;
-        bool complete = s.state == LT_CACHE_COMPLETE;
-        if (n == 0 || (complete && n_complete == 0)) *found = s;
+        if (!*s.clip || !matches(&s, wanted)) continue;
+        if (!strcmp(wanted, s.key + strlen("state/"))) {
+            *found = s;
+            return LT_OK;
+        }
+        bool is_complete = s.state == LT_CACHE_COMPLETE;
+        if (n == 0 || (is_complete && n_complete == 0)) *found = s;
         n++;
-        n_complete += complete;
+        n_complete += is_complete;
         size_t used = strlen(several);
         snprintf(several + used, sizeof several - used, " %s/%s (%s)", s.clip, s.digest,
-                 lt_cache_state_name(s.state));
+                 s.damaged ? "damaged" : lt_cache_state_name(s.state));
     }
     if (status != LT_END) return status;
     if (n == 0)
         return lt_fail(err, LT_E_NOT_FOUND, "there is no clip %s in the cache (latents ls names them)",
                        wanted);
-    if (n > 1 && n_complete != 1) return lt_fail(err, LT_E_INVALID, "%s can be any of:%s", wanted, several);
+    if (n > 1 && (!complete || n_complete != 1))
+        return lt_fail(err, LT_E_INVALID, "%s can be any of:%s", wanted, several);
     return LT_OK;
 }
 
@@ -220,7 +231,7 @@ static int export_clip(lt_cache *cache, const arguments *a)
 {
     lt_err err;
     lt_cache_summary s;
-    if (lt_tool_find_clip(cache, a->clip, &s, &err)) return lt_tool_failed(&err);
+    if (lt_tool_find_clip(cache, a->clip, true, &s, &err)) return lt_tool_failed(&err);
     bool side = strcmp(a->command, "side") == 0;
     lt_status status = side ? lt_cache_side(cache, s.clip, s.digest, a->out, &err)
                             : lt_cache_export(cache, s.clip, s.digest, a->out, &err);

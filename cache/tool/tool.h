@@ -21,8 +21,11 @@ int lt_tool_failed(const lt_err *err);
 int lt_tool_json(json_t *object, int code);
 /* "1.5 GiB", in text. */
 const char *lt_tool_bytes(int64_t bytes, char text[32]);
-/* The one clip that NAME, NAME/DIGEST or NAME/BEGINNING means. Among several of one name, the complete one. */
-lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, lt_cache_summary *found, lt_err *err);
+/* Say that a clip's state is damaged, and what takes it out; FAILED. */
+int lt_tool_damaged(const char *folder, const lt_cache_summary *clip);
+/* The one clip that NAME, NAME/DIGEST or NAME/BEGINNING means; of several, where `complete` says so, the one that is complete. */
+lt_status lt_tool_find_clip(lt_cache *cache, const char *wanted, bool complete, lt_cache_summary *found,
+                            lt_err *err);
 
 /* ---- change.c: commands that write ---------------------------------------------------------------------- */
 

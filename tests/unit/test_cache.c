@@ -599,6 +599,43 @@ static void the_tool_tells(void **state)
     assert_int_equal(code, 1);
 }
 
+/* One damaged state, and keys that nobody has made, are named, and all else goes on; rm takes out what it is given exactly. */
+static void the_tool_goes_on_behind_damage(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    char arguments[2000], odd[400];
+    int code;
+    lt_cache_clip clip = sample_clip("film");
+    MUST(put_clip(f->cache, &clip, &err));
+    clip.clip = "other";
+    MUST(put_clip(f->cache, &clip, &err));
+    tamper(f->cache, "state/film/0123456789abcdef", "[", 1);
+    snprintf(odd, sizeof odd, "state/%0300d/00", 7);
+    tamper(f->cache, odd, "{}", 2);
+    alarm(60);
+    assert_non_null(strstr(RUN("ls %s", f->folder), "other/0123456789abcdef  complete"));
+    assert_non_null(
+        strstr(run_tool(arguments, &code), "state/film/0123456789abcdef is damaged; `latents rm "));
+    assert_int_equal(code, 1);
+    assert_non_null(strstr(RUN("copy %s %s/copy", f->folder, f->folder), "1 clips, 3 chunks copied"));
+    assert_int_equal(code, 1);
+    RUN("export %s other %s/x.safetensors", f->folder, f->folder);
+    assert_int_equal(code, 0);
+    assert_non_null(strstr(RUN("verify %s", f->folder), "state/film/0123456789abcdef is damaged"));
+    assert_non_null(strstr(run_tool(arguments, &code), odd));
+    assert_non_null(strstr(RUN("gc %s", f->folder), "0 clips of 0 B removed"));
+    assert_int_equal(code, 1);
+    alarm(0);
+    RUN("rm %s film/0123456789abcdef", f->folder);
+    assert_int_equal(code, 0);
+    RUN("rm %s %s", f->folder, odd + strlen("state/"));
+    assert_int_equal(code, 0);
+    assert_int_equal(count_faults(f->cache), 0);
+    assert_non_null(strstr(RUN("ls %s", f->folder), "other/0123456789abcdef  complete"));
+    assert_int_equal(code, 0);
+}
+
 /* Only a clip that is there, made in the same way, by a later epoch of the same backend goes. */
 static void gc_takes_what_was_made_anew(void **state)
 {
@@ -702,6 +739,7 @@ int main(int argc, char **argv)
         TEST(a_record_that_lies_is_damaged),
         TEST(nan_is_found),
         TEST(the_tool_tells),
+        TEST(the_tool_goes_on_behind_damage),
         TEST(gc_takes_what_was_made_anew),
         TEST(an_export_is_the_whole_clip),
     };
