@@ -109,7 +109,7 @@ int lt_tool_remove(lt_cache *cache, const arguments *a)
         printf("%s removed\n", a->clip);
         return FINE;
     }
-    lt_status status = lt_tool_find_clip(cache, a->clip, true, &s, &err);
+    lt_status status = lt_tool_find_clip(cache, a->clip, false, &s, &err);
     if (status == LT_OK) {
         status = lt_cache_remove(cache, s.clip, s.digest, &err);
     } else if (status == LT_E_NOT_FOUND && lt_cache_remove_exactly(cache, a->clip, NULL) == LT_OK) {

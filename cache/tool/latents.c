@@ -36,6 +36,7 @@ static const char usage[] =
     "           writes to the cache\n"
     "\n"
     "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
+    "Where a name is there more than once, export and side take the complete one; rm asks which.\n"
     "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";
 
 static int wrong_usage(const char *what)

@@ -677,6 +677,29 @@ static void gc_takes_what_was_made_anew(void **state)
     assert_int_equal(count_faults(f->cache), 0);
 }
 
+/* Of several clips of a name the complete one is looked at, but none is taken out unasked. */
+static void rm_does_not_choose(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    char arguments[2000];
+    int code;
+    lt_cache_clip clip = sample_clip("film");
+    MUST(put_clip(f->cache, &clip, &err));
+    clip.digest = "00ff";
+    MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
+    RUN("export %s film %s/x.safetensors", f->folder, f->folder);
+    assert_int_equal(code, 0);
+    assert_non_null(strstr(RUN("rm %s film", f->folder),
+                           "film can be any of: film/00ff (partial) film/0123456789abcdef (complete)"));
+    assert_int_equal(code, 2);
+    RUN("rm %s film/01", f->folder);
+    assert_int_equal(code, 0);
+    RUN("rm %s film", f->folder);
+    assert_int_equal(code, 0);
+    assert_string_equal(RUN("ls %s", f->folder), "");
+}
+
 static void an_export_is_the_whole_clip(void **state)
 {
     fixture *f = *state;
@@ -741,6 +764,7 @@ int main(int argc, char **argv)
         TEST(the_tool_tells),
         TEST(the_tool_goes_on_behind_damage),
         TEST(gc_takes_what_was_made_anew),
+        TEST(rm_does_not_choose),
         TEST(an_export_is_the_whole_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
