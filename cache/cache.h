@@ -71,8 +71,8 @@ typedef struct lt_cache_clip {
     int32_t channels, height, width; /* > 0 */
     bool logvar;                     /* every value has one */
 
-    double scaling_factor;
-    int32_t factor; /* pixels per latent cell */
+    double scaling_factor; /* finite */
+    int32_t factor;        /* pixels per latent cell */
     const char *source, *fingerprint, *caption;
     int32_t time_base_num, time_base_den;
     const int64_t *pts_delta; /* first timestamp, then differences; n_frames of them, or NULL */
@@ -223,8 +223,8 @@ typedef void (*lt_cache_fault)(void *user, const char *what);
  * when reading could not go on. */
 lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int64_t *n_faults, lt_err *err);
 
-/* A whole complete clip as one safetensors file at `path`: `latent` [T,C,h,w] (and `logvar`), the record's fields in
- * the metadata. Holds one chunk at a time. Written beside the path, fsynced, renamed. E_NOT_FOUND when it is not
+/* A whole complete clip as one safetensors file at `path`: `latent` [T,C,h,w] (and `logvar`), the record's fields and a checksum of
+ * the numbers (xxh3) in the metadata. Holds one chunk at a time. Written beside the path, fsynced, renamed. E_NOT_FOUND when it is not
  * complete. */
 lt_status lt_cache_export(lt_cache *cache, const char *clip, const char *digest, const char *path,
                           lt_err *err);
@@ -270,10 +270,14 @@ lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const ch
                         lt_err *err);
 
 /* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one called `tensor`
- * (may be ""), [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is taken back (name, digest, caption,
- * scaling_factor, timestamps, picture, ...); without it the clip is called after the file, at `fps` frames a second, scaling_factor
- * 0.18215. E_FORMAT, E_NUMERIC, E_MISMATCH, and what lt_cache_put says. */
+ * (may be ""), [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is
+ * taken back (name, caption, scaling_factor, timestamps, picture, ...); without it the clip is called after the file, at `fps` frames a
+ * second, scaling_factor 0.18215. Its digest and how it was made are taken back where the numbers are those of the export, by its
+ * checksum; others have a digest of their own. Texts are made clean: UTF-8, lines that end in \n, no control characters; a source of
+ * more than 4096 bytes is none. *n_added: chunks; 0: the clip was there.
+ * E_FORMAT (also a scaling_factor that is not finite and above 0, timestamps that do not rise, a caption above 1 MiB), E_NUMERIC,
+ * E_MISMATCH, and what lt_cache_put says. */
 lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
-                          lt_cache_summary *summary, lt_err *err);
+                          lt_cache_summary *summary, int64_t *n_added, lt_err *err);
 
 #endif

@@ -7,11 +7,15 @@
 #include <string.h>
 #include <unistd.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 /* The file's header: the tensors' places, and the record's fields as strings. */
-static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes)
+static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes, uint64_t xxh3)
 {
     static const char *const dtypes[LT_N_DTYPES] = {[LT_F32] = "F32", [LT_BF16] = "BF16", [LT_F16] = "F16"};
-    char frames[24], scaling[32], base[32];
+    char frames[24], scaling[32], base[32], hash[24];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)xxh3);
     snprintf(frames, sizeof frames, "%lld", (long long)clip->n_frames);
     snprintf(base, sizeof base, "%d/%d", clip->time_base_num, clip->time_base_den);
     lt_cache_format_double(clip->scaling_factor, scaling, sizeof scaling);
@@ -19,10 +23,10 @@ static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes)
     char *record = lt_cache_record_text(clip, &no_side);
     json_t *header = json_object();
     json_object_set_new(header, "__metadata__",
-                        json_pack("{ssssssssssssssssssssssss}", "format", "pt", "clip", clip->clip, "digest",
-                                  clip->digest, "frames", frames, "time_base", base, "scaling_factor",
-                                  scaling, "source", clip->source, "caption", clip->caption, "model",
-                                  clip->model, "weights", clip->weights, "numerics", clip->numerics,
+                        json_pack("{ssssssssssssssssssssssssss}", "format", "pt", "xxh3", hash, "clip",
+                                  clip->clip, "digest", clip->digest, "frames", frames, "time_base", base,
+                                  "scaling_factor", scaling, "source", clip->source, "caption", clip->caption,
+                                  "model", clip->model, "weights", clip->weights, "numerics", clip->numerics,
                                   "numeric_class", clip->numeric_class));
     /* All of the record: timestamps, picture and the rest, for lt_cache_import. */
     json_object_set_new(json_object_get(header, "__metadata__"), "record",
@@ -37,13 +41,15 @@ static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes)
     return header;
 }
 
-static lt_status write_header(const lt_cache_clip *clip, FILE *file, const char *path, lt_err *err)
+/* Of as many bytes whatever the checksum. */
+static lt_status write_header(const lt_cache_clip *clip, uint64_t xxh3, FILE *file, const char *path,
+                              lt_err *err)
 {
     const int64_t sizes[] = {
         clip->n_frames, clip->channels, clip->height, clip->width, (int64_t)lt_dtype_bytes(clip->dtype), 2};
     int64_t twice;
     if (!lt_product_i64(sizes, 6, &twice)) return lt_fail(err, LT_E_FORMAT, "clip %s: too large", clip->clip);
-    json_t *header = describe(clip, twice / 2);
+    json_t *header = describe(clip, twice / 2, xxh3);
     char *text = json_dumps(header, JSON_COMPACT);
     json_decref(header);
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
@@ -61,6 +67,7 @@ typedef struct copy {
     FILE *file;
     const char *path;
     bool logvar;
+    XXH3_state_t *hash;
 } copy;
 
 static lt_status copy_chunk(void *user, const lt_cache_chunk *chunk, lt_err *err)
@@ -73,6 +80,7 @@ static lt_status copy_chunk(void *user, const lt_cache_chunk *chunk, lt_err *err
         return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk of frame %lld is not of the clip's geometry",
                        c->clip->clip, (long long)chunk->first);
     size_t bytes = lt_tensor_bytes(tensor);
+    XXH3_64bits_update(c->hash, tensor->data, bytes);
     if (fwrite(tensor->data, 1, bytes, c->file) == bytes) return LT_OK;
     return lt_fail_errno(err, errno, "cannot write %s", c->path);
 }
@@ -80,12 +88,22 @@ static lt_status copy_chunk(void *user, const lt_cache_chunk *chunk, lt_err *err
 static lt_status write_file(lt_cache *cache, const lt_cache_clip *clip, FILE *file, const char *path,
                             lt_err *err)
 {
-    lt_status status = write_header(clip, file, path, err);
+    /* The checksum of lt_cache_checksum; it is known when all is written. */
+    uint64_t xxh3 = 0;
+    XXH3_state_t *hash = XXH3_createState();
+    lt_status status =
+        hash ? write_header(clip, xxh3, file, path, err) : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     for (int i = 0; i <= clip->logvar && status == LT_OK; i++) {
-        copy c = {.clip = clip, .file = file, .path = path, .logvar = i == 1};
+        copy c = {.clip = clip, .file = file, .path = path, .logvar = i == 1, .hash = hash};
+        XXH3_64bits_reset_withSeed(hash, xxh3);
         for (int64_t first = 0; first < clip->n_frames && status == LT_OK; first += clip->chunk)
             status = lt_cache_read(cache, clip->clip, clip->digest, first, copy_chunk, &c, err);
+        xxh3 = XXH3_64bits_digest(hash);
     }
+    XXH3_freeState(hash);
+    if (status == LT_OK && fseeko(file, 0, SEEK_SET) != 0)
+        status = lt_fail_errno(err, errno, "cannot write %s", path);
+    if (status == LT_OK) status = write_header(clip, xxh3, file, path, err);
     if (status == LT_OK && (fflush(file) != 0 || fsync(fileno(file)) != 0))
         status = lt_fail_errno(err, errno, "cannot write %s", path);
     return status;

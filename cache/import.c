@@ -3,6 +3,7 @@
 
 #include "kernels/safetensors.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,48 +78,103 @@ static char *name_of(const lt_safetensors *file, const char *path, lt_arena *are
     return name;
 }
 
-/* Of an exported clip its own; otherwise of the numbers. */
-static const char *digest_of(const lt_safetensors *file, const lt_tensor *latent, lt_arena *arena)
+/* What an export says of the file: its record, and whether the numbers are those it was written with. */
+typedef struct exported {
+    lt_cache_clip record; /* .clip NULL: there is none */
+    bool intact;
+} exported;
+
+static lt_status read_record(const lt_safetensors *file, const char *path, const lt_tensor *latent,
+                             const lt_tensor *logvar, lt_arena *arena, exported *from, lt_err *err)
 {
-    const char *given = lt_safetensors_metadata(file, "digest");
-    size_t n = given ? strlen(given) : 0;
-    if (n && n < LT_CACHE_DIGEST_BYTES && strspn(given, "0123456789abcdef") == n)
-        return lt_arena_strdup(arena, given);
-    XXH128_hash_t hash = XXH3_128bits(latent->data, lt_tensor_bytes(latent));
+    const char *text = lt_safetensors_metadata(file, "record"), *digest = text_or(file, "digest", ""),
+               *expected = text_or(file, "xxh3", "");
+    lt_cache_clip *r = &from->record;
+    lt_cache_side_info side;
+    char hash[24];
+    *from = (exported){0};
+    if (!text) return LT_OK;
+    MDB_val value = lt_cache_val(text, strlen(text));
+    if (lt_cache_parse_record(&value, path, arena, r, &side, NULL))
+        return lt_fail(err, LT_E_FORMAT, "%s: its record is damaged", path);
+    if (r->n_frames != latent->shape[0] || r->channels != latent->shape[1] || r->height != latent->shape[2] ||
+        r->width != latent->shape[3])
+        return lt_fail(err, LT_E_FORMAT, "%s: its record is that of a clip of %lld frames of %dx%dx%d", path,
+                       (long long)r->n_frames, r->channels, r->height, r->width);
+    lt_cache_checksum(latent, logvar, hash);
+    from->intact = !strcmp(expected, hash) && !strcmp(r->digest, digest) && r->dtype == latent->dtype &&
+                   r->logvar == (logvar->data != NULL) && *digest &&
+                   strspn(digest, "0123456789abcdef") == strlen(digest) &&
+                   strlen(digest) < LT_CACHE_DIGEST_BYTES;
+    return LT_OK;
+}
+
+/* Of the numbers. */
+static const char *digest_of(const lt_tensor *latent, const lt_tensor *logvar, lt_arena *arena)
+{
+    uint64_t seed = logvar->data ? XXH3_64bits(logvar->data, lt_tensor_bytes(logvar)) : 0;
+    XXH128_hash_t hash = XXH3_128bits_withSeed(latent->data, lt_tensor_bytes(latent), seed);
     return lt_arena_printf(arena, "%016llx%016llx", (unsigned long long)hash.high64,
                            (unsigned long long)hash.low64);
+}
+
+/* UTF-8 in lines that end in \n, a space for what else controls a terminal; NULL: out of memory. */
+static char *plain(const char *text, lt_arena *arena)
+{
+    char *clean = lt_cache_clean_text(text), *copy = clean ? lt_arena_strdup(arena, clean) : NULL, *to = copy;
+    free(clean);
+    for (const char *c = copy; c && *c; c++) {
+        if (c[0] == '\r' && c[1] == '\n') continue;
+        bool control = (unsigned char)*c < ' ' || *c == 0x7f;
+        *to++ = control && *c != '\n' && *c != '\t' ? (*c == '\r' ? '\n' : ' ') : *c;
+    }
+    if (to) *to = 0;
+    return copy;
+}
+
+/* Text that a stream takes as it is, or else the other. */
+static const char *short_or(const lt_safetensors *file, const char *key, size_t most, const char *other,
+                            lt_arena *arena)
+{
+    const char *text = plain(text_or(file, key, other), arena);
+    return text && strlen(text) > most ? other : text;
 }
 
 static lt_status fill(const lt_safetensors *file, const char *path, const lt_tensor *latent,
                       const lt_tensor *logvar, double fps, lt_arena *arena, lt_cache_clip *clip, lt_err *err)
 {
+    enum { PATH = 4096, SHORT = 255 };
     int64_t n = latent->shape[0];
     int64_t *deltas = lt_arena_alloc(arena, (size_t)n * sizeof *deltas);
-    *clip =
-        (lt_cache_clip){.clip = name_of(file, path, arena),
-                        .digest = digest_of(file, latent, arena),
-                        .n_frames = n,
-                        .chunk = CHUNK,
-                        .dtype = latent->dtype,
-                        .channels = (int32_t)latent->shape[1],
-                        .height = (int32_t)latent->shape[2],
-                        .width = (int32_t)latent->shape[3],
-                        .logvar = logvar->data != NULL,
-                        .scaling_factor = strtod(text_or(file, "scaling_factor", "0.18215"), NULL),
-                        .factor = 8,
-                        .source = lt_arena_strdup(arena, text_or(file, "source", path)),
-                        .caption = lt_arena_strdup(arena, text_or(file, "caption", "")),
-                        .time_base_num = 1000,
-                        .time_base_den = (int32_t)(fps * 1000 + 0.5),
-                        .pts_delta = deltas,
-                        .last_duration = 1,
-                        .model = lt_arena_strdup(arena, text_or(file, "model", "")),
-                        .weights = lt_arena_strdup(arena, text_or(file, "weights", "")),
-                        .numerics = lt_arena_strdup(arena, text_or(file, "numerics", "")),
-                        .numeric_class = lt_arena_strdup(arena, text_or(file, "numeric_class", "imported")),
-                        .encoding = "imported"};
-    if (!clip->clip || !clip->digest || !deltas || !clip->source || !clip->caption || !clip->numeric_class)
+    char *end;
+    const char *scaling = text_or(file, "scaling_factor", "0.18215");
+    *clip = (lt_cache_clip){.clip = name_of(file, path, arena),
+                            .digest = digest_of(latent, logvar, arena),
+                            .n_frames = n,
+                            .chunk = CHUNK,
+                            .dtype = latent->dtype,
+                            .channels = (int32_t)latent->shape[1],
+                            .height = (int32_t)latent->shape[2],
+                            .width = (int32_t)latent->shape[3],
+                            .logvar = logvar->data != NULL,
+                            .scaling_factor = strtod(scaling, &end),
+                            .factor = 8,
+                            .source = short_or(file, "source", PATH, path, arena),
+                            .caption = plain(text_or(file, "caption", ""), arena),
+                            .time_base_num = 1000,
+                            .time_base_den = (int32_t)(fps * 1000 + 0.5),
+                            .pts_delta = deltas,
+                            .last_duration = 1,
+                            .model = short_or(file, "model", PATH, "", arena),
+                            .weights = short_or(file, "weights", SHORT, "", arena),
+                            .numerics = short_or(file, "numerics", SHORT, "", arena),
+                            .numeric_class = "imported",
+                            .encoding = "imported"};
+    if (!clip->clip || !clip->digest || !deltas || !clip->source || !clip->caption || !clip->model ||
+        !clip->weights || !clip->numerics)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path);
+    if (*end || !isfinite(clip->scaling_factor) || clip->scaling_factor <= 0)
+        return lt_fail(err, LT_E_FORMAT, "%s: its scaling_factor is \"%.40s\"", path, scaling);
     for (int64_t i = 1; i < n; i++) deltas[i] = 1;
     clip->picture = (lt_cache_picture){.width = clip->width * clip->factor,
                                        .height = clip->height * clip->factor,
@@ -130,51 +186,75 @@ static lt_status fill(const lt_safetensors *file, const char *path, const lt_ten
     return LT_OK;
 }
 
-/* What an export says beside texts: when frames are shown, the picture they are of, the chunks of its digest. */
-static lt_status take_record(const lt_safetensors *file, const char *path, lt_arena *arena,
-                             lt_cache_clip *clip, lt_err *err)
+/* What an export says beside texts: when frames are shown, the picture they are of, the chunks of its digest; and of numbers that are
+ * its own, how they were made. */
+static void take_record(const lt_safetensors *file, const exported *from, lt_arena *arena,
+                        lt_cache_clip *clip)
 {
-    const char *text = lt_safetensors_metadata(file, "record");
-    lt_cache_clip record;
-    lt_cache_side_info side;
-    if (!text) return LT_OK;
-    MDB_val value = lt_cache_val(text, strlen(text));
-    lt_status status = lt_cache_parse_record(&value, path, arena, &record, &side, err);
-    if (status) return status;
-    if (record.n_frames != clip->n_frames || record.height != clip->height || record.width != clip->width ||
-        record.channels != clip->channels || record.chunk < 1)
-        return lt_fail(err, LT_E_FORMAT, "%s: its record is that of a clip of %lld frames of %dx%dx%d", path,
-                       (long long)record.n_frames, record.channels, record.height, record.width);
-    clip->chunk = record.chunk;
-    clip->time_base_num = record.time_base_num;
-    clip->time_base_den = record.time_base_den;
-    clip->pts_delta = record.pts_delta;
-    clip->last_duration = record.last_duration;
-    clip->picture = record.picture;
-    clip->factor = record.factor;
-    clip->fingerprint = record.fingerprint;
+    const lt_cache_clip *r = &from->record;
+    if (!r->clip) return;
+    clip->chunk = r->chunk;
+    clip->time_base_num = r->time_base_num;
+    clip->time_base_den = r->time_base_den;
+    clip->pts_delta = r->pts_delta;
+    clip->last_duration = r->last_duration;
+    clip->picture = r->picture;
+    clip->factor = r->factor;
+    if (strspn(r->fingerprint, "0123456789abcdef") == strlen(r->fingerprint))
+        clip->fingerprint = r->fingerprint;
+    if (!from->intact) return;
+    clip->digest = r->digest;
+    clip->encoding = r->encoding;
+    clip->numeric_class = short_or(file, "numeric_class", 255, "imported", arena);
+}
+
+/* What the stages take no clip for, were it said of one. */
+static lt_status check(const lt_cache_clip *clip, const char *path, lt_err *err)
+{
+    enum { MOST = 1 << 20 };
+    int64_t pts = 0;
+    if (strlen(clip->caption) > MOST)
+        return lt_fail(err, LT_E_FORMAT, "%s: its caption has more than 1 MiB", path);
+    if (clip->chunk > MOST || clip->factor < 0 || clip->factor > MOST || clip->last_duration < 0 ||
+        clip->time_base_num < 1 || clip->time_base_den < 1)
+        return lt_fail(
+            err, LT_E_FORMAT,
+            "%s: chunks of %d frames, factor %d, time base %d/%d, last duration %lld: no clip is so", path,
+            clip->chunk, clip->factor, clip->time_base_num, clip->time_base_den,
+            (long long)clip->last_duration);
+    for (int64_t i = 0; clip->pts_delta && i < clip->n_frames; i++)
+        if ((i && clip->pts_delta[i] <= 0) || __builtin_add_overflow(pts, clip->pts_delta[i], &pts))
+            return lt_fail(err, LT_E_FORMAT, "%s: its timestamps do not rise at frame %lld", path,
+                           (long long)i);
     return LT_OK;
 }
 
 lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
-                          lt_cache_summary *summary, lt_err *err)
+                          lt_cache_summary *summary, int64_t *n_added, lt_err *err)
 {
     lt_arena arena = {0};
     lt_safetensors *file = NULL;
     lt_tensor latent = LT_NONE, logvar = LT_NONE;
     lt_cache_clip clip;
+    exported from;
     lt_status status;
+    *n_added = 0;
     if (!(fps >= 0.001 && fps <= 1000))
         return lt_fail(err, LT_E_INVALID, "%g frames a second: from 0.001 to 1000", fps);
     LT_TRY(lt_safetensors_open(&file, path, err));
     LT_TRY(find_latent(file, path, tensor, &latent, &logvar, err));
+    LT_TRY(read_record(file, path, &latent, &logvar, &arena, &from, err));
     LT_TRY(fill(file, path, &latent, &logvar, fps, &arena, &clip, err));
-    LT_TRY(take_record(file, path, &arena, &clip, err));
+    take_record(file, &from, &arena, &clip);
+    LT_TRY(check(&clip, path, err));
     size_t frame = lt_tensor_bytes(&latent) / (size_t)clip.n_frames;
-    for (int64_t first = 0; first < clip.n_frames; first += clip.chunk)
+    for (int64_t first = 0; first < clip.n_frames; first += clip.chunk) {
+        bool added = false;
         LT_TRY(lt_cache_put(cache, &clip, first, (const char *)latent.data + (size_t)first * frame,
-                            logvar.data ? (const char *)logvar.data + (size_t)first * frame : NULL, NULL,
+                            logvar.data ? (const char *)logvar.data + (size_t)first * frame : NULL, &added,
                             err));
+        *n_added += added;
+    }
     LT_TRY(lt_cache_look(cache, clip.clip, clip.digest, summary, err));
 fail:
     lt_safetensors_close(file);

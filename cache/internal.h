@@ -95,7 +95,7 @@ lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_sum
 /* A copy (malloc'd) that is UTF-8: a path or caption that is not must not lose the record; its bytes above 127
  * become '?'. NULL gives "". */
 char *lt_cache_clean_text(const char *text);
-/* The record as JSON text (malloc'd), and back. */
+/* The record as JSON text (malloc'd), and back. NULL: out of memory, or a number that JSON has not. */
 char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *side);
 lt_status lt_cache_parse_record(const MDB_val *value, const char *name, lt_arena *arena, lt_cache_clip *out,
                                 lt_cache_side_info *side, lt_err *err);
@@ -106,6 +106,8 @@ lt_status lt_cache_parse_record(const MDB_val *value, const char *name, lt_arena
 int64_t lt_cache_chunk_frames(const lt_cache_clip *clip, int64_t first);
 lt_status lt_cache_pack(const lt_cache_clip *clip, int64_t first, const void *latent, const void *logvar,
                         void **bytes, size_t *n_bytes, lt_err *err);
+/* XXH3-64 of latent's bytes, then, seeded by it, of logvar's, in hex: a value's and an export's `xxh3`. */
+void lt_cache_checksum(const lt_tensor *latent, const lt_tensor *logvar, char text[24]);
 /* Parse a value and give its chunk to `use`. `key` stands in sentences. */
 lt_status lt_cache_unpack(const MDB_val *value, const char *key, int64_t first, lt_cache_use use, void *user,
                           lt_err *err);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -22,6 +23,9 @@ static lt_status check_clip(const lt_cache_clip *clip, lt_err *err)
                        "clip %s: %lld frames, chunks of %d, latents %s[%d,%d,%d] cannot be cached",
                        clip->clip, (long long)clip->n_frames, clip->chunk, lt_dtype_name(clip->dtype),
                        clip->channels, clip->height, clip->width);
+    if (!isfinite(clip->scaling_factor))
+        return lt_fail(err, LT_E_INVALID, "clip %s: scaling_factor %g cannot be cached", clip->clip,
+                       clip->scaling_factor);
     return LT_OK;
 }
 

@@ -212,35 +212,47 @@ char *lt_cache_clean_text(const char *text)
     return copy;
 }
 
-static void set_text(json_t *object, const char *name, const char *text)
+/* An object that is being put together; a value that could not be made is not left out of it unnoticed. */
+typedef struct making {
+    json_t *object;
+    bool failed;
+} making;
+
+static void set(making *m, const char *name, json_t *value)
+{
+    if (json_object_set_new(m->object, name, value)) m->failed = true;
+}
+
+static void set_text(making *m, const char *name, const char *text)
 {
     char *clean = lt_cache_clean_text(text);
-    json_object_set_new(object, name, clean ? json_string(clean) : NULL);
+    set(m, name, clean ? json_string(clean) : NULL);
     free(clean);
 }
 
-static char *dump(json_t *object)
+/* NULL where something of it failed. */
+static char *dump(making *m)
 {
-    char *text = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
+    char *text = m->failed ? NULL : json_dumps(m->object, JSON_COMPACT);
+    json_decref(m->object);
     return text;
 }
 
 /* The fields before the timestamps. */
 static char *head_text(const lt_cache_clip *clip)
 {
-    json_t *object = json_object();
-    set_text(object, "state", lt_cache_state_name(clip->state));
-    if (clip->reason) set_text(object, "reason", clip->reason);
-    set_text(object, "clip", clip->clip);
-    set_text(object, "digest", clip->digest);
-    set_text(object, "source", clip->source);
-    set_text(object, "fingerprint", clip->fingerprint);
-    set_text(object, "caption", clip->caption);
-    json_object_set_new(object, "frames", json_integer(clip->n_frames));
-    json_object_set_new(object, "chunk", json_integer(clip->chunk));
-    json_object_set_new(object, "time_base", json_pack("[ii]", clip->time_base_num, clip->time_base_den));
-    return dump(object);
+    making m = {.object = json_object()};
+    set_text(&m, "state", lt_cache_state_name(clip->state));
+    if (clip->reason) set_text(&m, "reason", clip->reason);
+    set_text(&m, "clip", clip->clip);
+    set_text(&m, "digest", clip->digest);
+    set_text(&m, "source", clip->source);
+    set_text(&m, "fingerprint", clip->fingerprint);
+    set_text(&m, "caption", clip->caption);
+    set(&m, "frames", json_integer(clip->n_frames));
+    set(&m, "chunk", json_integer(clip->chunk));
+    set(&m, "time_base", json_pack("[ii]", clip->time_base_num, clip->time_base_den));
+    return dump(&m);
 }
 
 /* The fields behind the timestamps. */
@@ -248,23 +260,22 @@ static char *tail_text(const lt_cache_clip *clip, const lt_cache_side_info *side
 {
     char hash[24];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)side->xxh3);
-    json_t *object = json_object();
-    json_object_set_new(object, "last_duration", json_integer(clip->last_duration));
-    json_object_set_new(object, "picture", pack_picture(&clip->picture));
-    json_object_set_new(object, "latent",
-                        json_pack("{sisisisssbsfsi}", "channels", clip->channels, "height", clip->height,
-                                  "width", clip->width, "dtype", lt_dtype_name(clip->dtype), "logvar",
-                                  clip->logvar, "scaling_factor", clip->scaling_factor, "factor",
-                                  clip->factor));
-    set_text(object, "model", clip->model);
-    set_text(object, "weights", clip->weights);
-    set_text(object, "numerics", clip->numerics);
-    set_text(object, "numeric_class", clip->numeric_class);
-    set_text(object, "encoding", clip->encoding);
-    json_object_set_new(object, "side",
-                        json_pack("{sIsIss}", "bytes", (json_int_t)side->bytes, "values",
-                                  (json_int_t)side->values, "xxh3", hash));
-    return dump(object);
+    making m = {.object = json_object()};
+    set(&m, "last_duration", json_integer(clip->last_duration));
+    set(&m, "picture", pack_picture(&clip->picture));
+    set(&m, "latent",
+        json_pack("{sisisisssbsfsi}", "channels", clip->channels, "height", clip->height, "width",
+                  clip->width, "dtype", lt_dtype_name(clip->dtype), "logvar", clip->logvar, "scaling_factor",
+                  clip->scaling_factor, "factor", clip->factor));
+    set_text(&m, "model", clip->model);
+    set_text(&m, "weights", clip->weights);
+    set_text(&m, "numerics", clip->numerics);
+    set_text(&m, "numeric_class", clip->numeric_class);
+    set_text(&m, "encoding", clip->encoding);
+    set(&m, "side",
+        json_pack("{sIsIss}", "bytes", (json_int_t)side->bytes, "values", (json_int_t)side->values, "xxh3",
+                  hash));
+    return dump(&m);
 }
 
 char *lt_cache_record_text(const lt_cache_clip *clip, const lt_cache_side_info *side)

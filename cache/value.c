@@ -46,8 +46,7 @@ bool lt_cache_is_finite(const lt_tensor *tensor)
     return finite;
 }
 
-/* Checksum of the numbers: latent's, then logvar's. */
-static void checksum(const lt_tensor *latent, const lt_tensor *logvar, char text[24])
+void lt_cache_checksum(const lt_tensor *latent, const lt_tensor *logvar, char text[24])
 {
     uint64_t hash = XXH3_64bits(latent->data, lt_tensor_bytes(latent));
     if (logvar->data) hash = XXH3_64bits_withSeed(logvar->data, lt_tensor_bytes(logvar), hash);
@@ -85,7 +84,7 @@ lt_status lt_cache_pack(const lt_cache_clip *clip, int64_t first, const void *la
     snprintf(frames, sizeof frames, "%lld", (long long)clip->n_frames);
     snprintf(base, sizeof base, "%d/%d", clip->time_base_num, clip->time_base_den);
     lt_cache_format_double(clip->scaling_factor, scaling, sizeof scaling);
-    checksum(&tensors[0].tensor, &tensors[1].tensor, hash);
+    lt_cache_checksum(&tensors[0].tensor, &tensors[1].tensor, hash);
     lt_status status = LT_OK;
     char *pts = timestamps(clip, first, n);
     char *source = lt_cache_clean_text(clip->source), *model = lt_cache_clean_text(clip->model);
@@ -138,7 +137,7 @@ static lt_status take_chunk(const lt_safetensors *file, lt_cache_chunk *chunk, l
                        (int)size);
     const char *expected = lt_safetensors_metadata(file, "xxh3");
     char hash[24];
-    checksum(a, b, hash);
+    lt_cache_checksum(a, b, hash);
     if (!expected || strcmp(expected, hash)) return lt_fail(err, LT_E_FORMAT, "its checksum is wrong");
     return LT_OK;
 }

@@ -14,12 +14,14 @@ static int import_file(lt_cache *cache, const char *path, const arguments *a)
 {
     lt_err err;
     lt_cache_summary s;
-    if (lt_cache_import(cache, path, a->tensor, a->fps, &s, &err)) return lt_tool_failed(&err);
+    int64_t n;
+    if (lt_cache_import(cache, path, a->tensor, a->fps, &s, &n, &err)) return lt_tool_failed(&err);
     if (a->json)
-        return lt_tool_json(json_pack("{sssssssI}", "path", path, "clip", s.clip, "digest", s.digest,
-                                      "frames", (json_int_t)s.n_frames),
+        return lt_tool_json(json_pack("{sssssssIsI}", "path", path, "clip", s.clip, "digest", s.digest,
+                                      "frames", (json_int_t)s.n_frames, "added", (json_int_t)n),
                             FINE);
-    printf("%s -> %s/%s, %lld frames\n", path, s.clip, s.digest, (long long)s.n_frames);
+    printf("%s -> %s/%s, %lld frames%s\n", path, s.clip, s.digest, (long long)s.n_frames,
+           n ? "" : ": was there already");
     return FINE;
 }
 

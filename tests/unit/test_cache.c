@@ -726,6 +726,129 @@ static void an_export_is_the_whole_clip(void **state)
     lt_safetensors_close(file);
 }
 
+/* ---- import -------------------------------------------------------------------------------------------- */
+
+/* A safetensors file of latents f32[4,1,2,2] with these texts beside them. */
+static void write_file(const char *path, const lt_metadata *metadata, int n)
+{
+    lt_err err;
+    float values[16] = {0.5};
+    lt_named_tensor latent = {"latent", {values, LT_F32, 4, {4, 1, 2, 2}, 0}};
+    void *bytes;
+    size_t n_bytes;
+    MUST(lt_safetensors_pack(&bytes, &n_bytes, &latent, 1, metadata, n, &err));
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, n_bytes, file), n_bytes);
+    assert_int_equal(fclose(file), 0);
+    free(bytes);
+}
+
+/* What a stage would not take of a clip is not taken into the cache, or is made clean. */
+static void an_import_is_what_stages_take(void **state)
+{
+#define RECORD(times, more)                                                                                  \
+    "{\"state\":\"complete\",\"clip\":\"x\",\"digest\":\"ab\",\"frames\":4,\"chunk\":8,\"time_base\":[1,24]" \
+    ","                                                                                                      \
+    "\"timestamps\":{\"first\":-3,\"steps\":\"" times "\"},\"latent\":{\"channels\":1,\"height\":2,"         \
+    "\"width\":2,\"dtype\":\"f32\",\"factor\":8,\"scaling_factor\":1}" more "}"
+    static const struct {
+        const char *key, *value, *wanted;
+    } refused[] = {{"scaling_factor", "nan", "its scaling_factor is \"nan\""},
+                   {"scaling_factor", "inf", "its scaling_factor"},
+                   {"scaling_factor", "0", "its scaling_factor"},
+                   {"scaling_factor", "-1", "its scaling_factor"},
+                   {"scaling_factor", "1 or 2", "its scaling_factor"},
+                   {"record", RECORD("1 0 1", ""), "its timestamps do not rise at frame 2"},
+                   {"record", RECORD("1 -1 1", ""), "its timestamps do not rise at frame 2"},
+                   {"record", RECORD("1 9223372036854775807x2", ""), "its timestamps do not rise at frame 3"},
+                   {"record", RECORD("1x3", ",\"last_duration\":-1"), "last duration -1"},
+                   {"record", RECORD("1x2", ""), "its record is damaged"}};
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_summary s;
+    lt_cache_clip clip;
+    int64_t n;
+    char path[600], source[5000];
+    snprintf(path, sizeof path, "%s/x.safetensors", f->folder);
+    for (size_t i = 0; i < LT_COUNT(refused); i++) {
+        write_file(path, &(lt_metadata){refused[i].key, refused[i].value}, 1);
+        assert_int_equal(lt_cache_import(f->cache, path, "", 24, &s, &n, &err), LT_E_FORMAT);
+        if (!strstr(err.text, refused[i].wanted)) fail_msg("%s", err.text);
+    }
+    memset(source, 'x', sizeof source - 1);
+    source[sizeof source - 1] = 0;
+    const lt_metadata texts[] = {{"caption", "one\r\ntwo\rthree\tfour\001five"},
+                                 {"source", source},
+                                 {"model", source},
+                                 {"numeric_class", "cpu/\n"},
+                                 {"record", RECORD("1x3", ",\"fingerprint\":\"no hex\"")}};
+    write_file(path, texts, LT_COUNT(texts));
+    MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
+    assert_int_equal(n, 1);
+    MUST(lt_cache_get_clip(f->cache, s.clip, s.digest, &arena, &clip, &err));
+    assert_string_equal(clip.caption, "one\ntwo\nthree\tfour five");
+    assert_string_equal(clip.source, path);
+    assert_string_equal(clip.model, "");
+    assert_string_equal(clip.fingerprint, "");
+    assert_string_equal(clip.numeric_class, "imported");
+    assert_int_equal(clip.pts_delta[0], -3);
+    lt_arena_finish(&arena);
+    clip = sample_clip("film");
+    clip.scaling_factor = 0.0 / 0.0;
+    assert_int_equal(put_chunk(f->cache, &clip, 0, NULL, &err), LT_E_INVALID);
+    assert_null(lt_cache_record_text(&clip, &(lt_cache_side_info){0}));
+    assert_int_equal(count_faults(f->cache), 0);
+}
+
+/* The digest of an export stands for its numbers, and for no others. */
+static void an_edited_export_is_another_clip(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    char arguments[2000], path[600];
+    int code;
+    lt_cache_clip clip = sample_clip("film"), got;
+    lt_cache_summary s;
+    int64_t n;
+    clip.logvar = true, clip.numeric_class = "cpu/a/epoch-4/f32", clip.digest = "00ff";
+    MUST(put_clip(f->cache, &clip, &err));
+    snprintf(path, sizeof path, "%s/film.safetensors", f->folder);
+    MUST(lt_cache_export(f->cache, "film", clip.digest, path, &err));
+    assert_non_null(
+        strstr(RUN("import %s %s", f->folder, path), "film/00ff, 19 frames: was there already\n"));
+    assert_non_null(strstr(RUN("import %s/other %s", f->folder, path), "film/00ff, 19 frames\n"));
+    lt_cache *other;
+    snprintf(arguments, sizeof arguments, "%s/other", f->folder);
+    MUST(lt_cache_open(&other, arguments, true, 0, &err));
+    MUST(lt_cache_get_clip(other, "film", "00ff", &arena, &got, &err));
+    assert_string_equal(got.numeric_class, clip.numeric_class);
+    assert_string_equal(got.encoding, clip.encoding);
+    lt_cache_close(other);
+    for (int i = 0; i < 2; i++) { /* of latent, then of logvar */
+        struct stat info;
+        FILE *file = fopen(path, "r+b");
+        assert_non_null(file);
+        assert_int_equal(stat(path, &info), 0);
+        assert_int_equal(fseek(file, info.st_size - (i ? 4 : 4 * 19 * 105 + 4), SEEK_SET), 0);
+        fputs("1234", file);
+        assert_int_equal(fclose(file), 0);
+        MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
+        assert_int_equal(n, 3);
+        assert_string_not_equal(s.digest, clip.digest);
+        MUST(lt_cache_get_clip(f->cache, "film", s.digest, &arena, &got, &err));
+        assert_string_equal(got.numeric_class, "imported");
+        assert_string_equal(got.caption, clip.caption);
+    }
+    MUST(lt_cache_read(f->cache, "film", clip.digest, 8, same_chunk, &clip, &err));
+    MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
+    assert_int_equal(n, 0);
+    assert_int_equal(count_faults(f->cache), 0);
+    lt_arena_finish(&arena);
+}
+
 static int make(const char *folder)
 {
     lt_err err;
@@ -766,6 +889,8 @@ int main(int argc, char **argv)
         TEST(gc_takes_what_was_made_anew),
         TEST(rm_does_not_choose),
         TEST(an_export_is_the_whole_clip),
+        TEST(an_import_is_what_stages_take),
+        TEST(an_edited_export_is_another_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
