@@ -21,6 +21,12 @@ void lt_cached_clips_finish(lt_cached_clips *clips)
     *clips = (lt_cached_clips){0};
 }
 
+void lt_cached_clips_drop(lt_cached_clips *clips, uint32_t index)
+{
+    free(clips->names[index]);
+    clips->names[index] = clips->names[--clips->n];
+}
+
 static lt_status add(lt_cached_clips *clips, const char *name, lt_err *err)
 {
     if (clips->n == clips->room) {

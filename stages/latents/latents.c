@@ -103,6 +103,19 @@ static lt_status describe(const lt_cache_clip *r, lt_stream *stream, lt_arena *a
     return LT_OK;
 }
 
+/* What the cache says of a clip into the stream that was announced. E_FORMAT, naming the clip, where a stream cannot be so: such a
+ * record is damage, or another program's. */
+static lt_status look_at(lt_cache *cache, const char *name, const char *digest, lt_stream *stream,
+                         lt_arena *arena, lt_cache_clip *record, lt_err *err)
+{
+    lt_status status = lt_cache_get_clip(cache, name, digest, arena, record, err);
+    if (!status && record->state != LT_CACHE_COMPLETE)
+        status = lt_fail(err, LT_E_NOT_FOUND, "it is not complete any more");
+    if (!status) status = describe(record, stream, arena, err);
+    if (!status) status = lt_stream_check(stream, err);
+    return status ? lt_err_prefix(err, "clip %s/%s of the cache", name, digest) : LT_OK;
+}
+
 /* ---- planning ------------------------------------------------------------------------------------------- */
 
 /* The largest clip stands for all; frames of all are counted. */
@@ -111,6 +124,7 @@ static lt_status find_largest(lt_cache *cache, const lt_cached_clips *clips, uin
 {
     size_t most = 0;
     int64_t longest = 0;
+    *frames = 0;
     for (uint32_t i = 0; i < clips->n; i++) {
         char name[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
         lt_cache_summary s;
@@ -149,20 +163,28 @@ static lt_status latents_plan(const lt_setup *setup, const lt_stream *const *inp
     LT_TRY(check_cache(setup, err));
     LT_TRY(lt_cache_open(&cache, setup->cache, false, 0, err));
     LT_TRY(lt_cached_clips_find(&clips, cache, config, "", NULL, err));
-    LT_TRY(find_largest(cache, &clips, &largest, &frames, err));
-    lt_cached_clips_get(&clips, largest, name, digest);
-    LT_TRY(lt_cache_get_clip(cache, name, digest, plan->arena, &record, err));
+    uint32_t n_clips = clips.n;
+    for (;;) {
+        LT_TRY(find_largest(cache, &clips, &largest, &frames, err));
+        lt_cached_clips_get(&clips, largest, name, digest);
+        LT_TRY(announce(name, digest, NULL, lt_is_pattern(config->clips), plan->output, plan->arena, err));
+        status = look_at(cache, name, digest, plan->output, plan->arena, &record, err);
+        if ((status != LT_E_FORMAT && status != LT_E_NOT_FOUND) || clips.n == 1) break;
+        lt_plan_note(plan, "%s", err->text); /* it will cost itself alone; another stands for all */
+        lt_cached_clips_drop(&clips, largest);
+        lt__wire__stream__init(plan->output);
+    }
+    if (status) goto fail;
     LT_TRY(announce(name, digest, &record, lt_is_pattern(config->clips), plan->output, plan->arena, err));
-    LT_TRY(describe(&record, plan->output, plan->arena, err));
     plan->work_factor = 1;
     plan->peak_bytes =
-        BASE_BYTES + (size_t)clips.n * 128 + 2 * OPEN * (size_t)record.n_frames * sizeof(int64_t);
+        BASE_BYTES + (size_t)n_clips * 128 + 2 * OPEN * (size_t)record.n_frames * sizeof(int64_t);
     if (lt_is_pattern(config->clips)) {
-        plan->output->run_clips = clips.n;
+        plan->output->run_clips = n_clips;
         plan->output->run_frames = frames;
     }
-    lt_plan_note(plan, "%u clip%s, %" PRIu64 " latent frames; %s, made with %s", clips.n,
-                 clips.n == 1 ? "" : "s", frames, name, *record.model ? record.model : "an unknown model");
+    lt_plan_note(plan, "%u clip%s, %" PRIu64 " latent frames; %s, made with %s", n_clips,
+                 n_clips == 1 ? "" : "s", frames, name, *record.model ? record.model : "an unknown model");
     if (clips.n_several == 1)
         lt_plan_note(plan,
                      "the cache holds a clip more than once: the newest is taken, %s (option digest chooses)",
@@ -242,10 +264,7 @@ static lt_status latents_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     if (status) return status;
     lt_cache_clip *record = lt_arena_alloc(clip->arena, sizeof *record);
     if (!record) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    status = lt_cache_get_clip(state->cache, name, digest, clip->arena, record, err);
-    if (!status && record->state != LT_CACHE_COMPLETE)
-        status = lt_fail(err, LT_E_NOT_FOUND, "clip %s is not complete in the cache any more", name);
-    if (!status) status = describe(record, clip->output, clip->arena, err);
+    status = look_at(state->cache, name, digest, clip->output, clip->arena, record, err);
     if (status) return status;
     clip->output->run_clips = state->journal ? state->clips.n : 0;
     if (record->side_bytes > 0) {

@@ -31,6 +31,8 @@ typedef struct lt_cached_clips {
 lt_status lt_cached_clips_find(lt_cached_clips *clips, lt_cache *cache, const lt_latents_config *config,
                                const char *run_folder, const lt_journal *journal, lt_err *err);
 void lt_cached_clips_finish(lt_cached_clips *clips);
+/* Take a clip out of the list; the last one gets its number. For planning alone. */
+void lt_cached_clips_drop(lt_cached_clips *clips, uint32_t index);
 /* Name and digest of clip `index`. */
 void lt_cached_clips_get(const lt_cached_clips *clips, uint32_t index, char name[LT_CACHE_CLIP_BYTES],
                          char digest[LT_CACHE_DIGEST_BYTES]);

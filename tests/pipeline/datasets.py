@@ -325,6 +325,24 @@ def latents_come_and_go(folder):
     assert "0 clips" in latents("gc", other)
 
 
+def a_clip_that_cannot_be_right_costs_itself(folder):
+    """A record with a caption no stream takes (an earlier import's), of the largest clip: it is named, the others are decoded."""
+    for name, seconds in (("a", 0.25), ("b", 0.75), ("c", 0.3)):
+        make_clip(folder / f"{name}.mp4", seconds)
+    (folder / "clips.json").write_text(json.dumps([{"path": f"{name}.mp4", "text": f"{name}" * 12} for name in "abc"]))
+    cache, model = folder / "cache", narrow_model(folder / "model")
+    run(precompute(folder / "p.toml", folder / "clips.json", cache, model))
+    data = cache / "data.mdb"
+    data.write_bytes(data.read_bytes().replace(b'"caption":"bbbbbbbbbbbb"', b'"caption":"\\u0001bbbbbb"'))
+    graph = decode(folder / "d.toml", cache, folder / "out" / "{clip}.mp4", model)
+    said = plan(graph)
+    assert f"clip b/{clips_of(cache)['b']['digest']} of the cache: a stream's caption cannot be what it says" in said and "3 clips" in said, said
+    said = run(graph, expect=3)
+    assert "1 failed" in said and sorted(path.name for path in (folder / "out").glob("*.mp4")) == ["a.mp4", "c.mp4"], said
+    said = run(decode(folder / "one.toml", cache, folder / "one.mp4", model, clips="b"), expect=1)
+    assert "clip b/" in said and "caption" in said and "bug" not in said, said
+
+
 def a_store_keeps_what_is_made_elsewhere(folder):
     """Of a vae_encode without a cache the store's values are those it would have kept itself, byte for byte, log-variances too."""
     make_clip(folder / "a.mp4", 0.75)
@@ -480,4 +498,4 @@ if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, a_list_of_failures_is_a_manifest_in_its_own_run,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
+          wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
