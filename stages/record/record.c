@@ -2,6 +2,7 @@
 #include "stages/record/record.h"
 
 #include <string.h>
+#include <unistd.h>
 
 enum { TOLD_MAX = 256 }; /* bytes of a text about latents that a stream takes */
 
@@ -48,6 +49,19 @@ lt_cache_clip lt_record_of_stream(const lt_stream *stream)
                            .weights = made->weights,
                            .numerics = made->numerics,
                            .encoding = made->encoding};
+}
+
+const char *lt_record_side(const lt_stream *stream, bool *missed)
+{
+    const char *path = stream->side_path;
+    if (!path || !*path) return NULL;
+    if (access(path, R_OK) == 0) return path;
+    if (!*missed)
+        lt_log(LT_LOG_WARN,
+               "clip %s: %s is not here; the cache keeps the clip without its sound and subtitles",
+               stream->name, path);
+    *missed = true;
+    return NULL;
 }
 
 static char *told(const char *text, lt_arena *arena)

@@ -11,6 +11,10 @@
  * not one for every frame. A chunk put with this record has the same bytes on whichever host, in whichever stage. */
 lt_cache_clip lt_record_of_stream(const lt_stream *stream);
 
+/* The path of the stream's side file, for record.side_path; NULL: it has none, or one that cannot be read here (it was made on another
+ * host), which is said once: *missed is then true. */
+const char *lt_record_side(const lt_stream *stream, bool *missed);
+
 /* What a record says of how latents were made (model, weights, numerics, encoding, logvar) into stream->latents, all of it in
  * `arena`. E_NO_MEMORY. */
 lt_status lt_record_tell(const lt_cache_clip *record, lt_stream *stream, lt_arena *arena, lt_err *err);

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct store_config {
     int64_t cache_size;
@@ -184,19 +183,6 @@ static lt_status store_open_clip(void *opaque, lt_clip *clip, lt_err *err)
     return status;
 }
 
-static void find_side(store_clip *c, const lt_stream *in)
-{
-    c->record.side_path = NULL;
-    if (!*in->side_path) return;
-    if (access(in->side_path, R_OK) == 0)
-        c->record.side_path = in->side_path;
-    else if (!c->side_missed)
-        lt_log(LT_LOG_WARN,
-               "clip %s: %s is not here; the cache keeps the clip without its sound and subtitles", in->name,
-               in->side_path);
-    c->side_missed = !c->record.side_path;
-}
-
 /* Are these latents of frames first .. first+n-1, and their log-variances where the stream has them? */
 static bool is_chunk(const lt_payload *payload, const lt_stream *in, int64_t first, int64_t n)
 {
@@ -232,7 +218,7 @@ static lt_status store_process(void *opaque, lt_clip *clip, uint64_t unit, const
     if (!status && !there) {
         lt_record_to_cache(&c->record, inputs[0]->spans[0].data, c->values, n);
         if (c->logvars) lt_record_to_cache(&c->record, inputs[0]->spans[1].data, c->logvars, n);
-        find_side(c, in);
+        c->record.side_path = lt_record_side(in, &c->side_missed);
         status = lt_cache_put(state->cache, &c->record, first, c->values, c->logvars, NULL, err);
     }
     if (!status) lt_stage_safe(clip, unit + 1);

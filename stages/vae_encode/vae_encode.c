@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define AT(field) offsetof(lt_vae_encode_config, field)
 static const lt_option options[] = {
@@ -312,22 +311,6 @@ static lt_status leave_on_device(encode_state *state, const unit_of *u, const lt
     return status ? status : lt_context_status(state->host.run, err);
 }
 
-/* Where the clip's side file is. One that cannot be read here (made on another host) is left out, which is said once. */
-static void find_side(encode_clip *c, const lt_stream *out)
-{
-    const char *path = out->side_path;
-    c->record.side_path = NULL;
-    if (!path || !*path) return;
-    if (access(path, R_OK) == 0) {
-        c->record.side_path = path;
-    } else if (!c->side_missed) {
-        lt_log(LT_LOG_WARN,
-               "clip %s: %s is not here; the cache keeps the clip without its sound and subtitles", out->name,
-               path);
-        c->side_missed = true;
-    }
-}
-
 static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                                 lt_payload *output, lt_err *err)
 {
@@ -348,7 +331,7 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     if (!status) status = compute(state, &u, clip->inputs[0], inputs[0], kept, err);
     if (status) return status;
     if (c->cache) {
-        find_side(c, clip->output);
+        c->record.side_path = lt_record_side(clip->output, &c->side_missed);
         status = lt_cache_put(c->cache, &c->record, u.first, state->latents, state->logvars, NULL, err);
         if (status) return status;
     }

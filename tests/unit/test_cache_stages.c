@@ -4,6 +4,7 @@
 
 #include "cache/cache.h"
 #include "kernels/safetensors.h"
+#include "stages/record/record.h"
 #include "stages/vae_decode/vae_decode.h"
 #include "stages/vae_encode/vae_encode.h"
 #include "tests/models/support.h"
@@ -175,6 +176,26 @@ static void the_record_says_where_it_came_from(void **state)
     assert_memory_equal(clip.pts_delta, film.deltas, FRAMES * sizeof(int64_t));
     lt_cache_close(cache);
     lt_arena_finish(&arena);
+}
+
+/* One that was made on another host is left out, and that it is missed is not forgotten. */
+static void a_side_file_may_be_elsewhere(void **state)
+{
+    lt_stream stream = film.stream;
+    char here[128];
+    bool missed = false;
+    strcpy(here, at_folder("side"));
+    stream.side_path = "";
+    assert_null(lt_record_side(&stream, &missed));
+    assert_false(missed);
+    stream.side_path = here;
+    assert_null(lt_record_side(&stream, &missed));
+    assert_true(missed);
+    FILE *file = fopen(here, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_ptr_equal(lt_record_side(&stream, &missed), here);
+    assert_true(missed);
 }
 
 /* ---- decode -------------------------------------------------------------------------------------------- */
@@ -557,7 +578,7 @@ static void wrong_streams_are_refused(void **state)
 int main(void)
 {
     if (access(LT_MODEL "/config.json", R_OK) != 0) {
-        printf("skipped: there is no %s: 14 cases\n", LT_MODEL);
+        printf("skipped: there is no %s: 15 cases\n", LT_MODEL);
         return 77;
     }
     if (!mkdtemp(folder)) return 1;
@@ -568,6 +589,7 @@ int main(void)
         cmocka_unit_test(nothing_but_the_frames_decides),
         cmocka_unit_test(the_cache_gives_the_same_bytes),
         cmocka_unit_test(the_record_says_where_it_came_from),
+        cmocka_unit_test(a_side_file_may_be_elsewhere),
         cmocka_unit_test(windows_blend_to_the_whole_decode),
         cmocka_unit_test(frames_alone_need_no_blending),
         cmocka_unit_test(lite_sora_truncates),
