@@ -8,8 +8,9 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
-/* A value is its XXH3-64, then the bytes. */
-enum { HASH_BYTES = 8 };
+/* A value is its XXH3-64, then the bytes. What a source has seen begins with the time at which it was kept, and its hash is seeded: by
+ * that it is told apart from those of earlier builds, which have no time. */
+enum { HASH_BYTES = 8, SEEN_SEED = 1 };
 
 lt_status lt_cache_write_beside(lt_cache *cache, MDB_txn *txn, MDB_val key, const void *bytes, size_t n_bytes,
                                 lt_err *err)
@@ -37,6 +38,31 @@ static lt_status put_beside(lt_cache *cache, const char *word, const char *name,
     return status;
 }
 
+bool lt_cache_parse_beside(const MDB_val *value, const void **bytes, size_t *n_bytes)
+{
+    uint64_t hash;
+    if (value->mv_size < HASH_BYTES) return false;
+    memcpy(&hash, value->mv_data, HASH_BYTES);
+    *bytes = (const char *)value->mv_data + HASH_BYTES;
+    *n_bytes = value->mv_size - HASH_BYTES;
+    return hash == XXH3_64bits(*bytes, *n_bytes);
+}
+
+bool lt_cache_parse_seen(const MDB_val *value, int64_t *since_ms, const void **bytes, size_t *n_bytes)
+{
+    uint64_t hash;
+    *since_ms = 0;
+    if (lt_cache_parse_beside(value, bytes, n_bytes)) return true;
+    if (value->mv_size < HASH_BYTES + sizeof *since_ms) return false;
+    memcpy(&hash, value->mv_data, HASH_BYTES);
+    if (hash != XXH3_64bits_withSeed(*bytes, *n_bytes, SEEN_SEED)) return false;
+    memcpy(since_ms, *bytes, sizeof *since_ms);
+    *bytes = (const char *)*bytes + sizeof *since_ms;
+    *n_bytes -= sizeof *since_ms;
+    return true;
+}
+
+/* A copy of what is kept beside the latents. */
 static lt_status get_beside(lt_cache *cache, const char *word, const char *name, const char *digest,
                             void **bytes, size_t *n_bytes, lt_err *err)
 {
@@ -50,11 +76,11 @@ static lt_status get_beside(lt_cache *cache, const char *word, const char *name,
     if (status) return status;
     status = lt_cache_get(cache, txn, lt_cache_key(text, word, name, digest), &value, err);
     if (status == LT_OK) {
-        uint64_t hash = 0;
-        *n_bytes = value.mv_size - LT_MIN(value.mv_size, (size_t)HASH_BYTES);
-        const char *from = (const char *)value.mv_data + HASH_BYTES;
-        memcpy(&hash, value.mv_data, LT_MIN(value.mv_size, (size_t)HASH_BYTES));
-        if (value.mv_size < HASH_BYTES || hash != XXH3_64bits(from, *n_bytes))
+        const void *from;
+        int64_t since_ms;
+        bool fine = strcmp(word, "seen") ? lt_cache_parse_beside(&value, &from, n_bytes)
+                                         : lt_cache_parse_seen(&value, &since_ms, &from, n_bytes);
+        if (!fine)
             status = lt_fail(err, LT_E_FORMAT, "the cache's value %s is damaged", text);
         else if (!(*bytes = malloc(LT_MAX(*n_bytes, (size_t)1))))
             status = lt_fail(err, LT_E_NO_MEMORY, "out of memory for %zu bytes", *n_bytes);
@@ -79,6 +105,20 @@ lt_status lt_cache_get_progress(lt_cache *cache, const char *clip, const char *d
 
 /* ---- what a source has seen ------------------------------------------------------------------------------ */
 
+static lt_status write_seen(lt_cache *cache, MDB_txn *txn, MDB_val key, int64_t since_ms,
+                            const lt_cache_seen *seen, lt_err *err)
+{
+    MDB_val value = {.mv_size = HASH_BYTES + sizeof since_ms + seen->n_bytes};
+    int rc = mdb_put(txn, cache->dbi, &key, &value, MDB_RESERVE);
+    if (rc) return lt_cache_fail_mdb(cache, rc, err, "writing what a source has seen");
+    char *to = (char *)value.mv_data + HASH_BYTES;
+    memcpy(to, &since_ms, sizeof since_ms);
+    memcpy(to + sizeof since_ms, seen->bytes, seen->n_bytes);
+    uint64_t hash = XXH3_64bits_withSeed(to, sizeof since_ms + seen->n_bytes, SEEN_SEED);
+    memcpy(value.mv_data, &hash, HASH_BYTES);
+    return LT_OK;
+}
+
 lt_status lt_cache_put_seen(lt_cache *cache, const lt_cache_seen *seen, int n, lt_err *err)
 {
     char text[LT_CACHE_KEY_BYTES];
@@ -88,8 +128,8 @@ lt_status lt_cache_put_seen(lt_cache *cache, const lt_cache_seen *seen, int n, l
     for (int i = 0; i < n && !status; i++) {
         status = lt_cache_check_name(seen[i].clip, seen[i].key, err);
         if (!status)
-            status = lt_cache_write_beside(cache, txn, lt_cache_key(text, "seen", seen[i].clip, seen[i].key),
-                                           seen[i].bytes, seen[i].n_bytes, err);
+            status = write_seen(cache, txn, lt_cache_key(text, "seen", seen[i].clip, seen[i].key),
+                                lt_cache_now_ms(), &seen[i], err);
     }
     if (!status) return lt_cache_commit(cache, txn, err);
     lt_cache_abort(cache, txn);

@@ -218,7 +218,7 @@ lt_status lt_cache_get_stat(lt_cache *cache, lt_cache_stat *stat, lt_err *err);
 /* Called for every fault found; `what` names the key and says what is wrong. */
 typedef void (*lt_cache_fault)(void *user, const char *what);
 
-/* Read everything, embeddings of texts too: values parse, shapes and checksums agree, numbers are finite, complete clips have all their chunks
+/* Read everything, embeddings of texts, progress and what sources have seen too: values parse, shapes and checksums agree, numbers are finite, complete clips have all their chunks
  * and side values, counters are right. Faults go to `fault`, their number to *n_faults; the status is an error only
  * when reading could not go on. */
 lt_status lt_cache_verify(lt_cache *cache, lt_cache_fault fault, void *user, int64_t *n_faults, lt_err *err);
@@ -239,7 +239,7 @@ typedef struct lt_cache_seen {
     size_t n_bytes;
 } lt_cache_seen;
 
-/* Keep n of them, in one transaction. E_NO_SPACE, E_IO, E_INVALID. */
+/* Keep n of them, in one transaction, and the time with them. E_NO_SPACE, E_IO, E_INVALID. */
 lt_status lt_cache_put_seen(lt_cache *cache, const lt_cache_seen *seen, int n, lt_err *err);
 /* *bytes is freed by free(). E_NOT_FOUND; E_FORMAT when it is damaged. */
 lt_status lt_cache_get_seen(lt_cache *cache, const char *clip, const char *key, void **bytes, size_t *n_bytes,
@@ -259,7 +259,8 @@ lt_status lt_cache_remove_exactly(lt_cache *cache, const char *what, lt_err *err
 lt_status lt_cache_set_caption(lt_cache *cache, const char *clip, const char *digest, const char *caption,
                                bool *changed, lt_err *err);
 
-/* Remove values that belong to no clip; *n_removed of them. Not while somebody writes: a clip's side streams come
+/* Remove values that belong to no clip, and of what sources have seen all but the newest of each clip that is there: who wants another
+ * looks at the file again. *n_removed of them. Not while somebody writes: a clip's side streams come
  * before it does. */
 lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *err);
 

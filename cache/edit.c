@@ -247,12 +247,46 @@ fail:
 
 /* ---- what belongs to none -------------------------------------------------------------------------------- */
 
-/* Whether a key is of a clip that the cache does not have. */
-static bool is_orphan(lt_cache *cache, MDB_txn *txn, const MDB_val *key)
+/* The first key at or after "word/CLIP/", whether it begins so. */
+static bool seek_clip(lt_cache *cache, MDB_txn *txn, const char *word, const char *clip, MDB_val *key,
+                      MDB_val *value)
+{
+    char text[LT_CACHE_KEY_BYTES];
+    MDB_val from = lt_cache_key(text, word, clip, "");
+    return lt_cache_seek(cache, txn, from, false, key, value, NULL) == LT_OK && key->mv_size > from.mv_size &&
+           !memcmp(key->mv_data, text, from.mv_size);
+}
+
+/* Whether what a source has seen is damaged, of a clip that is not there in any way, or not the newest of the clip. */
+static bool is_seen_in_vain(lt_cache *cache, MDB_txn *txn, const MDB_val *seen, const MDB_val *value,
+                            const char *clip)
+{
+    char its_clip[LT_CACHE_CLIP_BYTES], its_key[LT_CACHE_DIGEST_BYTES];
+    MDB_val key, other;
+    const void *bytes;
+    size_t n;
+    int64_t since, its;
+    if (!lt_cache_parse_seen(value, &since, &bytes, &n)) return true;
+    if (!seek_clip(cache, txn, "state", clip, &key, &other)) return true;
+    bool newer = false, at_end = !seek_clip(cache, txn, "seen", clip, &key, &other);
+    while (!at_end && !newer && lt_cache_key_parse(&key, "seen", its_clip, its_key, NULL) &&
+           !strcmp(its_clip, clip)) {
+        bool behind = key.mv_size > seen->mv_size ||
+                      (key.mv_size == seen->mv_size && memcmp(key.mv_data, seen->mv_data, key.mv_size) > 0);
+        newer = lt_cache_parse_seen(&other, &its, &bytes, &n) && (its > since || (its == since && behind));
+        at_end = lt_cache_seek(cache, txn, key, true, &key, &other, NULL) != LT_OK;
+    }
+    return newer;
+}
+
+/* Whether a value is of a clip that the cache does not have, or of no use to it. */
+static bool is_orphan(lt_cache *cache, MDB_txn *txn, const MDB_val *key, const MDB_val *value)
 {
     static const char *const words[] = {"clip", "latent", "side", "progress"};
     char clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     int64_t number;
+    if (lt_cache_key_parse(key, "seen", clip, digest, NULL))
+        return is_seen_in_vain(cache, txn, key, value, clip);
     for (int i = 0; i < (int)LT_COUNT(words); i++) {
         lt_cache_summary s;
         if (!lt_cache_key_parse(key, words[i], clip, digest, i == 1 || i == 2 ? &number : NULL)) continue;
@@ -277,7 +311,7 @@ lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *e
             status = lt_cache_seek(cache, txn, from, after || i > 0, &key, &value, err);
             if (status) break;
             from = lt_cache_val(memcpy(last, key.mv_data, LT_MIN(key.mv_size, sizeof last)), key.mv_size);
-            if (!is_orphan(cache, txn, &key)) continue;
+            if (!is_orphan(cache, txn, &key, &value)) continue;
             status = delete_key(cache, txn, from, err);
             n += !status;
         }

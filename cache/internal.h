@@ -52,6 +52,10 @@ lt_status lt_cache_drop_rest(lt_cache *cache, const char *clip, const char *dige
 lt_status lt_cache_write_beside(lt_cache *cache, MDB_txn *txn, MDB_val key, const void *bytes, size_t n_bytes,
                                 lt_err *err);
 
+/* What such a value holds, where it lies; false: it is damaged. Of what a source has seen also since when it is kept, 0: not known. */
+bool lt_cache_parse_beside(const MDB_val *value, const void **bytes, size_t *n_bytes);
+bool lt_cache_parse_seen(const MDB_val *value, int64_t *since_ms, const void **bytes, size_t *n_bytes);
+
 /* A text's value, checked, as a copy that is aligned to 64 and the caller's to free. E_FORMAT says what is wrong, and what to type. */
 lt_status lt_cache_copy_text(lt_cache *cache, const MDB_val *key, const MDB_val *value, void **bytes,
                              lt_err *err);
@@ -91,6 +95,9 @@ lt_status lt_cache_parse_summary(const MDB_val *key, const MDB_val *value, lt_ca
                                  lt_err *err);
 lt_status lt_cache_set_totals(lt_cache *cache, MDB_txn *txn, const lt_cache_totals *totals, lt_err *err);
 lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_summary *summary, lt_err *err);
+
+/* By the clock, since 1970. */
+int64_t lt_cache_now_ms(void);
 
 /* A copy (malloc'd) that is UTF-8: a path or caption that is not must not lose the record; its bytes above 127
  * become '?'. NULL gives "". */

@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define XXH_INLINE_ALL
@@ -158,13 +157,6 @@ typedef struct put {
     bool added, wants_side;
 } put;
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Count the chunk; with the last missing one, write the record. */
 static lt_status count_chunk(lt_cache *cache, MDB_txn *txn, put *p, lt_cache_summary *state, bool is_new,
                              lt_err *err)
@@ -187,7 +179,7 @@ static lt_status count_chunk(lt_cache *cache, MDB_txn *txn, put *p, lt_cache_sum
         totals.failed -= state->state == LT_CACHE_FAILED;
         totals.side_bytes += p->side.bytes;
         state->state = LT_CACHE_COMPLETE;
-        state->completed_ms = p->clip->completed_ms ? p->clip->completed_ms : now_ms();
+        state->completed_ms = p->clip->completed_ms ? p->clip->completed_ms : lt_cache_now_ms();
         status = put_record(cache, txn, p->clip, LT_CACHE_COMPLETE, NULL, &p->side, err);
         if (status) return status;
     }

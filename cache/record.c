@@ -158,6 +158,13 @@ lt_status lt_cache_set_summary(lt_cache *cache, MDB_txn *txn, const lt_cache_sum
     return put_text(cache, txn, lt_cache_key(text, "state", s->clip, s->digest), object, err);
 }
 
+int64_t lt_cache_now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 void lt_cache_time_text(int64_t ms, char text[32])
 {
     time_t seconds = (time_t)(ms / 1000);

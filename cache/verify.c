@@ -200,9 +200,17 @@ static void verify_key(verify *v, MDB_txn *txn, const MDB_val *key, const MDB_va
     char clip[LT_CACHE_CLIP_BYTES], digest[LT_CACHE_DIGEST_BYTES];
     int64_t number;
     if (key->mv_size > 9 && memcmp(key->mv_data, "longtake/", 9) == 0) return;
-    if (lt_cache_key_parse(key, "progress", clip, digest, NULL) ||
-        lt_cache_key_parse(key, "seen", clip, digest, NULL))
+    bool is_seen = lt_cache_key_parse(key, "seen", clip, digest, NULL);
+    if (is_seen || lt_cache_key_parse(key, "progress", clip, digest, NULL)) {
+        const void *bytes;
+        size_t n;
+        bool fine = is_seen ? lt_cache_parse_seen(value, &number, &bytes, &n)
+                            : lt_cache_parse_beside(value, &bytes, &n);
+        if (!fine)
+            report(v, "%.*s is damaged%s", (int)key->mv_size, (char *)key->mv_data,
+                   is_seen ? "; it is not used, and `latents gc` takes it out" : "");
         return;
+    }
     if (lt_cache_key_parse(key, "text", clip, digest, NULL)) {
         void *bytes;
         lt_err why;

@@ -138,7 +138,7 @@ int lt_tool_gc(lt_cache *cache, const arguments *a)
                                       (json_int_t)swept.bytes, "values", (json_int_t)swept.n_values,
                                       "removed", swept.removed),
                             code);
-    printf("%lld clips of %s removed, and %lld values of no clip\n", (long long)swept.n_clips,
+    printf("%lld clips of %s removed, and %lld values of no use\n", (long long)swept.n_clips,
            lt_tool_bytes(swept.bytes, bytes), (long long)swept.n_values);
     return code;
 }

@@ -117,6 +117,7 @@ static void the_record_comes_with_the_last_chunk(void **state)
 }
 
 static void flip_bit(lt_cache *cache, const char *key);
+static void tamper(lt_cache *cache, const char *key, const void *bytes, size_t n_bytes);
 
 /* What the maker needs to go on comes with a chunk, or alone, and goes with the last one. */
 static void progress_ends_with_the_clip(void **state)
@@ -142,10 +143,65 @@ static void progress_ends_with_the_clip(void **state)
     assert_int_equal(count_faults(f->cache), 0);
     flip_bit(f->cache, "progress/film/0123456789abcdef");
     assert_int_equal(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err), LT_E_FORMAT);
+    assert_int_equal(count_faults(f->cache), 1);
     clip.progress = "last", clip.progress_bytes = 4;
     MUST(put_chunk(f->cache, &clip, 16, NULL, &err));
     assert_int_equal(lt_cache_get_progress(f->cache, "film", clip.digest, &bytes, &n, &err), LT_E_NOT_FOUND);
     assert_int_equal(count_faults(f->cache), 0);
+}
+
+static void see(lt_cache *cache, const char *clip, const char *key, const char *bytes)
+{
+    lt_err err;
+    MUST(lt_cache_put_seen(cache, &(lt_cache_seen){clip, key, bytes, strlen(bytes)}, 1, &err));
+    usleep(2000); /* the next one is of a later millisecond */
+}
+
+/* Gives a text that is read back; "" where there is none. */
+static const char *seen(lt_cache *cache, const char *clip, const char *key)
+{
+    static char text[64];
+    lt_err err;
+    void *bytes = NULL;
+    size_t n = 0;
+    if (lt_cache_get_seen(cache, clip, key, &bytes, &n, &err) == LT_OK) memcpy(text, bytes, n);
+    text[n] = 0;
+    free(bytes);
+    return text;
+}
+
+/* What a source has seen is kept while it is of use: the newest of a clip that is there. */
+static void what_was_seen_goes_at_last(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    int64_t n;
+    lt_cache_clip clip = sample_clip("film");
+    MUST(put_clip(f->cache, &clip, &err));
+    tamper(f->cache, "seen/film/00",
+           "\x40\xbf\xc8\x8c\x7a\xa0\x3c\x0f"
+           "old",
+           11); /* an earlier build's */
+    see(f->cache, "film", "0c", "first");
+    see(f->cache, "film", "0a", "second");
+    see(f->cache, "gone", "0a", "third");
+    see(f->cache, "film-2", "0a", "fourth");
+    assert_string_equal(seen(f->cache, "film", "00"), "old");
+    assert_string_equal(seen(f->cache, "film", "0c"), "first");
+    assert_int_equal(count_faults(f->cache), 0);
+    MUST(lt_cache_remove_orphans(f->cache, &n, &err));
+    assert_int_equal(n, 4);
+    assert_string_equal(seen(f->cache, "film", "0a"), "second");
+    assert_string_equal(seen(f->cache, "film", "0c"), "");
+    assert_string_equal(seen(f->cache, "gone", "0a"), "");
+    flip_bit(f->cache, "seen/film/0a");
+    assert_string_equal(seen(f->cache, "film", "0a"), "");
+    assert_int_equal(count_faults(f->cache), 1);
+    MUST(lt_cache_remove_orphans(f->cache, &n, &err));
+    assert_int_equal(n, 1);
+    assert_int_equal(count_faults(f->cache), 0);
+    MUST(lt_cache_remove_orphans(f->cache, &n, &err));
+    assert_int_equal(n, 0);
 }
 
 static void texts_are_kept_once(void **state)
@@ -873,6 +929,7 @@ int main(int argc, char **argv)
         TEST(the_record_comes_with_the_last_chunk),
         TEST(another_geometry_is_refused),
         TEST(progress_ends_with_the_clip),
+        TEST(what_was_seen_goes_at_last),
         TEST(texts_are_kept_once),
         TEST(a_failed_clip_can_be_completed),
         TEST(side_streams_come_with_the_record),
