@@ -81,6 +81,8 @@ typedef struct lt_cache_clip {
     const char *model, *weights, *numerics, *numeric_class;
     const char *encoding; /* how it was cut and batched, for people: "tile 512, overlap 0.25" */
     const char *
+        made_of; /* digest of the frames that were encoded: the file, which frames, how scaled; "": it is of none, or not known */
+    const char *
         side_path; /* put: file with the clip's other streams, stored by whoever completes the clip; NULL: none */
 
     /* put: how far the clip's maker has come once this chunk is there (see lt_cache_put_progress), in the same transaction;

@@ -205,6 +205,7 @@ static void take_record(const lt_safetensors *file, const exported *from, lt_are
     if (!from->intact) return;
     clip->digest = r->digest;
     clip->encoding = r->encoding;
+    clip->made_of = r->made_of;
     clip->numeric_class = short_or(file, "numeric_class", 255, "imported", arena);
 }
 

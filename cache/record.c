@@ -279,6 +279,7 @@ static char *tail_text(const lt_cache_clip *clip, const lt_cache_side_info *side
     set_text(&m, "numerics", clip->numerics);
     set_text(&m, "numeric_class", clip->numeric_class);
     set_text(&m, "encoding", clip->encoding);
+    if (clip->made_of && *clip->made_of) set_text(&m, "made_of", clip->made_of);
     set(&m, "side",
         json_pack("{sIsIss}", "bytes", (json_int_t)side->bytes, "values", (json_int_t)side->values, "xxh3",
                   hash));
@@ -414,6 +415,7 @@ static bool parse_record(const json_t *object, lt_arena *arena, lt_cache_clip *o
     out->numerics = text_of(object, "numerics", arena, &fine);
     out->numeric_class = text_of(object, "numeric_class", arena, &fine);
     out->encoding = text_of(object, "encoding", arena, &fine);
+    out->made_of = text_of(object, "made_of", arena, &fine);
     out->n_frames = integer(object, "frames");
     out->chunk = int32_at(object, "chunk", &fine);
     out->last_duration = integer(object, "last_duration");

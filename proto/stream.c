@@ -146,7 +146,7 @@ static const char *wrong_prompts(const lt_stream *s)
 
 static const char *wrong_latents(const Lt__Wire__Latents *l)
 {
-    const char *const texts[] = {l->weights, l->numerics, l->encoding};
+    const char *const texts[] = {l->weights, l->numerics, l->encoding, l->made_of};
     if (strlen(l->model) > PATH_MAX_BYTES) return "latents";
     for (size_t i = 0; i < LT_COUNT(texts); i++)
         if (!lt_text_is_clean(texts[i], DIGEST_MAX)) return "latents";
@@ -214,7 +214,7 @@ static Lt__Wire__Latents *copy_latents(const Lt__Wire__Latents *from, lt_arena *
     if (!copy) return NULL;
     *copy = *from;
     copy->base = (ProtobufCMessage){.descriptor = &lt__wire__latents__descriptor};
-    char **const texts[] = {&copy->model, &copy->weights, &copy->numerics, &copy->encoding};
+    char **const texts[] = {&copy->model, &copy->weights, &copy->numerics, &copy->encoding, &copy->made_of};
     for (size_t i = 0; i < LT_COUNT(texts); i++)
         if (!(*texts[i] = lt_arena_strdup(arena, *texts[i]))) return NULL;
     return copy;

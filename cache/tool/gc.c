@@ -26,25 +26,13 @@ static bool is_later(const char *one, const char *other)
     return numbers && one_epoch > other_epoch && !strcmp(one_end, other_end);
 }
 
-static bool same_timestamps(const lt_cache_clip *a, const lt_cache_clip *b)
-{
-    if (a->time_base_num != b->time_base_num || a->time_base_den != b->time_base_den ||
-        !a->pts_delta != !b->pts_delta)
-        return false;
-    return !a->pts_delta || !memcmp(a->pts_delta, b->pts_delta, (size_t)a->n_frames * sizeof *a->pts_delta);
-}
-
-/* Whether all that a record says of how latents were made, and of what, is the same. */
+/* Whether latents are of the same frames, made in the same way, as far as their records say so: of an earlier build's, of what was
+ * denoised, and of an import that was edited it is not said of what they are. */
 static bool same_making(const lt_cache_clip *a, const lt_cache_clip *b)
 {
-    const char *const texts[][2] = {{a->weights, b->weights},
-                                    {a->numerics, b->numerics},
-                                    {a->encoding, b->encoding},
-                                    {a->fingerprint, b->fingerprint}};
-    for (size_t i = 0; i < LT_COUNT(texts); i++)
-        if (strcmp(texts[i][0], texts[i][1])) return false;
-    return *a->weights && *a->fingerprint && a->scaling_factor == b->scaling_factor &&
-           same_timestamps(a, b) && !memcmp(&a->picture, &b->picture, sizeof a->picture);
+    return *a->made_of && *a->weights && !strcmp(a->made_of, b->made_of) && !strcmp(a->weights, b->weights) &&
+           !strcmp(a->numerics, b->numerics) && !strcmp(a->encoding, b->encoding) &&
+           !strcmp(a->fingerprint, b->fingerprint);
 }
 
 static bool same_geometry(const lt_cache_summary *a, const lt_cache_summary *b)

@@ -48,7 +48,8 @@ lt_cache_clip lt_record_of_stream(const lt_stream *stream)
                            .model = made->model,
                            .weights = made->weights,
                            .numerics = made->numerics,
-                           .encoding = made->encoding};
+                           .encoding = made->encoding,
+                           .made_of = made->made_of};
 }
 
 const char *lt_record_side(const lt_stream *stream, bool *missed)
@@ -78,9 +79,10 @@ lt_status lt_record_tell(const lt_cache_clip *record, lt_stream *stream, lt_aren
     made->weights = told(record->weights, arena);
     made->numerics = told(record->numerics, arena);
     made->encoding = told(record->encoding, arena);
+    made->made_of = told(record->made_of, arena);
     made->logvar = record->logvar;
     stream->latents = made;
-    bool fine = made->model && made->weights && made->numerics && made->encoding;
+    bool fine = made->model && made->weights && made->numerics && made->encoding && made->made_of;
     return fine ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 

@@ -15,7 +15,7 @@ lt_cache_clip lt_record_of_stream(const lt_stream *stream);
  * host), which is said once: *missed is then true. */
 const char *lt_record_side(const lt_stream *stream, bool *missed);
 
-/* What a record says of how latents were made (model, weights, numerics, encoding, logvar) into stream->latents, all of it in
+/* What a record says of how latents were made (model, weights, numerics, encoding, made_of, logvar) into stream->latents, all of it in
  * `arena`. E_NO_MEMORY. */
 lt_status lt_record_tell(const lt_cache_clip *record, lt_stream *stream, lt_arena *arena, lt_err *err);
 

@@ -185,6 +185,7 @@ lt_status lt_encode_describe(const lt_vae_encode_config *config, const lt_vae_ho
                           .weights = info->digest,
                           .numerics = lt_vae_numerics_name(info->numerics),
                           .encoding = tiles,
+                          .made_of = in->digest,
                           .logvar = config->logvar};
     lt_status status = lt_stream_copy(out, in, arena, err);
     if (!status) status = lt_record_tell(&made, out, arena, err);

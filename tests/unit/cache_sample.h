@@ -63,7 +63,8 @@ static inline lt_cache_clip sample_clip(const char *name)
                            .weights = "aa",
                            .numerics = "diffusers",
                            .numeric_class = "cpu/test",
-                           .encoding = "tile none"};
+                           .encoding = "tile none",
+                           .made_of = "f00d"};
 }
 
 /* Value `i` of the chunk at `first`: small integers, exact in every dtype. */

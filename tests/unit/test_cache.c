@@ -112,6 +112,7 @@ static void the_record_comes_with_the_last_chunk(void **state)
     assert_string_equal(got.caption, "not UTF-8: ?");
     assert_string_equal(got.numeric_class, "cpu/test");
     assert_string_equal(got.encoding, "tile none");
+    assert_string_equal(got.made_of, "f00d");
     assert_true(got.scaling_factor == 0.18215);
     lt_arena_finish(&arena);
 }
@@ -695,14 +696,13 @@ static void the_tool_goes_on_behind_damage(void **state)
 /* Only a clip that is there, made in the same way, by a later epoch of the same backend goes. */
 static void gc_takes_what_was_made_anew(void **state)
 {
-    static const int64_t other_times[19] = {0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2};
     fixture *f = *state;
     lt_err err;
     lt_cache_summary s;
     char arguments[2000], digest[8];
     int code;
-    for (int i = 0; i < 10; i++) {
-        lt_cache_clip clip = sample_clip("film");
+    for (int i = 0; i < 12; i++) {
+        lt_cache_clip clip = sample_clip(i < 10 ? "film" : "denoised");
         snprintf(digest, sizeof digest, "0%d", i);
         clip.digest = digest;
         clip.numeric_class = i ? "cpu/a/epoch-4/f32" : "cpu/a/epoch-5/f32";
@@ -712,8 +712,10 @@ static void gc_takes_what_was_made_anew(void **state)
         if (i == 4) clip.fingerprint = "11";
         if (i == 5) clip.width = 8;
         if (i == 6) clip.numerics = "lite-sora";
-        if (i == 7) clip.pts_delta = other_times;
+        if (i == 7) clip.made_of = "f00e"; /* scaled in another way, say */
         if (i == 8) clip.numeric_class = "cpu/a/epoch-4/bf16";
+        if (i >= 10) clip.made_of = "";
+        if (i == 10) clip.numeric_class = "cpu/a/epoch-5/f32";
         MUST(put_clip(f->cache, &clip, &err)); /* 9: as the first one, but for the epoch */
     }
     assert_non_null(strstr(RUN("gc %s", f->folder), "film/09 removed: made anew as film/00\n1 clips of"));
@@ -722,6 +724,7 @@ static void gc_takes_what_was_made_anew(void **state)
         snprintf(digest, sizeof digest, "0%d", i);
         MUST(lt_cache_look(f->cache, "film", digest, &s, &err));
     }
+    MUST(lt_cache_look(f->cache, "denoised", "011", &s, &err));
     lt_cache_clip clip = sample_clip("half");
     MUST(put_chunk(f->cache, &clip, 0, NULL, &err));
     clip.clip = "no";
@@ -882,6 +885,7 @@ static void an_edited_export_is_another_clip(void **state)
     MUST(lt_cache_get_clip(other, "film", "00ff", &arena, &got, &err));
     assert_string_equal(got.numeric_class, clip.numeric_class);
     assert_string_equal(got.encoding, clip.encoding);
+    assert_string_equal(got.made_of, clip.made_of);
     lt_cache_close(other);
     for (int i = 0; i < 2; i++) { /* of latent, then of logvar */
         struct stat info;

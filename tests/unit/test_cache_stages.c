@@ -170,6 +170,7 @@ static void the_record_says_where_it_came_from(void **state)
     assert_string_equal(clip.fingerprint, "0badcafe");
     assert_string_equal(clip.encoding, "tile none");
     assert_string_equal(clip.numerics, "diffusers");
+    assert_string_equal(clip.made_of, film.stream.digest);
     assert_string_equal(clip.model, LT_MODEL);
     assert_int_equal(clip.picture.width, WIDTH - 1);
     assert_int_equal(clip.time_base_den, 12800);

@@ -182,7 +182,7 @@ static void how_latents_were_made_travels(void **state)
     Lt__Wire__Latents made = LT__WIRE__LATENTS__INIT;
     lt_stream *s = make_stream(&e), *plain = make_stream(&f);
     made.model = "models/\xff", made.weights = "0a1b", made.numerics = "diffusers",
-    made.encoding = "tile none";
+    made.encoding = "tile none", made.made_of = "f00d";
     s->latents = &made;
     assert_int_equal(lt_stream_check(s, &err), LT_OK);
     assert_null(lt_stream_difference(s, plain, false));
@@ -194,6 +194,7 @@ static void how_latents_were_made_travels(void **state)
     assert_true(lt_stream_has_logvar(&copy));
     assert_string_equal(copy.latents->encoding, "tile none");
     assert_string_equal(copy.latents->weights, "0a1b");
+    assert_string_equal(copy.latents->made_of, "f00d");
     assert_int_equal(lt_stream_check(&copy, &err), LT_OK);
     copy.latents->numerics = "a bell \a";
     assert_int_equal(lt_stream_check(&copy, &err), LT_E_FORMAT);
