@@ -118,13 +118,11 @@ static const float *distance_bias(lt_context *c, lt_text_encoder *e, int64_t len
     return bias;
 }
 
-/* The scores' addend f32 [B or 1, heads, L, L]: the bias of the pair's distance, and what masks padded keys. */
+/* The scores' addend f32 [B, heads, L, L]: the bias of the pair's distance, and what masks padded keys. Without n_ids one
+ * is of all samples. What is padded does not change its size: a plan knows nothing of it. */
 static lt_tensor score_bias(lt_context *c, lt_text_encoder *e, int64_t n, int64_t length, const int *n_ids)
 {
-    int64_t heads = e->arch.heads;
-    bool padded = false;
-    for (int64_t i = 0; n_ids && i < n; i++) padded = padded || n_ids[i] < length;
-    int64_t batch = padded ? n : 1;
+    int64_t heads = e->arch.heads, batch = n_ids ? n : 1;
     lt_tensor mask = lt_new(c, LT_F32, 4, (int64_t[]){batch, heads, length, length});
     const float *bias = distance_bias(c, e, length);
     float *out = lt_begin_upload(c, mask);
@@ -132,7 +130,7 @@ static lt_tensor score_bias(lt_context *c, lt_text_encoder *e, int64_t n, int64_
         int64_t query = i % length, head = i / length % heads, sample = i / length / heads;
         const float *near = bias + head * (2 * length - 1) + length - 1 - query;
         for (int64_t key = 0; key < length; key++)
-            *out++ = near[key] + (padded && key >= n_ids[sample] ? MASKED : 0);
+            *out++ = near[key] + (n_ids && key >= n_ids[sample] ? MASKED : 0);
     }
     lt_end_upload(c, mask);
     return mask;

@@ -195,6 +195,32 @@ static void same_bytes(void **state)
     }
 }
 
+/* What is planned for texts that fill their rows is enough for padded ones, of a batch of 8. */
+static void padding_takes_no_more(void **state)
+{
+    enum { N = 8, L = 30 };
+    int32_t numbers[N * L] = {0};
+    int full[N], padded[N];
+    for (int i = 0; i < N; i++) {
+        full[i] = L;
+        padded[i] = i + 1;
+    }
+    lt_err err = {0};
+    lt_tensor ids = {.data = numbers, .dtype = LT_I32, .rank = 2, .shape = {N, L}};
+    lt_text_params params = {0};
+    lt_text_encoder *e = open_encoder(in_folder("t5"), LT_TEXT_FIRST);
+    lt_context *dry = open_context("cpu", LT_F32, 0, 1);
+    lt_text text = lt_text_encode(dry, e, ids, full, &params);
+    lt_drop(dry, &text.sequence);
+    lt_context *c = open_context("cpu", LT_F32, lt_workspace_peak(dry->workspace), 1);
+    text = lt_text_encode(c, e, ids, padded, &params);
+    must(lt_context_status(c, &err), &err);
+    lt_drop(c, &text.sequence);
+    lt_text_encoder_close(e, c);
+    lt_context_destroy(dry);
+    lt_context_destroy(c);
+}
+
 /* Without keep_packed a layer's packed weights go as soon as it has run; a plan counts the largest layer. */
 static void packed_weights_go(void **state)
 {
@@ -620,6 +646,7 @@ int main(void)
         cmocka_unit_test(networks_bf16),
         cmocka_unit_test(buckets),
         cmocka_unit_test(same_bytes),
+        cmocka_unit_test(padding_takes_no_more),
         cmocka_unit_test(packed_weights_go),
         cmocka_unit_test(other_files),
         cmocka_unit_test(half_shards),
