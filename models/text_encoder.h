@@ -36,6 +36,8 @@ lt_status lt_text_encoder_open(lt_text_encoder **encoder, const char *path, lt_t
 /* context: the one that packed the weights, or NULL where no context has run it. Takes NULL. */
 void lt_text_encoder_close(lt_text_encoder *encoder, lt_context *context);
 const lt_text_encoder_info *lt_text_encoder_get_info(const lt_text_encoder *encoder);
+/* Free the packed form of all weights; the encoder can be used again. context: as for lt_text_encoder_close. */
+void lt_text_encoder_forget(lt_text_encoder *encoder, lt_context *context);
 
 typedef struct lt_text {
     lt_tensor sequence; /* [B,L,width], in the context's dtype */
@@ -48,10 +50,11 @@ typedef struct lt_text_params {
                          last_hidden_state); false: the raw state (SDXL). T5 always has it */
     bool
         keep_packed; /* false: the packed form of a layer's weights is freed as soon as the layer has run, for T5-xxl on a
-                         small machine */
+                         small machine; the next call packs it again */
 } lt_text_params;
 
 /* ids i32 [B,L], in the host's memory; n_ids [B]: how many of each row are not padding (T5 masks the others as keys; CLIP ignores it; NULL: all).
+ * What it takes depends on the shape, the parameters, and on whether there are n_ids; not on their values, nor on the ids.
  * pooled is of the last layer the file holds, final norm and projection included (LT_NONE where the file has no final norm:
  * SDXL's first encoder under lite-sora's names). Both results are the caller's to drop; errors are kept in the context, results
  * are LT_NONE then. */

@@ -264,14 +264,18 @@ void text_layer_finish(lt_context *context, text_layer *layer)
     }
 }
 
+void lt_text_encoder_forget(lt_text_encoder *e, lt_context *context)
+{
+    lt_weight *ends[] = {&e->tokens,       &e->positions,  &e->relative,
+                         &e->final_weight, &e->final_bias, &e->projection};
+    for (size_t i = 0; i < LT_COUNT(ends); i++) lt_weight_finish(context, ends[i]);
+    for (int i = 0; e->layers && i < e->arch.layers; i++) text_layer_finish(context, &e->layers[i]);
+}
+
 void lt_text_encoder_close(lt_text_encoder *e, lt_context *context)
 {
     if (!e) return;
-    lt_weight *ends[] = {&e->tokens,       &e->positions,  &e->relative,
-                         &e->final_weight, &e->final_bias, &e->projection};
-    for (size_t i = 0; context && i < LT_COUNT(ends); i++) lt_weight_finish(context, ends[i]);
-    for (int i = 0; context && e->layers && i < e->arch.layers; i++)
-        text_layer_finish(context, &e->layers[i]);
+    if (context) lt_text_encoder_forget(e, context);
     lt_checkpoint_close(e->checkpoint);
     free(e->projection_copy);
     free(e->host);

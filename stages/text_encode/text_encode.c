@@ -47,6 +47,16 @@ static const lt_option options[] = {
     {"length", LT_OPT_INT, AT(length), "0", 0, 512, NULL, "tokens",
      "texts are cut and padded to it; 0: 77 (CLIP), 120 (T5)", false},
     {"batch", LT_OPT_INT, AT(batch), "8", 1, 256, NULL, "texts", "encoded at once; changes no result", true},
+    {"weights", LT_OPT_ENUM, AT(weights), "auto", 0, 0, "auto|keep|repack", NULL,
+     "between batches: keep them as the device works with them, or repack each layer's for every batch, "
+     "which "
+     "takes the memory of the largest; auto: kept where there is more than one batch and they fit in memory",
+     true},
+    {"memory", LT_OPT_BYTES, AT(memory), "0", 0, 0, NULL, NULL,
+     "what it may take of the host's or the device's memory, for weights = auto; 0: a quarter of what is "
+     "free "
+     "on the host when it is planned, half of it on a device",
+     true},
     LT_DEVICE_OPTIONS(lt_text_encode_config, ", and of the embeddings"),
     {"cache_size", LT_OPT_BYTES, AT(cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
      "the most the cache may hold", true},
@@ -156,6 +166,22 @@ static lt_status open_captions(const lt_setup *setup, lt_clip_list **captions, l
     return lt_clip_list_open(captions, config->manifest, "", (lt_shard){0, 0}, err);
 }
 
+/* Whether weights are kept between batches of at_once texts, and what that takes. */
+static lt_status choose_weights(lt_text_model *m, bool one_batch, int at_once, lt_text_cost *cost,
+                                lt_plan *plan, lt_err *err)
+{
+    bool is_auto = m->config->weights == LT_TEXT_WEIGHTS_AUTO;
+    if (is_auto) m->keep_packed = !one_batch;
+    lt_status status = lt_text_model_cost(m, at_once, cost, err);
+    size_t memory = lt_stage_device_memory(&m->device, m->config->memory);
+    if (status == LT_OK && is_auto && m->keep_packed && cost->workspace_bytes + cost->packed_bytes > memory) {
+        m->keep_packed = false;
+        status = lt_text_model_cost(m, at_once, cost, err);
+    }
+    if (is_auto) lt_plan_resolve(plan, "weights", "%s", m->keep_packed ? "keep" : "repack");
+    return status;
+}
+
 static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
     static const char *const forms[] = {"CLIP", "SDXL's pair of CLIPs", "T5"};
@@ -188,8 +214,10 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
             goto fail;
         }
     int at_once = (int)LT_MIN(config->batch, (int64_t)prompts.n_texts);
-    LT_TRY(lt_text_model_cost(&model, at_once, &cost, err));
     LT_TRY(describe(&model, &prompts, 0, inputs[0], plan->output, plan->arena, err));
+    if (captions) set_run(plan->output, captions);
+    LT_TRY(choose_weights(&model, prompts.n_texts <= config->batch && plan->output->run_clips <= 1, at_once,
+                          &cost, plan, err));
     plan->in_flight[0] = 1; /* of a clip that comes its stream alone is looked at */
     size_t unit = plan->output->unit_bytes, tokens = 0;
     for (int i = 0; i < model.n; i++) tokens += (size_t)lt_tokenizer_get_info(model.tokenizers[i])->n_tokens;
@@ -203,7 +231,6 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
         int64_t n = lt_clip_list_count(captions);
         plan->peak_bytes += unit * (size_t)prompts.n_texts; /* of the clip that is opened ahead */
         plan->disk_bytes = (uint64_t)(n + 1) * (unit + 4096);
-        set_run(plan->output, captions);
         plan->flops = cost.flops / at_once * (double)(n + 1);
         lt_plan_note(plan, "%" PRId64 " captions", n);
     }

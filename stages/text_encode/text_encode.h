@@ -11,12 +11,16 @@
 
 extern const lt_stage lt_text_encode_stage;
 
+/* The packed form of the weights after a batch; AUTO: a plan decides. */
+typedef enum { LT_TEXT_WEIGHTS_AUTO, LT_TEXT_WEIGHTS_KEEP, LT_TEXT_WEIGHTS_REPACK } lt_text_weights;
+
 typedef struct lt_text_encode_config {
     const char *model, *model_2, *tokenizer, *tokenizer_2;
     const char *prompt, *negative, *prompts, *name, *manifest;
-    int64_t clip_skip, clip_skip_2, length, batch, cache_size;
+    int64_t clip_skip, clip_skip_2, length, batch, cache_size, memory;
     const char *device;
-    int dtype; /* index of f32|bf16 */
+    int dtype;   /* lt_stage_dtype */
+    int weights; /* lt_text_weights */
 } lt_text_encode_config;
 
 /* ---- prompts (text_prompts.c) --------------------------------------------------------------------------- */
@@ -63,7 +67,8 @@ typedef struct lt_text_model {
     lt_stage_device device;
     lt_context *dry, *run;
     lt_dtype dtype;
-    char digest[33]; /* of all that decides a text's embeddings but the text */
+    bool keep_packed; /* between batches; where it was asked for, unless it is set before the first call */
+    char digest[33];  /* of all that decides a text's embeddings but the text */
 } lt_text_model;
 
 /* Embeddings of texts, one after the other: [n,length,width], [n,pooled_width], in the model's dtype. */
@@ -77,7 +82,8 @@ lt_status lt_text_model_open(lt_text_model *model, const lt_text_encode_config *
                              lt_err *err);
 void lt_text_model_close(lt_text_model *model); /* an empty one too */
 
-/* What encoding `n` texts at once takes: workspace and packed weights in bytes, operations. */
+/* What encoding up to `n` texts at once takes: workspace and packed weights in bytes; operations, of n. No batch has been
+ * encoded before. */
 typedef struct lt_text_cost {
     size_t workspace_bytes, packed_bytes;
     double flops;

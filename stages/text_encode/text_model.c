@@ -142,7 +142,9 @@ static void make_digest(lt_text_model *m)
 
 lt_status lt_text_model_open(lt_text_model *m, const lt_text_encode_config *config, int threads, lt_err *err)
 {
-    *m = (lt_text_model){.config = config, .dtype = lt_stage_dtype(config->dtype)};
+    *m = (lt_text_model){.config = config,
+                         .dtype = lt_stage_dtype(config->dtype),
+                         .keep_packed = config->weights == LT_TEXT_WEIGHTS_KEEP};
     lt_status status;
     LT_TRY(lt_stage_device_open(&m->device, config->device, err));
     LT_TRY(lt_context_create(&m->dry, m->device.name, m->dtype, 0, threads, err));
@@ -174,9 +176,10 @@ static lt_text_params params_of(const lt_text_model *m, int i)
 {
     const lt_text_encoder_info *info = lt_text_encoder_get_info(m->encoders[i]);
     int skip = (int)(i ? m->config->clip_skip_2 : m->config->clip_skip);
-    if (m->form == LT_FORM_T5) return (lt_text_params){.final_norm = true};
+    if (m->form == LT_FORM_T5) return (lt_text_params){.final_norm = true, .keep_packed = m->keep_packed};
     if (m->form == LT_FORM_SDXL && i == 0) skip += info->pooled_width > 0;
-    return (lt_text_params){.clip_skip = skip, .final_norm = m->form == LT_FORM_CLIP};
+    return (lt_text_params){
+        .clip_skip = skip, .final_norm = m->form == LT_FORM_CLIP, .keep_packed = m->keep_packed};
 }
 
 /* Rows of `text` [n,bytes] into every out_stride bytes of `to`. */
@@ -237,17 +240,34 @@ static lt_status run_all(lt_text_model *m, lt_context *c, const char *const *tex
     return status;
 }
 
-lt_status lt_text_model_cost(lt_text_model *m, int n, lt_text_cost *cost, lt_err *err)
+/* The workspace that n texts at once take, by a dry run. */
+static lt_status measure_workspace(lt_text_model *m, int n, size_t *bytes, lt_err *err)
 {
     lt_workspace *saved = m->dry->workspace, *own;
     lt_status status = lt_workspace_create(&own, NULL, 0, err);
     if (status) return status;
     m->dry->workspace = own;
-    m->dry->flops = 0;
     status = run_all(m, m->dry, NULL, n, NULL, err);
     m->dry->workspace = saved;
-    *cost = (lt_text_cost){lt_workspace_peak(own), m->dry->packed_bytes, m->dry->flops};
+    *bytes = lt_workspace_peak(own);
     lt_workspace_destroy(own);
+    return status;
+}
+
+lt_status lt_text_model_cost(lt_text_model *m, int n, lt_text_cost *cost, lt_err *err)
+{
+    for (int i = 0; i < m->n; i++) lt_text_encoder_forget(m->encoders[i], m->dry);
+    m->dry->packed_bytes = 0;
+    m->dry->flops = 0;
+    lt_status status = measure_workspace(m, n, &cost->workspace_bytes, err);
+    cost->packed_bytes = m->dry->packed_bytes;
+    cost->flops = m->dry->flops;
+    /* Where tensors lie depends on their sizes: fewer texts may take more. */
+    for (int fewer = 1; fewer < n && status == LT_OK; fewer++) {
+        size_t bytes;
+        status = measure_workspace(m, fewer, &bytes, err);
+        cost->workspace_bytes = LT_MAX(cost->workspace_bytes, bytes);
+    }
     return status;
 }
 

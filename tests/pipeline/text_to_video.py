@@ -333,6 +333,22 @@ def captions_of_a_manifest(folder):
     assert len(keys) == 36, len(keys)
 
 
+def captions_through_a_t5(folder):
+    """12 short captions and the empty one, in batches of 8 that are padded; weights are kept where they fit, which changes no byte."""
+    (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"a bird {i}"} for i in range(12)]))
+    graph, keys = ROOT / "examples" / "precompute-text.toml", []
+    for memory, wanted in (("1M", "repack"), ("1G", "keep")):
+        values = sets({"graph.cache": folder / wanted, "graph.memory": memory,
+                       **stage(text=dict(manifest=folder / "clips.json", model=tiny("pixart"), dtype="f32"))})
+        planned = json.loads(subprocess.run([BIN / "orchestrator", "plan", graph, *values, "--json"], stdout=subprocess.PIPE, check=True)
+                             .stdout.decode().splitlines()[-1])
+        text = next(s for s in planned["stages"] if s["kind"] == "text_encode")
+        assert text["resolved"]["weights"] == wanted, text
+        run(graph, *values)
+        keys.append(set(re.findall(rb"text/[0-9a-f]{32}/[0-9a-f]{32}", (folder / wanted / "data.mdb").read_bytes())))
+    assert len(keys[0]) == 13 and keys[0] == keys[1], keys
+
+
 def one_damaged_embedding_goes_alone(folder):
     """verify names the text and the command; what it types takes that one out, and the next run makes it again."""
     (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"red bird {i}"} for i in range(3)]))
@@ -457,7 +473,7 @@ if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_plan_says_it_once, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts,
              same_bytes_however_it_is_run, kills_do_not_show,
-             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, one_damaged_embedding_goes_alone,
+             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, captions_through_a_t5, one_damaged_embedding_goes_alone,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:

@@ -1,0 +1,2 @@
+longtake_unit_test(text_encode test_text_encode.c lt_text_encode_stage models_support)
+set_tests_properties(unit_text_encode PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
