@@ -87,14 +87,26 @@ static lt_status open_net(lt_denoise_model *m, lt_err *err)
     return status;
 }
 
+/* Of all that decides the steps. What follows each step is told only where it is not the next that is listed: keys of caches
+ * are those from before it was told at all. */
+static void schedule_digest(const lt_ddim *ddim, char digest[33])
+{
+    double numbers[3 * LT_DDIM_MAX_STEPS + 1];
+    size_t n = (size_t)ddim->n_steps, count = 2 * n + 1;
+    memcpy(numbers, ddim->timesteps, n * sizeof *numbers);
+    memcpy(numbers + n, ddim->alphas, (n + 1) * sizeof *numbers);
+    if (memcmp(ddim->next, ddim->alphas + 1, n * sizeof *numbers) != 0) {
+        memcpy(numbers + count, ddim->next, n * sizeof *numbers);
+        count += n;
+    }
+    lt_denoise_hash(numbers, count * sizeof *numbers, digest);
+}
+
 static void make_digest(lt_denoise_model *m)
 {
     char text[1024], steps[33];
-    double numbers[2 * LT_DDIM_MAX_STEPS + 1];
     int n = m->ddim.n_steps;
-    memcpy(numbers, m->ddim.timesteps, (size_t)n * sizeof *numbers);
-    memcpy(numbers + n, m->ddim.alphas, (size_t)(n + 1) * sizeof *numbers);
-    lt_denoise_hash(numbers, (size_t)(2 * n + 1) * sizeof *numbers, steps);
+    schedule_digest(&m->ddim, steps);
     snprintf(
         text, sizeof text, "denoise 1 %s kind %d numerics %d steps %d %s predict %d %s %s epoch %d noise %s",
         m->info->digest, (int)m->info->kind, (int)m->info->numerics, n, steps, (int)m->ddim.params.prediction,

@@ -1,5 +1,7 @@
 /* test_denoise.c - the stage denoise in this process: lite-sora's own pipelines to 5e-6, and what a restart does again. */
 #include "stages/denoise/denoise.h"
+
+#include "kernels/backend.h"
 #include "tests/models/support.h"
 
 #include <stdio.h>
@@ -327,6 +329,49 @@ static void a_restart_redoes_at_most_a_diagonal(void **state)
     free(got);
 }
 
+/* What a schedule's latents are kept under. */
+static void schedule_digest(const char *spacing, int steps, char digest[33], char plain[33])
+{
+    static double numbers[2 * LT_DDIM_MAX_STEPS + 1];
+    lt_err err = {0};
+    char text[1024];
+    driven d;
+    lt_denoise_model m;
+    void *config = start(&d, "schedules", "");
+    set(config, &d.arena, "steps", "%d", steps);
+    set(config, &d.arena, "spacing", "%s", spacing);
+    must(lt_denoise_model_open(&m, config, 1, &err), &err);
+    snprintf(digest, 33, "%s", m.digest);
+    size_t n = (size_t)m.ddim.n_steps;
+    memcpy(numbers, m.ddim.timesteps, n * sizeof *numbers);
+    memcpy(numbers + n, m.ddim.alphas, (n + 1) * sizeof *numbers);
+    lt_denoise_hash(numbers, (2 * n + 1) * sizeof *numbers, plain);
+    snprintf(text, sizeof text,
+             "denoise 1 %s kind %d numerics %d steps %d %s predict 0 f32 %s epoch %d noise ", m.info->digest,
+             (int)m.info->kind, (int)m.info->numerics, steps, plain, m.dry->numeric_class,
+             m.dry->backend->numeric_epoch);
+    lt_denoise_hash(text, strlen(text), plain);
+    lt_denoise_model_close(&m);
+    lt_arena_finish(&d.arena);
+}
+
+/* Lists of equal timesteps whose steps end elsewhere are other schedules; keys from before that was told stay what they were. */
+static void schedules_have_digests_of_their_own(void **state)
+{
+    synthetic_write("denoiser/video_dit_v2", in_folder("schedules"), &(synthetic){0});
+    static const int steps[] = {10, 20, 60};
+    for (size_t i = 0; i < LT_COUNT(steps); i++) {
+        char lite[33], linspace[33], leading[33], plain[33];
+        schedule_digest("linspace", steps[i], linspace, plain);
+        assert_string_not_equal(linspace, plain);
+        schedule_digest("lite-sora", steps[i], lite, plain);
+        assert_string_equal(lite, plain);
+        assert_string_not_equal(lite, linspace);
+        schedule_digest("leading", steps[i], leading, plain);
+        assert_string_equal(leading, plain);
+    }
+}
+
 /* Parts of prompts add up to 1 at any time, and follow each other. */
 static void prompts_fade_into_each_other(void **state)
 {
@@ -351,6 +396,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(lite_soras_pipelines),
                                        cmocka_unit_test(a_restart_redoes_at_most_a_diagonal),
+                                       cmocka_unit_test(schedules_have_digests_of_their_own),
                                        cmocka_unit_test(prompts_fade_into_each_other)};
     support_start();
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
