@@ -174,11 +174,6 @@ typedef struct destination {
     lt_tensor kept; /* on the device, of all batches; LT_NONE: not wanted */
 } destination;
 
-bool lt_encode_has_tiles(const lt_encode_plan *p)
-{
-    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
-}
-
 /* The means of frames first .. on, of which `result` is all there is, without tiles. */
 static void keep(lt_context *c, lt_tensor result, int64_t first, const destination *to)
 {

@@ -188,8 +188,8 @@ typedef struct lt_decode_request {
 } lt_decode_request;
 
 /* Work out a decode plan and its cost. `dry` is a dry context of the device and dtype that will be used.
- * E_NO_MEMORY when not even the smallest tile fits (the sentence says what would), E_INVALID. cost may be
- * NULL. */
+ * The workspace is enough for every window of the clip; without an end, for every shorter one. E_NO_MEMORY when not even the
+ * smallest tile fits (the sentence says what would), E_INVALID. cost may be NULL. */
 lt_status lt_decode_plan_auto(lt_context *dry, lt_vae *vae, const lt_decode_request *request,
                               lt_decode_plan *plan, lt_tile_cost *cost, lt_err *err);
 
@@ -197,10 +197,14 @@ typedef struct lt_encode_request {
     int height, width; /* of a frame, pixels */
     int tile;          /* 0: auto: the whole frame where it fits in memory, else the largest tile that does */
     double overlap;    /* < 0: default, 0.25 */
-    int batch;         /* 0: 1 */
+    int batch;         /* 0: 1; calls of fewer frames are planned for, too */
     size_t memory;     /* bytes the workspace may take; 0: no limit */
+    lt_dtype frames;   /* of what will be encoded: pixels and values take different room */
+    bool keep; /* where there are no tiles, means will be kept on the device (lt_encode_frames_there) ... */
+    lt_dtype kept; /* ... in this dtype */
 } lt_encode_request;
 
+/* The same for an encode. The cost's workspace is enough for lt_encode_frames, and lt_encode_frames_there, of such frames. */
 lt_status lt_encode_plan_auto(lt_context *dry, lt_vae *vae, const lt_encode_request *request,
                               lt_encode_plan *plan, lt_tile_cost *cost, lt_err *err);
 

@@ -39,7 +39,6 @@ typedef struct encode_axis {
     int n;
 } encode_axis;
 
-bool lt_encode_is_tiled(const lt_encode_plan *plan);
 encode_axis lt_encode_axis(const lt_encode_plan *plan, int size);
 
 #endif

@@ -126,14 +126,14 @@ lt_status lt_decode_finish(const lt_decode_plan *p, int64_t n_frames, int64_t k,
 
 /* ---- encode ---------------------------------------------------------------------------------------------------------- */
 
-bool lt_encode_is_tiled(const lt_encode_plan *p)
+bool lt_encode_has_tiles(const lt_encode_plan *p)
 {
-    return p->tile > 0 && (p->height > p->tile || p->width > p->tile);
+    return p->tile > 0 && (p->tile < p->height || p->tile < p->width);
 }
 
 encode_axis lt_encode_axis(const lt_encode_plan *p, int size)
 {
-    if (!lt_encode_is_tiled(p))
+    if (!lt_encode_has_tiles(p))
         return (encode_axis){.tile = size, .stride = size, .limit = size / p->factor, .n = 1};
     encode_axis a = {.tile = p->tile, .stride = (int)(p->tile * (1 - p->overlap))};
     a.extent = (int)(p->tile / p->factor * p->overlap);
@@ -151,7 +151,7 @@ lt_status lt_encode_plan_check(const lt_encode_plan *p, lt_err *err)
     if (p->tile < 0 || p->batch < 1 || !(p->overlap >= 0 && p->overlap < 1))
         return lt_fail(err, LT_E_INVALID, "tile %d, overlap %g, batch %d: out of range", p->tile, p->overlap,
                        p->batch);
-    if (!lt_encode_is_tiled(p)) return LT_OK;
+    if (!lt_encode_has_tiles(p)) return LT_OK;
     encode_axis a = {.tile = p->tile, .stride = (int)(p->tile * (1 - p->overlap))};
     a.limit = p->tile / p->factor - (int)(p->tile / p->factor * p->overlap);
     if (p->tile % p->factor || a.limit < 1 || a.stride != a.limit * p->factor)

@@ -15,38 +15,60 @@ typedef struct measure {
     double flops;
 } measure;
 
-/* What one call works on: n frames (latents for a decode) of height x width (cells for a decode, pixels for an encode). */
+/* What calls work on: at most n frames (latents for a decode) of height x width (cells for a decode, pixels for an encode).
+ * Where memory lies depends on sizes, and fewer frames may take more: those of a shorter call count, too. */
 typedef struct job {
-    bool decode;
     int64_t n, height, width;
+    int64_t last;                      /* frames of the only shorter call, n where there is none; 0: any */
+    const lt_encode_request *encoding; /* NULL: a decode */
 } job;
 
-/* One tile of h x w, at the corner of a whole that is at least as large; through the same code as the real call. */
-static lt_status run_tile(lt_context *dry, lt_vae *vae, const job *j, int64_t h, int64_t w, lt_err *err)
+/* How many frames the next shorter call has; 0: there is none. */
+static int64_t shorter(const job *j, int64_t n)
+{
+    if (j->last == 0) return n - 1;
+    return n > j->last ? j->last : 0;
+}
+
+/* A call for n whole frames of h x w. Where that is all there is, means may be kept. */
+static lt_status run_encode(lt_context *dry, lt_vae *vae, const job *j, int64_t n, int64_t h, int64_t w,
+                            lt_err *err)
 {
     const lt_vae_info *info = lt_vae_get_info(vae);
-    if (!j->decode) {
-        const lt_encode_plan plan = {
-            .factor = info->factor, .height = (int)h, .width = (int)w, .batch = (int)j->n};
-        lt_tensor frames = {.dtype = LT_F32, .rank = 4, .shape = {j->n, h, w, 3}};
-        return lt_encode_frames(dry, vae, &plan, frames, 8, NULL, NULL, err);
-    }
+    const lt_encode_request *r = j->encoding;
+    const lt_encode_plan plan = {.factor = info->factor, .height = (int)h, .width = (int)w, .batch = (int)n};
+    lt_tensor frames = {.dtype = r->frames, .rank = 4, .shape = {n, h, w, 3}}, kept = LT_NONE;
+    if (r->keep && h == j->height && w == j->width)
+        kept = (lt_tensor){.data = dry, /* not looked at when dry */
+                           .dtype = r->kept,
+                           .rank = 4,
+                           .shape = {n, h / info->factor, w / info->factor, info->latent_channels}};
+    return lt_encode_frames_there(dry, vae, &plan, frames, r->frames == LT_U8 ? 8 : 16, NULL, NULL, kept,
+                                  err);
+}
+
+/* One tile of h x w of n frames, at the corner of a whole that is at least as large; through the same code as the real call. */
+static lt_status run_tile(lt_context *dry, lt_vae *vae, const job *j, int64_t n, int64_t h, int64_t w,
+                          lt_err *err)
+{
+    const lt_vae_info *info = lt_vae_get_info(vae);
+    if (j->encoding) return run_encode(dry, vae, j, n, h, w, err);
     const lt_decode_plan plan = {.temporal = info->temporal,
                                  .factor = info->factor,
                                  .height = (int)LT_MAX(h, j->height),
                                  .width = (int)LT_MAX(w, j->width),
-                                 .window = (int)j->n,
-                                 .stride = (int)j->n,
+                                 .window = (int)n,
+                                 .stride = (int)n,
                                  .tile_height = (int)h,
                                  .tile_width = (int)w,
                                  .stride_height = (int)h,
                                  .stride_width = (int)w};
     lt_tensor latents = {
-        .dtype = LT_F32, .rank = 4, .shape = {j->n, plan.height, plan.width, info->latent_channels}};
+        .dtype = LT_F32, .rank = 4, .shape = {n, plan.height, plan.width, info->latent_channels}};
     return lt_decode_corner(dry, vae, &plan, latents, err);
 }
 
-/* Run the network dry on one tile, in a workspace of its own. */
+/* Run the network dry on one tile, in a workspace of its own: the peak of all lengths, the work of the longest. */
 static lt_status run_dry(lt_context *dry, lt_vae *vae, const job *j, int64_t h, int64_t w, measure *m,
                          lt_err *err)
 {
@@ -55,9 +77,12 @@ static lt_status run_dry(lt_context *dry, lt_vae *vae, const job *j, int64_t h, 
     if (status != LT_OK) return status;
     double before = dry->flops;
     dry->workspace = own;
-    status = run_tile(dry, vae, j, h, w, err);
+    status = run_tile(dry, vae, j, j->n, h, w, err);
+    double flops = dry->flops - before;
+    for (int64_t n = shorter(j, j->n); n > 0 && status == LT_OK; n = shorter(j, n))
+        status = run_tile(dry, vae, j, n, h, w, err);
     dry->workspace = saved;
-    *m = (measure){lt_workspace_peak(own), dry->flops - before};
+    *m = (measure){lt_workspace_peak(own), flops};
     dry->flops = before;
     lt_workspace_destroy(own);
     return status;
@@ -97,7 +122,7 @@ static lt_status cost_of(lt_context *dry, lt_vae *vae, const job *job, const axi
             cost->n_tiles += (int)times;
         }
     }
-    const vae_half *h = &vae->halves[job->decode ? VAE_DECODER : VAE_ENCODER];
+    const vae_half *h = &vae->halves[job->encoding ? VAE_ENCODER : VAE_DECODER];
     for (int i = 0; i < h->n_weights; i++)
         cost->weight_bytes += vae->weights[h->first_weight + i]->packed_bytes;
     return LT_OK;
@@ -171,7 +196,7 @@ static lt_status choose_smallest(lt_context *dry, lt_vae *vae, const job *job, s
                    "%.0f MiB of memory for activations are too few: the smallest tile needs %.0f MiB; give "
                    "more memory%s",
                    (double)memory / 0x1p20, (double)m.peak / 0x1p20 + 0.5,
-                   job->decode ? ", or a shorter window" : "");
+                   job->encoding ? "" : ", or a shorter window");
 }
 
 /* The first of the choices, in order of work, whose peak is within memory. The peak is nearly proportional to the area, so
@@ -184,7 +209,7 @@ static lt_status choose_tiles(lt_context *dry, lt_vae *vae, const job *job, size
     measure m;
     if (memory &&
         n_choices > 1) { /* a first guess, low on purpose, from a small tile: the largest are slow to try */
-        int64_t edge = job->decode ? GOOD_TILE : (int64_t)GOOD_TILE * lt_vae_get_info(vae)->factor;
+        int64_t edge = job->encoding ? (int64_t)GOOD_TILE * lt_vae_get_info(vae)->factor : GOOD_TILE;
         lt_status status = run_dry(dry, vae, job, edge, edge, &m, err);
         if (status != LT_OK) return status;
         per_cell = 0.8 * (double)m.peak / (double)(edge * edge);
@@ -208,7 +233,19 @@ static void set_tiles(lt_decode_plan *p, const tile_choice *choice)
     p->stride_width = choice->columns.stride;
 }
 
-static lt_status choose_decode(lt_context *dry, lt_vae *vae, const lt_decode_request *r, int64_t n,
+/* The windows of the request's clip. */
+static job decode_job(const lt_decode_request *r, const lt_decode_plan *p)
+{
+    job j = {.n = p->window, .height = r->height, .width = r->width};
+    if (r->n_frames == 0) return j;
+    int64_t first, end;
+    lt_decode_window_range(p, r->n_frames, lt_decode_windows_count(p, r->n_frames) - 1, &first, &end);
+    j.n = LT_MIN(p->window, r->n_frames);
+    j.last = end - first;
+    return j;
+}
+
+static lt_status choose_decode(lt_context *dry, lt_vae *vae, const lt_decode_request *r, const job *j,
                                lt_decode_plan *plan, lt_err *err)
 {
     axis_choice rows[MAX_CHOICES], columns[MAX_CHOICES];
@@ -223,8 +260,7 @@ static lt_status choose_decode(lt_context *dry, lt_vae *vae, const lt_decode_req
                 rows[i].tile < LT_MIN(r->height, GOOD_TILE) || columns[j].tile < LT_MIN(r->width, GOOD_TILE)};
     qsort(choices, (size_t)n_choices, sizeof(*choices), by_work);
     const tile_choice *chosen = NULL;
-    lt_status status = choose_tiles(dry, vae, &(job){true, n, r->height, r->width}, r->memory, choices,
-                                    n_choices, &chosen, err);
+    lt_status status = choose_tiles(dry, vae, j, r->memory, choices, n_choices, &chosen, err);
     if (status == LT_OK) set_tiles(plan, chosen);
     free(choices);
     return status;
@@ -239,15 +275,14 @@ static axis_sizes decode_sizes(int64_t size, int64_t tile, int64_t stride)
 }
 
 static lt_status decode_cost(lt_context *dry, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames,
-                             lt_tile_cost *cost, lt_err *err)
+                             const job *j, lt_tile_cost *cost, lt_err *err)
 {
-    int64_t n = n_frames > 0 ? LT_MIN(p->window, n_frames) : p->window;
     axis_sizes rows = decode_sizes(p->height, p->tile_height, p->stride_height);
     axis_sizes columns = decode_sizes(p->width, p->tile_width, p->stride_width);
-    lt_status status = cost_of(dry, vae, &(job){true, n, p->height, p->width}, &rows, &columns, cost, err);
+    lt_status status = cost_of(dry, vae, j, &rows, &columns, cost, err);
     double time = n_frames > 0 ? (double)axis_work(n_frames, p->window, p->stride) / (double)n_frames
                                : (double)p->window / p->stride;
-    size_t cells = (size_t)n * (size_t)p->height * (size_t)p->width;
+    size_t cells = (size_t)j->n * (size_t)p->height * (size_t)p->width;
     cost->work_factor = time * (double)rows.work / p->height * (double)columns.work / p->width;
     cost->buffer_bytes =
         cells * sizeof(float) *
@@ -277,9 +312,9 @@ lt_status lt_decode_plan_auto(lt_context *dry, lt_vae *vae, const lt_decode_requ
     p.stride_width = r->stride_width > 0 ? r->stride_width : p.tile_width;
     lt_status status = lt_decode_plan_check(&p, err);
     if (status != LT_OK) return status;
-    int64_t n = r->n_frames > 0 ? LT_MIN(p.window, r->n_frames) : p.window;
-    status = choose_decode(dry, vae, r, n, &p, err);
-    if (status == LT_OK) status = decode_cost(dry, vae, &p, r->n_frames, cost ? cost : &unused, err);
+    const job j = decode_job(r, &p);
+    status = choose_decode(dry, vae, r, &j, &p, err);
+    if (status == LT_OK) status = decode_cost(dry, vae, &p, r->n_frames, &j, cost ? cost : &unused, err);
     if (status == LT_OK) *plan = p;
     return status;
 }
@@ -294,12 +329,11 @@ static axis_sizes encode_sizes(const lt_encode_plan *p, int size)
     return a;
 }
 
-static lt_status encode_cost(lt_context *dry, lt_vae *vae, const lt_encode_plan *p, lt_tile_cost *cost,
-                             lt_err *err)
+static lt_status encode_cost(lt_context *dry, lt_vae *vae, const lt_encode_plan *p, const job *j,
+                             lt_tile_cost *cost, lt_err *err)
 {
     axis_sizes rows = encode_sizes(p, p->height), columns = encode_sizes(p, p->width);
-    lt_status status =
-        cost_of(dry, vae, &(job){false, p->batch, p->height, p->width}, &rows, &columns, cost, err);
+    lt_status status = cost_of(dry, vae, j, &rows, &columns, cost, err);
     size_t cells = (size_t)(p->height / p->factor) * (size_t)(p->width / p->factor);
     cost->flops /= p->batch;
     cost->work_factor = (double)rows.work / p->height * (double)columns.work / p->width;
@@ -327,15 +361,14 @@ static int encode_choices(const lt_encode_plan *plan, tile_choice *choices, int 
     return n;
 }
 
-static lt_status choose_encode(lt_context *dry, lt_vae *vae, size_t memory, lt_encode_plan *plan, lt_err *err)
+static lt_status choose_encode(lt_context *dry, lt_vae *vae, const job *j, lt_encode_plan *plan, lt_err *err)
 {
     int capacity = LT_MAX(plan->height, plan->width) / plan->factor + 1;
     tile_choice *choices = malloc(sizeof(*choices) * (size_t)capacity);
     if (!choices) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a plan");
     int n = encode_choices(plan, choices, capacity);
     const tile_choice *chosen = NULL;
-    lt_status status = choose_tiles(dry, vae, &(job){false, plan->batch, plan->height, plan->width}, memory,
-                                    choices, n, &chosen, err);
+    lt_status status = choose_tiles(dry, vae, j, j->encoding->memory, choices, n, &chosen, err);
     if (status == LT_OK) plan->tile = chosen->rows.stride;
     free(choices);
     return status;
@@ -351,9 +384,10 @@ lt_status lt_encode_plan_auto(lt_context *dry, lt_vae *vae, const lt_encode_requ
                         .tile = r->tile,
                         .overlap = r->overlap < 0 ? 0.25 : r->overlap,
                         .batch = r->batch > 0 ? r->batch : 1};
+    const job j = {.n = p.batch, .height = p.height, .width = p.width, .encoding = r};
     lt_status status = lt_encode_plan_check(&p, err);
-    if (status == LT_OK && r->tile == 0) status = choose_encode(dry, vae, r->memory, &p, err);
-    if (status == LT_OK) status = encode_cost(dry, vae, &p, cost ? cost : &unused, err);
+    if (status == LT_OK && r->tile == 0) status = choose_encode(dry, vae, &j, &p, err);
+    if (status == LT_OK) status = encode_cost(dry, vae, &p, &j, cost ? cost : &unused, err);
     if (status != LT_OK) return status;
     if (r->memory && (cost ? cost : &unused)->workspace_bytes > r->memory)
         return lt_fail(err, LT_E_NO_MEMORY,

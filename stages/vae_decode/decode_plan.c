@@ -90,29 +90,44 @@ lt_tensor lt_decode_new_window(lt_context *context, const lt_decode_geometry *g,
     return lt_new(context, context->dtype, 4, (int64_t[]){n, g->plan.height, g->plan.width, g->channels});
 }
 
-/* The same of a window that is put together on the device, of chunks from the host, which take more than those that are there. */
-static lt_status run_dry_there(const lt_decode_geometry *g, lt_vae_host *host, lt_err *err)
+/* Window k of a clip of n_frames that is put together on the device, of chunks from the host, which take more than those that
+ * are there. */
+static lt_status run_window_there(const lt_decode_geometry *g, lt_vae_host *host, int64_t n_frames, int64_t k,
+                                  int64_t n, lt_err *err)
 {
-    lt_tensor window = lt_decode_new_window(host->dry, g, g->longest);
+    lt_tensor window = lt_decode_new_window(host->dry, g, n);
     lt_tensor chunk = {.dtype = g->dtype,
                        .rank = 4,
-                       .shape = {LT_MIN(g->chunk, g->longest), g->plan.height, g->plan.width, g->channels}};
+                       .shape = {LT_MIN(g->chunk, n), g->plan.height, g->plan.width, g->channels}};
     lt_tensor part = lt_upload(host->dry, chunk, host->dry->dtype);
     lt_drop(host->dry, &part);
-    lt_status status =
-        lt_decode_window_there(host->dry, host->vae, &g->plan, g->n_frames, 0, window, NULL, err);
+    lt_status status = lt_decode_window_there(host->dry, host->vae, &g->plan, n_frames, k, window, NULL, err);
     lt_drop(host->dry, &window);
     return status;
 }
 
-/* One window as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
+/* Window k of a clip of n_frames as it will be decoded, from the clip's own latents: where memory lies depends on their size, too. */
+static lt_status run_window(const lt_decode_geometry *g, lt_vae_host *host, int64_t n_frames, int64_t k,
+                            lt_err *err)
+{
+    int64_t first, end;
+    lt_decode_window_range(&g->plan, n_frames, k, &first, &end);
+    if (g->there) return run_window_there(g, host, n_frames, k, end - first, err);
+    lt_tensor latents = {
+        .dtype = g->dtype, .rank = 4, .shape = {end - first, g->plan.height, g->plan.width, g->channels}};
+    return lt_decode_window(host->dry, host->vae, &g->plan, n_frames, k, latents, NULL, err);
+}
+
+/* Every length that a window can have: a shorter one may take more. That of a clip without end is known when it ends. */
 static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
 {
     const lt_decode_geometry *g = user;
-    if (g->there) return run_dry_there(g, host, err);
-    lt_tensor latents = {
-        .dtype = g->dtype, .rank = 4, .shape = {g->longest, g->plan.height, g->plan.width, g->channels}};
-    return lt_decode_window(host->dry, host->vae, &g->plan, g->n_frames, 0, latents, NULL, err);
+    lt_status status = run_window(g, host, g->n_frames, 0, err);
+    if (status == LT_OK && !g->endless && g->n_windows > 1)
+        status = run_window(g, host, g->n_frames, g->n_windows - 1, err);
+    for (int64_t n = g->longest - 1; g->endless && n > 0 && status == LT_OK; n--)
+        status = run_window(g, host, n, 0, err);
+    return status;
 }
 
 /* Windows, tiles and cost, the workspace to the byte. */

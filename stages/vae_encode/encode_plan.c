@@ -32,9 +32,12 @@ static lt_status check_input(const lt_stream *in, int factor, lt_err *err)
 }
 
 /* The request for models/tiling.h that the option `tile` stands for. */
-static lt_status make_request(const lt_vae_encode_config *config, const lt_stream *in, int factor,
-                              lt_encode_request *request, bool *is_auto, lt_err *err)
+static lt_status make_request(const lt_vae_encode_config *config, const lt_vae_host *host,
+                              const lt_stream *in, lt_encode_request *request, bool *is_auto, lt_err *err)
 {
+    static const lt_dtype dtypes[] = {LT_F32, LT_F16, LT_BF16};
+    int factor = lt_vae_get_info(host->vae)->factor;
+    int64_t most = (int64_t)LT_MIN((uint64_t)in->chunk, in->n_frames);
     lt_tile_option tile;
     lt_status status = lt_tile_parse(config->common.tile, "tile", factor, &tile, err);
     if (status) return status;
@@ -47,7 +50,10 @@ static lt_status make_request(const lt_vae_encode_config *config, const lt_strea
                                    .width = (int)in->width,
                                    .tile = tile.none ? (int)LT_MAX(in->height, in->width) : tile.width,
                                    .overlap = config->overlap,
-                                   .batch = (int)LT_MIN(config->batch, (int64_t)in->chunk)};
+                                   .batch = (int)LT_MIN(config->batch, most),
+                                   .frames = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16,
+                                   .keep = *host->device.info.id && !config->logvar,
+                                   .kept = dtypes[config->cache_dtype]};
     return LT_OK;
 }
 
@@ -85,28 +91,13 @@ static size_t held_bytes(const lt_vae_encode_config *config, const lt_device_inf
            lt_vae_base_bytes(device, BASE_BYTES) + (device->code_bytes ? shape_bytes(&g->plan) : 0);
 }
 
-/* One call as it will be made, with the clip's own pixels: where memory lies depends on their size, too. */
-static lt_status run_dry(void *user, lt_vae_host *host, lt_err *err)
-{
-    const lt_encode_geometry *g = user;
-    int64_t n = LT_MIN((int64_t)g->plan.batch, LT_MIN(g->chunk, g->n_frames));
-    lt_tensor frames = {.dtype = g->pixels, .rank = 4, .shape = {n, g->plan.height, g->plan.width, 3}};
-    /* No address is looked at when dry. */
-    lt_tensor kept = {.data = g->may_leave ? host : NULL,
-                      .dtype = g->dtype,
-                      .rank = 4,
-                      .shape = {n, g->height, g->width, g->channels}};
-    return lt_encode_frames_there(host->dry, host->vae, &g->plan, frames, g->pixels == LT_U8 ? 8 : 16, NULL,
-                                  NULL, kept, err);
-}
-
 /* Tiles and cost, the workspace to the byte. */
-static lt_status choose(const lt_vae_encode_config *config, lt_vae_host *host,
-                        const lt_encode_request *request, lt_encode_geometry *g, lt_err *err)
+static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_encode_geometry *g,
+                        lt_err *err)
 {
     lt_status status = lt_encode_plan_auto(host->dry, host->vae, request, &g->plan, &g->cost, err);
-    g->may_leave = !status && *host->device.info.id && !lt_encode_has_tiles(&g->plan) && !config->logvar;
-    return status ? status : lt_vae_host_measure(host, run_dry, g, &g->cost.workspace_bytes, err);
+    g->may_leave = !status && request->keep && !lt_encode_has_tiles(&g->plan);
+    return status;
 }
 
 /* Smaller tiles until all of a replica is within the option `memory`. */
@@ -126,7 +117,7 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
                            held / 0x1p20, memory / 0x1p20);
         limit = LT_MIN(0.98 * limit, memory - held);
         request->memory = (size_t)LT_MAX(limit, 1.0);
-        lt_status status = choose(config, host, request, g, err);
+        lt_status status = choose(host, request, g, err);
         if (status) return status;
     }
 }
@@ -134,22 +125,21 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
 lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host *host, const lt_stream *in,
                                 lt_encode_geometry *g, lt_err *err)
 {
-    static const lt_dtype dtypes[] = {LT_F32, LT_F16, LT_BF16};
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     lt_encode_request request;
     bool is_auto = false;
     lt_status status = check_input(in, info->factor, err);
     if (status) return status;
-    status = make_request(config, in, info->factor, &request, &is_auto, err);
+    status = make_request(config, host, in, &request, &is_auto, err);
     if (status) return status;
-    *g = (lt_encode_geometry){.dtype = dtypes[config->cache_dtype],
-                              .pixels = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16,
+    *g = (lt_encode_geometry){.dtype = request.kept,
+                              .pixels = request.frames,
                               .channels = info->latent_channels,
                               .height = (int)in->height / info->factor,
                               .width = (int)in->width / info->factor,
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk};
-    status = choose(config, host, &request, g, err);
+    status = choose(host, &request, g, err);
     return status || !is_auto ? status : fit(config, host, &request, g, err);
 }
 

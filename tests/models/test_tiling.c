@@ -428,13 +428,93 @@ static void plan_is_exact(void **state)
     c = open_context("cpu", LT_F32, cost.workspace_bytes, 2);
     lt_tensor x = new_host(1, 104, 168, 3), mean = new_host(1, 13, 21, 4);
     must(lt_encode_frames(c, vae, &ep, x, 8, mean.data, NULL, &err), &err);
-    /* Pixels come as bytes or floats; the plan is made for floats. */
     assert_int_equal(lt_workspace_peak(c->workspace), cost.workspace_bytes);
     lt_vae_close(vae, c);
     lt_context_destroy(c);
     lt_context_destroy(dry);
     lt_tensor *all[] = {&z, &sums, &x, &mean};
     for (size_t j = 0; j < LT_COUNT(all); j++) free(all[j]->data);
+}
+
+/* The workspace of window k alone, dry. */
+static size_t peak_of_window(lt_context *dry, lt_vae *vae, const lt_decode_plan *p, int64_t n_frames,
+                             int64_t k)
+{
+    int64_t first, end;
+    lt_err err = {0};
+    lt_workspace *saved = dry->workspace, *own;
+    must(lt_workspace_create(&own, NULL, 0, &err), &err);
+    lt_decode_window_range(p, n_frames, k, &first, &end);
+    lt_tensor z = {.dtype = LT_F32,
+                   .rank = 4,
+                   .shape = {end - first, p->height, p->width, lt_vae_get_info(vae)->latent_channels}};
+    dry->workspace = own;
+    must(lt_decode_window(dry, vae, p, n_frames, k, z, NULL, &err), &err);
+    dry->workspace = saved;
+    size_t peak = lt_workspace_peak(own);
+    lt_workspace_destroy(own);
+    return peak;
+}
+
+/* A short window at a clip's end may need more than the longest, where its tensors lie otherwise: it is planned for. */
+static void short_windows_fit(void **state)
+{
+    lt_err err = {0};
+    int n_larger = 0;
+    lt_vae *vae = open_vae(LT_FIXTURES "/../../examples/tiny-svd-vae", LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    for (int threads = 2; threads <= 24; threads += 22) {
+        lt_context *dry = open_context("cpu", LT_BF16, 0, threads);
+        lt_decode_request r = {.height = 8, .width = 8, .window = 32, .stride = 24};
+        lt_decode_plan p;
+        lt_tile_cost endless, cost;
+        must(lt_decode_plan_auto(dry, vae, &r, &p, &endless, &err), &err);
+        size_t longest = peak_of_window(dry, vae, &p, 32, 0);
+        for (r.n_frames = 25; r.n_frames <= 54; r.n_frames++) {
+            must(lt_decode_plan_auto(dry, vae, &r, &p, &cost, &err), &err);
+            int64_t last = lt_decode_windows_count(&p, r.n_frames) - 1;
+            size_t first = peak_of_window(dry, vae, &p, r.n_frames, 0),
+                   end = peak_of_window(dry, vae, &p, r.n_frames, last);
+            assert_int_equal(cost.workspace_bytes, LT_MAX(first, end));
+            assert_true(cost.workspace_bytes <= endless.workspace_bytes);
+            n_larger += end > longest;
+        }
+        lt_context_destroy(dry);
+    }
+    printf("%d short windows need more than the longest\n", n_larger);
+    assert_true(n_larger > 0);
+    lt_vae_close(vae, NULL);
+}
+
+/* As many frames, of any kind, have room in what was planned for them; fewer, too. */
+static void encode_plans_know_the_frames(void **state)
+{
+    static const lt_dtype dtypes[] = {LT_U8, LT_U16, LT_F32};
+    enum { N = 5, H = 40, W = 64 };
+    lt_err err = {0};
+    float mean[N * 5 * 8 * 4];
+    void *frames = calloc(N * H * W * 3, sizeof(float));
+    assert_non_null(frames);
+    for (int dtype = LT_F32; dtype <= LT_BF16; dtype++)
+        for (size_t i = 0; i < LT_COUNT(dtypes); i++) {
+            lt_vae *vae = open_vae(in_folder("svd"), LT_VAE_ENCODER, LT_NUMERICS_AUTO);
+            lt_context *dry = open_context("cpu", (lt_dtype)dtype, 0, 2);
+            const lt_encode_request r = {.height = H, .width = W, .batch = N, .frames = dtypes[i]};
+            lt_encode_plan p;
+            lt_tile_cost cost;
+            must(lt_encode_plan_auto(dry, vae, &r, &p, &cost, &err), &err);
+            lt_context *c = open_context("cpu", (lt_dtype)dtype, cost.workspace_bytes, 2);
+            size_t most = 0;
+            for (int64_t n = N; n > 0; n--) {
+                lt_tensor x = {.data = frames, .dtype = dtypes[i], .rank = 4, .shape = {n, H, W, 3}};
+                must(lt_encode_frames(c, vae, &p, x, dtypes[i] == LT_U8 ? 8 : 16, mean, NULL, &err), &err);
+                most = LT_MAX(most, lt_workspace_peak(c->workspace));
+            }
+            assert_int_equal(most, cost.workspace_bytes);
+            lt_vae_close(vae, c);
+            lt_context_destroy(c);
+            lt_context_destroy(dry);
+        }
+    free(frames);
 }
 
 int main(void)
@@ -444,9 +524,11 @@ int main(void)
     for (size_t i = 0; i < LT_COUNT(models); i++)
         synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tiled_encode),     cmocka_unit_test(encode_inputs), cmocka_unit_test(decode_video),
-        cmocka_unit_test(decode_per_frame), cmocka_unit_test(geometry),      cmocka_unit_test(blend_order),
-        cmocka_unit_test(decode_plans),     cmocka_unit_test(plan_is_exact),
+        cmocka_unit_test(tiled_encode),      cmocka_unit_test(encode_inputs),
+        cmocka_unit_test(decode_video),      cmocka_unit_test(decode_per_frame),
+        cmocka_unit_test(geometry),          cmocka_unit_test(blend_order),
+        cmocka_unit_test(decode_plans),      cmocka_unit_test(plan_is_exact),
+        cmocka_unit_test(short_windows_fit), cmocka_unit_test(encode_plans_know_the_frames),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();

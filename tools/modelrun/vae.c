@@ -20,7 +20,8 @@ static lt_status encode(run *r, lt_err *err)
 {
     lt_status status;
     const int64_t *s = r->input.shape, f = r->info->factor;
-    const lt_encode_request request = {.height = (int)s[1], .width = (int)s[2], .overlap = -1};
+    const lt_encode_request request = {
+        .height = (int)s[1], .width = (int)s[2], .overlap = -1, .frames = LT_F32};
     lt_encode_plan plan;
     lt_tile_cost cost;
     LT_TRY(lt_encode_plan_auto(r->dry, r->vae, &request, &plan, &cost, err));
