@@ -124,15 +124,21 @@ static lt_status open_weights(lt_checkpoint *c, const char *path, lt_err *err)
     return ends_with(path, ".json") ? open_index(c, path, err) : add_file(c, path, err);
 }
 
-static lt_status open_folder(lt_checkpoint *c, const char *folder, lt_err *err)
+/* Take folder/config.json, where there is one. */
+static lt_status open_config(lt_checkpoint *c, const char *folder, lt_err *err)
 {
     struct stat info;
     c->config_path = join(c, folder, "config.json");
     if (!c->config_path) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", folder);
-    if (stat(c->config_path, &info) == 0) {
-        lt_status status = read_text(c, c->config_path, &c->config, &c->config_bytes, err);
-        if (status != LT_OK) return status;
-    }
+    return stat(c->config_path, &info) == 0 ? read_text(c, c->config_path, &c->config, &c->config_bytes, err)
+                                            : LT_OK;
+}
+
+static lt_status open_folder(lt_checkpoint *c, const char *folder, lt_err *err)
+{
+    struct stat info;
+    lt_status status = open_config(c, folder, err);
+    if (status != LT_OK) return status;
     for (size_t i = 0; i < LT_COUNT(candidates); i++) {
         char *path = join(c, folder, candidates[i]);
         if (!path) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", folder);
@@ -141,8 +147,32 @@ static lt_status open_folder(lt_checkpoint *c, const char *folder, lt_err *err)
     return lt_fail(
         err, LT_E_NOT_FOUND,
         "%s: no weights here; looked for %s, its .index.json, its .fp16 form and model.safetensors "
-        "(weights saved as .bin have to be converted to safetensors first)",
+        "(of what PyTorch wrote, .bin, .pt or .ckpt, tools/to_safetensors makes a .safetensors file)",
         folder, candidates[0]);
+}
+
+/* A file by name. One that would have been found in its folder has the folder's configuration. */
+static lt_status open_file(lt_checkpoint *c, const char *path, lt_err *err)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    for (size_t i = 0; i < LT_COUNT(candidates); i++) {
+        if (strcmp(name, candidates[i]) != 0) continue;
+        char *folder = slash ? lt_arena_printf(&c->arena, "%.*s", (int)(slash - path), path)
+                             : lt_arena_strdup(&c->arena, ".");
+        if (!folder) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path);
+        lt_status status = open_config(c, folder, err);
+        if (status != LT_OK) return status;
+    }
+    return open_weights(c, path, err);
+}
+
+/* What training leaves behind, and what was saved before safetensors, is read by torch alone. */
+static bool is_pickle(const char *path)
+{
+    static const char *const ends[] = {".ckpt", ".pt", ".pth", ".bin", ".ckpt/"};
+    for (size_t i = 0; i < LT_COUNT(ends); i++)
+        if (ends_with(path, ends[i])) return true;
+    return false;
 }
 
 static int by_name(const void *a, const void *b)
@@ -182,10 +212,15 @@ lt_status lt_checkpoint_open(lt_checkpoint **checkpoint, const char *path, lt_er
     lt_status status = LT_OK;
     if (stat(path, &info) != 0)
         status = lt_fail_errno(err, errno, "%s: no model", path);
+    else if (is_pickle(path))
+        status = lt_fail(
+            err, LT_E_UNSUPPORTED,
+            "%s: a checkpoint that PyTorch wrote; tools/to_safetensors makes a .safetensors file of it",
+            path);
     else if (!(c->path = lt_arena_strdup(&c->arena, path)))
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path);
     else
-        status = S_ISDIR(info.st_mode) ? open_folder(c, path, err) : open_weights(c, path, err);
+        status = S_ISDIR(info.st_mode) ? open_folder(c, path, err) : open_file(c, path, err);
     if (status == LT_OK) status = list_tensors(c, err);
     if (status == LT_OK) status = lt_checkpoint_scan(c, err);
     if (status != LT_OK) {

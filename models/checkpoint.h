@@ -25,7 +25,9 @@ typedef struct lt_parameter {
  *                   the .fp16 forms of both
  *   *.index.json    the shards it names
  *   any other file  one safetensors file
- * E_NOT_FOUND naming what was looked for, E_FORMAT, E_IO. */
+ * A file of one of the names that are looked for in a folder has the folder's config.json.
+ * E_NOT_FOUND naming what was looked for, E_FORMAT, E_IO; E_UNSUPPORTED for what PyTorch wrote (.ckpt, .pt, .pth, .bin), with
+ * what makes safetensors of it. */
 lt_status lt_checkpoint_open(lt_checkpoint **checkpoint, const char *path, lt_err *err);
 void lt_checkpoint_close(lt_checkpoint *checkpoint);
 

@@ -108,26 +108,11 @@ static lt_status choose(lt_denoiser *d, const char *path, lt_denoiser_kind as, l
         count);
 }
 
-/* What training leaves behind is read by torch alone. */
-static bool is_pickle(const char *path)
-{
-    static const char *const ends[] = {".ckpt", ".pt", ".pth", ".bin", ".ckpt/"};
-    size_t n = strlen(path);
-    for (size_t i = 0; i < LT_COUNT(ends); i++)
-        if (n > strlen(ends[i]) && strcmp(path + n - strlen(ends[i]), ends[i]) == 0) return true;
-    return false;
-}
-
 static lt_status open_denoiser(lt_denoiser *d, const char *path, lt_denoiser_kind as, lt_numerics numerics,
                                char *note, size_t note_bytes, lt_err *err)
 {
     char inner[4096];
     lt_status status;
-    if (is_pickle(path))
-        return lt_fail(
-            err, LT_E_UNSUPPORTED,
-            "%s: a checkpoint that PyTorch wrote; tools/to_safetensors makes a .safetensors file of it",
-            path);
     LT_TRY(lt_checkpoint_open(&d->checkpoint, inner_path(path, as, inner, sizeof(inner)), err));
     d->prefix = prefix_of(d->checkpoint);
     LT_TRY(choose(d, path, as, err));

@@ -102,7 +102,14 @@ static void broken_files(void **state)
     REFUSE(in_folder("nowhere"), LT_VAE_DECODER, LT_E_NOT_FOUND, "nowhere");
     mkdir(in_folder("empty"), 0700);
     REFUSE(in_folder("empty"), LT_VAE_DECODER, LT_E_NOT_FOUND, "no weights here",
-           "diffusion_pytorch_model.safetensors", "converted to safetensors");
+           "diffusion_pytorch_model.safetensors", "tools/to_safetensors");
+    static const char *const pickles[] = {"vae.ckpt", "vae.pt", "vae.pth", "diffusion_pytorch_model.bin"};
+    for (size_t i = 0; i < LT_COUNT(pickles); i++) {
+        write_file(in_folder("empty/%s", pickles[i]), "PK");
+        REFUSE(in_folder("empty/%s", pickles[i]), LT_VAE_DECODER, LT_E_UNSUPPORTED, pickles[i],
+               "tools/to_safetensors");
+    }
+    REFUSE(in_folder("nowhere.ckpt"), LT_VAE_DECODER, LT_E_NOT_FOUND, "nowhere.ckpt");
     synthetic_write("svd", in_folder("cut"), &(synthetic){0});
     assert_int_equal(truncate(in_folder("cut/diffusion_pytorch_model.safetensors"), 100000), 0);
     REFUSE(in_folder("cut"), LT_VAE_DECODER, LT_E_FORMAT, "cut/diffusion_pytorch_model.safetensors");

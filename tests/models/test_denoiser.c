@@ -522,7 +522,8 @@ static void wrong_files(void **state)
     expect_refused(in_folder("clip"), LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "a CLIP text encoder");
     synthetic_write("text/t5", in_folder("t5"), &(synthetic){.stem = "model"});
     expect_refused(in_folder("t5"), LT_DENOISER_PIXART_VIDEO, LT_E_UNSUPPORTED, "a T5 text encoder");
-    expect_refused("last.ckpt", LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "tools/to_safetensors");
+    mkdir(in_folder("last.ckpt"), 0700);
+    expect_refused(in_folder("last.ckpt"), LT_DENOISER_N_KINDS, LT_E_UNSUPPORTED, "tools/to_safetensors");
 
     synthetic_write("denoiser/video_dit_v2", in_folder("less"),
                     &(synthetic){.omit = {"blocks.1.blockC.ff.proj_in.bias"}, .add = {"blocks.1.extra"}});
