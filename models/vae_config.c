@@ -207,7 +207,7 @@ static lt_status check(const vae_arch *arch, const char *path, lt_err *err)
 }
 
 lt_status vae_arch_read(vae_arch *arch, const lt_checkpoint *checkpoint, const vae_names *names,
-                        unsigned halves, lt_err *err)
+                        unsigned halves, unsigned wanted, lt_err *err)
 {
     *arch = (vae_arch){.groups = 32,
                        .n_mid = 2,
@@ -223,7 +223,7 @@ lt_status vae_arch_read(vae_arch *arch, const lt_checkpoint *checkpoint, const v
         if (status != LT_OK) return status;
     } else {
         path = lt_checkpoint_path(checkpoint);
-        infer(arch, checkpoint, names, halves);
+        infer(arch, checkpoint, names, halves & wanted);
     }
     return check(arch, path, err);
 }

@@ -42,6 +42,7 @@
                          [VAE_MID_ATTN] = scope "decoder.mid.attn_1",                                        \
                          [VAE_NORM_OUT] = scope "decoder.norm_out",                                          \
                          [VAE_CONV_OUT] = scope "decoder.conv_out",                                          \
+                         [VAE_TIME_CONV] = scope "decoder.conv_out.time_mix_conv",                           \
                          [VAE_QUANT] = scope "post_quant_conv"},                                             \
     }
 
@@ -53,6 +54,15 @@
         RESNET_LEAVES, [VAE_SHORTCUT] = "nin_shortcut", [VAE_ATTN_NORM] = "norm", [VAE_ATTN_Q] = "q",        \
                        [VAE_ATTN_K] = "k", [VAE_ATTN_V] = "v", [VAE_ATTN_OUT] = "proj_out"                   \
     }
+
+/* The temporal decoder of SVD's own code (generative-models, VideoDecoder): a spatial block holds the one over time, which is
+ * built as those of the UNet are. */
+#define LDM_TEMPORAL                                                                                         \
+    .spatial = "", .temporal = ".time_stack", .mix = ".mix_factor",                                          \
+    .temporal_leaf = {[VAE_NORM1] = "in_layers.0",                                                           \
+                      [VAE_CONV1] = "in_layers.2",                                                           \
+                      [VAE_NORM2] = "out_layers.0",                                                          \
+                      [VAE_CONV2] = "out_layers.3"}
 
 /* lite-sora's modules stand in one list, numbered as they are executed. */
 #define LITE_SORA_HALF(quant)                                                                                \
@@ -84,12 +94,14 @@ static const vae_names dialects[] = {
                {"first_stage_model.decoder.mid.attn_1.q.weight", NULL}},
      .numerics = LT_NUMERICS_DIFFUSERS,
      .module = LDM_MODULES("first_stage_model."),
+     LDM_TEMPORAL,
      .leaf = LDM_LEAVES},
     {.label = "ldm names",
      .scope = "",
      .marks = {{"encoder.mid.attn_1.q.weight", NULL}, {"decoder.mid.attn_1.q.weight", NULL}},
      .numerics = LT_NUMERICS_DIFFUSERS,
      .module = LDM_MODULES(""),
+     LDM_TEMPORAL,
      .leaf = LDM_LEAVES,
      .ignored = ldm_ignored},
     {.label = "diffusers' names",

@@ -15,7 +15,6 @@ typedef struct builder {
     const vae_names *names;
     const vae_arch *arch;
     vae_half_id half;
-    bool required;
     int number; /* of the next module, for numbered names */
     lt_parameter *list;
     int n, capacity;
@@ -37,7 +36,7 @@ static void add(builder *b, lt_weight *weight, const char *module, const char *l
         b->capacity = capacity;
     }
     lt_parameter *p = &b->list[b->n++];
-    *p = (lt_parameter){.rank = rank, .matrix = matrix, .required = b->required, .weight = weight};
+    *p = (lt_parameter){.rank = rank, .matrix = matrix, .required = true, .weight = weight};
     snprintf(p->name, sizeof(p->name), "%s%s", module, leaf);
     memcpy(p->shape, shape, sizeof(*shape) * (size_t)rank);
 }
@@ -76,7 +75,7 @@ static void name_of(const builder *b, vae_module module, int level, int block, i
 
 static void add_resnet(builder *b, vae_resnet *r, const char *module, int in, int out, bool temporal)
 {
-    const char *const *leaf = b->names->leaf;
+    const char *const *leaf = temporal && *b->names->temporal_leaf ? b->names->temporal_leaf : b->names->leaf;
     add_norm(b, &r->norm1, module, leaf[VAE_NORM1], in);
     add_norm(b, &r->norm2, module, leaf[VAE_NORM2], out);
     if (temporal) {
@@ -224,35 +223,55 @@ static lt_status check_halves(const vae_names *names, unsigned halves, int parts
     return LT_OK;
 }
 
-/* Parameters of the wanted halves are bound; those of the other are only known. */
+static void add_half(builder *b, vae_half *h, vae_half_id half)
+{
+    h->first_weight = b->n;
+    b->half = half;
+    b->number = 0;
+    if (half == VAE_ENCODER)
+        add_encoder(b, h);
+    else
+        add_decoder(b, h);
+    h->n_weights = b->n - h->first_weight;
+    for (int i = h->first_weight; i < b->n; i++) {
+        int64_t n = 0;
+        lt_product_i64(b->list[i].shape, b->list[i].rank, &n);
+        h->n_parameters += n;
+    }
+}
+
+/* What all names of a half begin with: those of its modules, to the first point behind the scope, and of its quant convolution. */
+static void half_prefixes(const vae_names *names, vae_half_id half, char prefixes[2][64])
+{
+    const char *module = names->module[half][VAE_CONV_IN];
+    size_t scope = strlen(names->scope), n = scope + strcspn(module + scope, ".");
+    snprintf(prefixes[0], 64, "%.*s.", (int)n, module);
+    snprintf(prefixes[1], 64, "%s.", names->module[half][VAE_QUANT]);
+}
+
+/* Bind the wanted halves; whatever stands under the other's names is none of theirs. */
 static lt_status bind(lt_vae *vae, const vae_names *names, int parts, lt_err *err)
 {
+    enum { MAX_IGNORED = 8 };
     builder b = {.names = names, .arch = &vae->arch};
+    const char *ignored[MAX_IGNORED + 1] = {NULL};
+    char prefixes[VAE_N_HALVES][2][64];
+    int n_ignored = 0;
+    for (; names->ignored && names->ignored[n_ignored]; n_ignored++)
+        ignored[n_ignored] = names->ignored[n_ignored];
     for (int half = 0; half < VAE_N_HALVES; half++) {
         vae_half *h = &vae->halves[half];
         h->open = parts & (half == VAE_ENCODER ? LT_VAE_ENCODER : LT_VAE_DECODER);
-        if (!h->open && names->one_half) continue;
-        int before = b.n;
-        b.half = half;
-        b.number = 0;
-        b.required = h->open;
-        if (half == VAE_ENCODER)
-            add_encoder(&b, h);
-        else
-            add_decoder(&b, h);
-        h->first_weight = before;
-        h->n_weights = b.n - before;
-        for (int i = before; i < b.n; i++) {
-            int64_t n = 0;
-            lt_product_i64(b.list[i].shape, b.list[i].rank, &n);
-            h->n_parameters += n;
-        }
+        if (h->open) add_half(&b, h, half);
+        if (h->open || names->one_half) continue;
+        half_prefixes(names, half, prefixes[half]);
+        for (int i = 0; i < 2 && n_ignored < MAX_IGNORED; i++) ignored[n_ignored++] = prefixes[half][i];
     }
     const char *path = lt_checkpoint_path(vae->checkpoint);
-    lt_status status =
-        b.no_memory ? lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path)
-                    : lt_checkpoint_take(vae->checkpoint, b.list, b.n, names->scope, names->ignored, err);
-    vae->weights = status == LT_OK ? malloc(sizeof(*vae->weights) * (size_t)b.n) : NULL;
+    lt_status status = b.no_memory
+                           ? lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path)
+                           : lt_checkpoint_take(vae->checkpoint, b.list, b.n, names->scope, ignored, err);
+    vae->weights = status == LT_OK ? malloc(sizeof(*vae->weights) * (size_t)LT_MAX(b.n, 1)) : NULL;
     if (status == LT_OK && !vae->weights) status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", path);
     for (int i = 0; status == LT_OK && i < b.n; i++) vae->weights[vae->n_weights++] = b.list[i].weight;
     free(b.list);
@@ -302,7 +321,9 @@ static lt_status open_vae(lt_vae *vae, const char *path, int parts, lt_numerics 
             "%s: no video VAE: none of its %d tensors has a name that diffusers, lite-sora or ldm give", path,
             lt_checkpoint_count(vae->checkpoint));
     status = check_halves(names, halves, parts, path, err);
-    if (status == LT_OK) status = vae_arch_read(&vae->arch, vae->checkpoint, names, halves, err);
+    unsigned wanted =
+        (parts & LT_VAE_ENCODER ? 1u << VAE_ENCODER : 0) | (parts & LT_VAE_DECODER ? 1u << VAE_DECODER : 0);
+    if (status == LT_OK) status = vae_arch_read(&vae->arch, vae->checkpoint, names, halves, wanted, err);
     if (status == LT_OK && vae->arch.temporal && !names->mix)
         status = lt_fail(err, LT_E_UNSUPPORTED, "%s: a temporal decoder under %s", path, names->label);
     if (status == LT_OK) status = bind(vae, names, parts, err);

@@ -64,7 +64,8 @@ typedef struct vae_names {
     const char *spatial, *temporal,
         *mix; /* what follows the module in a temporal decoder's residual blocks */
     const char *leaf[VAE_N_LEAVES];
-    const char *const *ignored; /* prefixes of tensors that may stay unused */
+    const char *temporal_leaf[VAE_CONV2 + 1]; /* of the part over time; NULL: as in the spatial one */
+    const char *const *ignored;               /* prefixes of tensors that may stay unused */
 } vae_names;
 
 /* The way in which a checkpoint's tensors are named, or NULL. *halves: which it holds. */
@@ -76,9 +77,9 @@ void vae_module_name(const vae_names *names, vae_half_id half, vae_module module
 
 /* ---- architecture (vae_config.c) ----------------------------------------------------------------------------------- */
 
-/* From config.json, or, where there is none, from names and shapes. E_FORMAT, E_UNSUPPORTED. */
+/* From config.json, or, where there is none, from names and shapes of the halves that are `wanted`. E_FORMAT, E_UNSUPPORTED. */
 lt_status vae_arch_read(vae_arch *arch, const lt_checkpoint *checkpoint, const vae_names *names,
-                        unsigned halves, lt_err *err);
+                        unsigned halves, unsigned wanted, lt_err *err);
 
 /* ---- the network ------------------------------------------------------------------------------------------------------ */
 

@@ -40,6 +40,8 @@ typedef struct synthetic {
 /* Write the model that tests/fixtures/`name`.json describes (vae/`name`.json where the name has no folder) into `folder`
  * (made), every value as make_vae_fixtures.py has it. */
 void synthetic_write(const char *name, const char *folder, const synthetic *options);
+/* For synthetic.rename: ldm's names of the model "kl", which has three levels. */
+void rename_ldm_vae(const char *name, char *to, size_t bytes);
 
 /* ---- names and shapes of real checkpoints (hollow.c), from the shared folder; a test of them is skipped without it ------- */
 

@@ -196,3 +196,36 @@ void synthetic_write(const char *name, const char *folder, const synthetic *o)
     free(list);
     json_decref(root);
 }
+
+void rename_ldm_vae(const char *name, char *to, size_t bytes)
+{
+    char rest[120], half[16];
+    int level, block;
+    if (sscanf(name, "%15[a-z].down_blocks.%d.resnets.%d.%119s", half, &level, &block, rest) == 4)
+        snprintf(to, bytes, "%s.down.%d.block.%d.%s", half, level, block, rest);
+    else if (sscanf(name, "%15[a-z].up_blocks.%d.resnets.%d.%119s", half, &level, &block, rest) == 4)
+        snprintf(to, bytes, "%s.up.%d.block.%d.%s", half, 2 - level, block, rest);
+    else if (sscanf(name, "%15[a-z].down_blocks.%d.downsamplers.0.%119s", half, &level, rest) == 3)
+        snprintf(to, bytes, "%s.down.%d.downsample.%s", half, level, rest);
+    else if (sscanf(name, "%15[a-z].up_blocks.%d.upsamplers.0.%119s", half, &level, rest) == 3)
+        snprintf(to, bytes, "%s.up.%d.upsample.%s", half, 2 - level, rest);
+    else if (sscanf(name, "%15[a-z].mid_block.resnets.%d.%119s", half, &block, rest) == 3)
+        snprintf(to, bytes, "%s.mid.block_%d.%s", half, block + 1, rest);
+    else if (sscanf(name, "%15[a-z].mid_block.attentions.0.%119s", half, rest) == 2)
+        snprintf(to, bytes, "%s.mid.attn_1.%s", half, rest);
+    else
+        snprintf(to, bytes, "%s", name);
+    static const char *const pairs[][2] = {{"conv_shortcut", "nin_shortcut"},
+                                           {"conv_norm_out", "norm_out"},
+                                           {"group_norm", "norm"},
+                                           {"to_out.0", "proj_out"},
+                                           {"to_q", "q"},
+                                           {"to_k", "k"},
+                                           {"to_v", "v"}};
+    for (size_t i = 0; i < LT_COUNT(pairs); i++) {
+        char *at = strstr(to, pairs[i][0]);
+        if (!at) continue;
+        snprintf(rest, sizeof(rest), "%s%s", pairs[i][1], at + strlen(pairs[i][0]));
+        snprintf(at, bytes - (size_t)(at - to), "%s", rest);
+    }
+}

@@ -200,51 +200,60 @@ static void rename_old(const char *name, char *to, size_t bytes)
     }
 }
 
-/* ldm's names of the model "kl", which has three levels. */
-static void rename_ldm(const char *name, char *to, size_t bytes)
-{
-    char rest[120], half[16];
-    int level, block;
-    if (sscanf(name, "%15[a-z].down_blocks.%d.resnets.%d.%119s", half, &level, &block, rest) == 4)
-        snprintf(to, bytes, "%s.down.%d.block.%d.%s", half, level, block, rest);
-    else if (sscanf(name, "%15[a-z].up_blocks.%d.resnets.%d.%119s", half, &level, &block, rest) == 4)
-        snprintf(to, bytes, "%s.up.%d.block.%d.%s", half, 2 - level, block, rest);
-    else if (sscanf(name, "%15[a-z].down_blocks.%d.downsamplers.0.%119s", half, &level, rest) == 3)
-        snprintf(to, bytes, "%s.down.%d.downsample.%s", half, level, rest);
-    else if (sscanf(name, "%15[a-z].up_blocks.%d.upsamplers.0.%119s", half, &level, rest) == 3)
-        snprintf(to, bytes, "%s.up.%d.upsample.%s", half, 2 - level, rest);
-    else if (sscanf(name, "%15[a-z].mid_block.resnets.%d.%119s", half, &block, rest) == 3)
-        snprintf(to, bytes, "%s.mid.block_%d.%s", half, block + 1, rest);
-    else if (sscanf(name, "%15[a-z].mid_block.attentions.0.%119s", half, rest) == 2)
-        snprintf(to, bytes, "%s.mid.attn_1.%s", half, rest);
-    else
-        snprintf(to, bytes, "%s", name);
-    static const char *const pairs[][2] = {{"conv_shortcut", "nin_shortcut"},
-                                           {"conv_norm_out", "norm_out"},
-                                           {"group_norm", "norm"},
-                                           {"to_out.0", "proj_out"},
-                                           {"to_q", "q"},
-                                           {"to_k", "k"},
-                                           {"to_v", "v"}};
-    for (size_t i = 0; i < LT_COUNT(pairs); i++) {
-        char *at = strstr(to, pairs[i][0]);
-        if (!at) continue;
-        snprintf(rest, sizeof(rest), "%s%s", pairs[i][1], at + strlen(pairs[i][0]));
-        snprintf(at, bytes - (size_t)(at - to), "%s", rest);
-    }
-}
-
 static void rename_ldm_scoped(const char *name, char *to, size_t bytes)
 {
     char bare[160];
-    rename_ldm(name, bare, sizeof(bare));
+    rename_ldm_vae(name, bare, sizeof(bare));
     snprintf(to, bytes, "first_stage_model.%s", bare);
+}
+
+static void replace_part(char *name, size_t bytes, const char *from, const char *to)
+{
+    char *at = strstr(name, from), rest[160];
+    if (!at) return;
+    snprintf(rest, sizeof(rest), "%s%s", to, at + strlen(from));
+    snprintf(at, bytes - (size_t)(at - name), "%s", rest);
+}
+
+/* A single-file SVD's names of the model "svd", which has four levels. */
+static void rename_svd(const char *name, char *to, size_t bytes)
+{
+    static const char *const pairs[][2] = {
+        {"decoder.time_conv_out", "decoder.conv_out.time_mix_conv"},
+        {".time_mixer", ""},
+        {".spatial_res_block", ""},
+        {".temporal_res_block.norm1", ".time_stack.in_layers.0"},
+        {".temporal_res_block.conv1", ".time_stack.in_layers.2"},
+        {".temporal_res_block.norm2", ".time_stack.out_layers.0"},
+        {".temporal_res_block.conv2", ".time_stack.out_layers.3"},
+    };
+    int level;
+    rename_ldm_scoped(name, to, bytes);
+    for (size_t i = 0; i < LT_COUNT(pairs); i++) replace_part(to, bytes, pairs[i][0], pairs[i][1]);
+    char *up = strstr(to, "decoder.up."); /* counted for three levels */
+    if (up && sscanf(up, "decoder.up.%d.", &level) == 1 && level >= -1) {
+        char now[24], wanted[24];
+        snprintf(now, sizeof(now), "decoder.up.%d.", level);
+        snprintf(wanted, sizeof(wanted), "decoder.up.%d.", level + 1);
+        replace_part(to, bytes, now, wanted);
+    }
+}
+
+/* SVD's own names, beside tensors of its text encoder; without a configuration. */
+static void single_file_svd(void **state)
+{
+    const synthetic o = {.rename = rename_svd,
+                         .no_config = true,
+                         .add = {"conditioner.embedders.0.open_clip.model.logit_scale"}};
+    synthetic_write("svd", in_folder("svd_xt"), &o);
+    for (size_t i = 0; i < LT_COUNT(cases); i++)
+        if (strcmp(cases[i].model, "svd") == 0) run_case(&cases[i], "svd_xt", "cpu", LT_F32, F32_BOUND);
 }
 
 /* The same model under other names; beside a scoped one other tensors may stand. */
 static void other_names(void **state)
 {
-    void (*const renames[])(const char *, char *, size_t) = {rename_old, rename_ldm, rename_ldm_scoped};
+    void (*const renames[])(const char *, char *, size_t) = {rename_old, rename_ldm_vae, rename_ldm_scoped};
     for (int i = 0; i < 3; i++) {
         char model[16];
         snprintf(model, sizeof(model), "renamed_%d", i);
@@ -337,10 +346,10 @@ int main(void)
     for (size_t i = 0; i < LT_COUNT(models); i++)
         synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(networks_f32),     cmocka_unit_test(networks_ref), cmocka_unit_test(numerics_matter),
-        cmocka_unit_test(weights_f16),      cmocka_unit_test(network_bf16), cmocka_unit_test(sharded),
-        cmocka_unit_test(inferred),         cmocka_unit_test(other_names),  cmocka_unit_test(same_bytes),
-        cmocka_unit_test(groups_of_frames), cmocka_unit_test(errors),
+        cmocka_unit_test(networks_f32), cmocka_unit_test(networks_ref),     cmocka_unit_test(numerics_matter),
+        cmocka_unit_test(weights_f16),  cmocka_unit_test(network_bf16),     cmocka_unit_test(sharded),
+        cmocka_unit_test(inferred),     cmocka_unit_test(other_names),      cmocka_unit_test(single_file_svd),
+        cmocka_unit_test(same_bytes),   cmocka_unit_test(groups_of_frames), cmocka_unit_test(errors),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     support_finish();
