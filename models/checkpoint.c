@@ -250,6 +250,17 @@ const char *lt_checkpoint_path(const lt_checkpoint *c)
     return c->path;
 }
 
+lt_status lt_checkpoint_read_beside(lt_checkpoint *c, const char *name, const char **path, const char **text,
+                                    lt_err *err)
+{
+    if (!c->config) return lt_fail(err, LT_E_NOT_FOUND, "%s: no config.json", c->path);
+    int folder = (int)(strrchr(c->config_path, '/') - c->config_path);
+    char *file = lt_arena_printf(&c->arena, "%.*s/%s", folder, c->config_path, name);
+    *path = file;
+    return file ? read_text(c, file, text, NULL, err)
+                : lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", c->path);
+}
+
 int lt_checkpoint_count(const lt_checkpoint *c)
 {
     return c->n_entries;

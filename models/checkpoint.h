@@ -34,6 +34,10 @@ void lt_checkpoint_close(lt_checkpoint *checkpoint);
 /* The text of config.json, NULL where there is none; and the path it was read from. */
 const char *lt_checkpoint_config(const lt_checkpoint *checkpoint, const char **path);
 const char *lt_checkpoint_path(const lt_checkpoint *checkpoint); /* as opened */
+/* The text of another file, `name` from config.json's folder on, and its path; both live as long as the checkpoint, of whose digest
+ * they are no part. E_NOT_FOUND where there is none, also of a checkpoint without config.json; E_FORMAT, E_IO, E_NO_MEMORY. */
+lt_status lt_checkpoint_read_beside(lt_checkpoint *checkpoint, const char *name, const char **path,
+                                    const char **text, lt_err *err);
 
 int lt_checkpoint_count(const lt_checkpoint *checkpoint);
 /* Tensor number `index`, 0 .. count-1, in the order of names over all files. */

@@ -36,6 +36,8 @@ typedef struct lt_denoiser_info {
     bool seconds;          /* takes start and end seconds */
     bool size_ids;         /* takes sizes in pixels: SDXL six ids, PixArt for 1024 pixels the first two */
     double scaling_factor; /* of its latents; SDXL's own, 0.13025, under diffusers' numerics */
+    bool
+        other_factor; /* scaling_factor is not the network's usual one, but that of ../vae/config.json (PixArt) */
     double beta_start, beta_end; /* of the schedule that its pipeline samples with */
     bool beta_linear;            /* linear, otherwise scaled_linear */
     lt_numerics numerics;        /* never AUTO */

@@ -340,6 +340,26 @@ static void set_positions(pixart *net)
     memcpy(net->positions.offset, net->video ? video : picture, sizeof(video));
 }
 
+/* The factor of the VAE that stands beside the network in a pipeline's folder: PixArt-Sigma has SDXL's. */
+static lt_status read_vae_factor(lt_denoiser *d, lt_err *err)
+{
+    const char *path = NULL, *text;
+    if (d->info.numerics == LT_NUMERICS_LITE_SORA || !lt_checkpoint_config(d->checkpoint, &path))
+        return LT_OK;
+    lt_status status = lt_checkpoint_read_beside(d->checkpoint, "../vae/config.json", &path, &text, err);
+    if (status == LT_E_NOT_FOUND) return LT_OK;
+    if (status != LT_OK) return status;
+    config_reader r;
+    if (config_open(&r, text, path, err) == LT_OK) {
+        double factor = config_double(&r, "scaling_factor", d->info.scaling_factor);
+        if (!(factor > 0)) config_fail(&r, LT_E_FORMAT, "\"scaling_factor\" must be above 0");
+        d->info.other_factor = factor != d->info.scaling_factor;
+        d->info.scaling_factor = factor;
+    }
+    config_close(&r);
+    return r.status;
+}
+
 static void fill_info(lt_denoiser *d, const pixart *net, lt_numerics numerics)
 {
     lt_denoiser_info *info = &d->info;
@@ -378,6 +398,8 @@ static lt_status open_pixart(lt_denoiser *d, lt_numerics numerics, bool video, c
     for (int i = 0; i < net->n_blocks; i++) flatten(&net->blocks[i].table);
     set_positions(net);
     fill_info(d, net, numerics);
+    status = read_vae_factor(d, err);
+    if (status != LT_OK) return status;
     return net->fresh_patches ? make_patches(d, net, note, note_bytes, err) : LT_OK;
 }
 

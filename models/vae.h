@@ -19,7 +19,9 @@ typedef struct lt_vae_info {
     bool has_encoder, has_decoder; /* opened: asked for and there */
     int latent_channels;           /* 4 */
     int factor;                    /* pixels per latent cell on an edge: 8 */
-    double scaling_factor;
+    double scaling_factor;         /* what a denoiser's latents are multiplied with */
+    bool factor_told;     /* by config.json; otherwise 0.18215, and under diffusers' numerics 0.13025 for
+                                      the VAE in a whole SDXL checkpoint */
     lt_numerics numerics; /* never AUTO */
     int64_t n_parameters; /* of the halves that are open */
     size_t weight_bytes;  /* of the mapped files */
@@ -30,9 +32,11 @@ enum { LT_VAE_ENCODER = 1, LT_VAE_DECODER = 2 };
 
 /* Open the VAE at `path`: a diffusers folder (config.json and one file or shards), a pipeline's folder that holds such a
  * folder `vae`, or one .safetensors file, whose architecture is then read from names and shapes. Weights are mapped.
- * Names: diffusers' of today and from before 0.17, ldm's (alone or in a whole checkpoint), lite-sora's.
- * parts: the halves the caller needs, LT_VAE_ENCODER | LT_VAE_DECODER; tensors of the other half may be absent.
- * Errors: E_NOT_FOUND no file, or not this half; E_FORMAT a broken file; E_UNSUPPORTED no video VAE; E_MISMATCH one
+ * A file that is named as one in a folder has that folder's config.json.
+ * Names: diffusers' of today and from before 0.17, ldm's (alone or in a whole checkpoint; SVD's temporal decoder, too), lite-sora's.
+ * parts: the halves the caller needs, LT_VAE_ENCODER | LT_VAE_DECODER; what stands under the other's names is not looked at.
+ * Errors: E_NOT_FOUND no file, or not this half; E_FORMAT a broken file; E_UNSUPPORTED no video VAE, one whose latents are
+ * shifted (SD3, Flux), or of other than 4 channels and no factor is told; E_MISMATCH one
  * sentence with every missing, extra and mis-shaped tensor; E_NUMERIC naming the weights that hold NaN or infinity;
  * E_IO, E_NO_MEMORY. *vae is NULL then. The first opening of a file reads it whole, for its digest (checkpoint.h). */
 lt_status lt_vae_open(lt_vae **vae, const char *path, int parts, lt_numerics numerics, lt_err *err);

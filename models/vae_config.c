@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#define DEFAULT_SCALING_FACTOR 0.18215 /* diffusers' default, and what lite-sora uses throughout */
+#define SDXL_SCALING_FACTOR 0.13025
 
 /* ---- config.json --------------------------------------------------------------------------------------------------- */
 
@@ -61,6 +61,23 @@ static void read_class(config_reader *r, vae_arch *arch)
                     name ? name : "absent");
 }
 
+/* How a denoiser's latents come from these. Where it is by a shift, too (SD3, Flux), nothing here could say so to whom they
+ * are given: better none than wrong ones. */
+static void read_scaling(config_reader *r, vae_arch *arch)
+{
+    double shift = config_double(r, "shift_factor", 0);
+    if (shift != 0)
+        config_fail(
+            r, LT_E_UNSUPPORTED,
+            "\"shift_factor\" is %g, as of SD3 and Flux; only latents that are scaled alone are known",
+            shift);
+    double factor = config_double(r, "scaling_factor", 0);
+    arch->factor_told = json_is_number(json_object_get(r->root, "scaling_factor"));
+    if (!arch->factor_told) return;
+    arch->scaling_factor = factor;
+    if (!(factor > 0)) config_fail(r, LT_E_FORMAT, "\"scaling_factor\" must be above 0");
+}
+
 static lt_status from_config(vae_arch *arch, const char *text, const char *path, lt_err *err)
 {
     config_reader r;
@@ -81,8 +98,7 @@ static lt_status from_config(vae_arch *arch, const char *text, const char *path,
     arch->in_channels = config_int(&r, "in_channels", 3, 1, 64);
     arch->out_channels = config_int(&r, "out_channels", 3, 1, 64);
     arch->latent_channels = config_int(&r, "latent_channels", 4, 1, 1024);
-    arch->scaling_factor = config_double(&r, "scaling_factor", arch->scaling_factor);
-    if (!(arch->scaling_factor > 0)) config_fail(&r, LT_E_FORMAT, "\"scaling_factor\" must be above 0");
+    read_scaling(&r, arch);
     config_close(&r);
     return r.status;
 }
@@ -160,8 +176,16 @@ static void infer_numbered(vae_arch *arch, const prober *p)
         arch->channels[i] = widths[p->half == VAE_DECODER ? arch->n_levels - 1 - i : i];
 }
 
+/* Text encoders of SDXL, or its refiner, in the same file. */
+static bool beside_sdxl(const lt_checkpoint *checkpoint)
+{
+    return lt_checkpoint_find(checkpoint, "conditioner.embedders.1.model.ln_final.weight").data ||
+           lt_checkpoint_find(checkpoint, "conditioner.embedders.0.model.ln_final.weight").data;
+}
+
 static void infer(vae_arch *arch, const lt_checkpoint *checkpoint, const vae_names *names, unsigned halves)
 {
+    if (beside_sdxl(checkpoint)) arch->scaling_factor = SDXL_SCALING_FACTOR;
     const prober encoder = {checkpoint, names, VAE_ENCODER}, decoder = {checkpoint, names, VAE_DECODER};
     bool has_encoder = halves & 1u << VAE_ENCODER, has_decoder = halves & 1u << VAE_DECODER;
     const prober *p = has_decoder ? &decoder : &encoder;
@@ -215,7 +239,7 @@ lt_status vae_arch_read(vae_arch *arch, const lt_checkpoint *checkpoint, const v
                        .out_channels = 3,
                        .mid_attention = true,
                        .quant = true,
-                       .scaling_factor = DEFAULT_SCALING_FACTOR,
+                       .scaling_factor = VAE_SCALING_FACTOR,
                        .halves = halves};
     const char *path = NULL, *text = lt_checkpoint_config(checkpoint, &path);
     if (text) {
@@ -225,5 +249,11 @@ lt_status vae_arch_read(vae_arch *arch, const lt_checkpoint *checkpoint, const v
         path = lt_checkpoint_path(checkpoint);
         infer(arch, checkpoint, names, halves & wanted);
     }
+    if (!arch->factor_told && arch->latent_channels != 4)
+        return lt_fail(
+            err, LT_E_UNSUPPORTED,
+            "%s: latents of %d channels, and no \"scaling_factor\" is told, which is known of 4 channels "
+            "alone; open the VAE's folder, with a config.json that tells it",
+            path, arch->latent_channels);
     return check(arch, path, err);
 }

@@ -288,7 +288,10 @@ static void fill_info(lt_vae *vae)
     info->has_decoder = vae->halves[VAE_DECODER].open;
     info->latent_channels = vae->arch.latent_channels;
     info->factor = 1 << (vae->arch.n_levels - 1);
-    info->scaling_factor = vae->arch.scaling_factor;
+    info->factor_told = vae->arch.factor_told;
+    info->scaling_factor = !info->factor_told && info->numerics == LT_NUMERICS_LITE_SORA
+                               ? VAE_SCALING_FACTOR
+                               : vae->arch.scaling_factor;
     info->weight_bytes = lt_checkpoint_bytes(vae->checkpoint);
     for (int half = 0; half < VAE_N_HALVES; half++)
         if (vae->halves[half].open) info->n_parameters += vae->halves[half].n_parameters;

@@ -18,7 +18,8 @@ typedef struct vae_arch {
     int in_channels, out_channels, latent_channels;
     bool mid_attention, quant, post_quant;
     double scaling_factor;
-    unsigned halves; /* that the file holds: bits 1 << vae_half_id */
+    bool factor_told; /* by config.json */
+    unsigned halves;  /* that the file holds: bits 1 << vae_half_id */
 } vae_arch;
 
 /* ---- names (vae_names.c) ----------------------------------------------------------------------------------------- */
@@ -139,6 +140,9 @@ struct lt_vae {
 
 /* Pixels of frames that the decoder upsamples at once: enough to keep all cores busy. */
 #define VAE_GROUP_PIXELS (1 << 17)
+
+/* What lite-sora multiplies all latents with; diffusers' default. */
+#define VAE_SCALING_FACTOR 0.18215
 
 /* Every eps that is the same in both references. */
 #define VAE_EPS 1e-6

@@ -111,6 +111,10 @@ static void make_digest(lt_denoise_model *m)
         text, sizeof text, "denoise 1 %s kind %d numerics %d steps %d %s predict %d %s %s epoch %d noise %s",
         m->info->digest, (int)m->info->kind, (int)m->info->numerics, n, steps, (int)m->ddim.params.prediction,
         lt_dtype_name(m->dtype), m->dry->numeric_class, m->dry->backend->numeric_epoch, m->noise_digest);
+    if (m->info->other_factor) {
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof text - used, " scale %.17g", m->info->scaling_factor);
+    }
     lt_denoise_hash(text, strlen(text), m->digest);
 }
 

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
+#include <string.h>
 
 /* Measured, RssAnon of the running process less what is counted apart: libraries, threads, sockets; and what shapes of
  * tiles cost where code is made for them (lt_vae_shape_bytes). */
@@ -161,6 +162,11 @@ static void digest_of(const lt_vae_encode_config *config, const lt_vae_host *hos
     lt_encode_tile_text(g, tiles, sizeof tiles);
     snprintf(text, sizeof text, "vae_encode 1 %.64s %s chunk %" PRId64 " %s %s logvar %d", in->digest,
              host->digest, g->chunk, lt_dtype_name(g->dtype), tiles, config->logvar);
+    /* Clips of a whole SDXL checkpoint were once kept with another factor. */
+    const lt_vae_info *info = lt_vae_get_info(host->vae);
+    size_t used = strlen(text);
+    if (!info->factor_told && info->scaling_factor != 0.18215)
+        snprintf(text + used, sizeof text - used, " scale %.17g", info->scaling_factor);
     lt_vae_hash(text, digest);
 }
 
@@ -209,6 +215,9 @@ static void add_notes(const lt_vae_encode_config *config, const lt_vae_host *hos
                      (double)g->cost.workspace_bytes / 0x1p20);
     lt_plan_note(plan, "latents %s[%d,%d,%d] a frame; computes as %s", lt_dtype_name(g->dtype), g->channels,
                  g->height, g->width, host->dry->numeric_class);
+    if (!info->factor_told && info->numerics == LT_NUMERICS_DIFFUSERS)
+        lt_plan_note(plan, "the model has no config.json that tells its scaling_factor: %g is recorded",
+                     info->scaling_factor);
     if (lt_encode_has_tiles(p))
         lt_plan_resolve(plan, "tile", "%d", p->tile);
     else

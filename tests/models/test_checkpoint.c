@@ -159,6 +159,56 @@ static void broken_shards(void **state)
     REFUSE(in_folder("shards"), LT_VAE_DECODER, LT_E_FORMAT, "b.safetensors", "c.safetensors");
 }
 
+/* ---- the factor of latents ----------------------------------------------------------------------------------------------- */
+
+static void expect_factor(const char *path, lt_numerics numerics, double factor, bool told)
+{
+    lt_vae *vae = open_vae(path, LT_VAE_ENCODER, numerics);
+    const lt_vae_info *i = lt_vae_get_info(vae);
+    if (i->scaling_factor != factor || i->factor_told != told)
+        fail_msg("%s: %g, %stold", path, i->scaling_factor, i->factor_told ? "" : "not ");
+    lt_vae_close(vae, NULL);
+}
+
+/* The encoder of a whole checkpoint. */
+static void under_first_stage(const char *name, char *to, size_t bytes)
+{
+    rename_ldm_vae(name, to, bytes);
+    char bare[160];
+    snprintf(bare, sizeof(bare), "%s", to);
+    snprintf(to, bytes, "first_stage_model.%s", bare);
+}
+
+static void factors(void **state)
+{
+    const char *config = "factor/config.json";
+    /* A file by name has its folder's configuration, if it is the folder's. */
+    expect_factor(in_folder("kl"), LT_NUMERICS_AUTO, 0.13025, true);
+    expect_factor(in_folder("kl/diffusion_pytorch_model.safetensors"), LT_NUMERICS_AUTO, 0.13025, true);
+    synthetic_write("svd", in_folder("factor"), &(synthetic){.stem = "other"});
+    expect_factor(in_folder("factor/other.safetensors"), LT_NUMERICS_AUTO, 0.18215, false);
+    /* A whole SDXL. */
+    synthetic o = {.no_config = true,
+                   .rename = under_first_stage,
+                   .add = {"conditioner.embedders.1.model.ln_final.weight"}};
+    synthetic_write("svd", in_folder("whole"), &o);
+    expect_factor(in_folder("whole"), LT_NUMERICS_AUTO, 0.13025, false);
+    expect_factor(in_folder("whole"), LT_NUMERICS_LITE_SORA, 0.18215, false);
+    o.add[0] = "cond_stage_model.transformer.x";
+    synthetic_write("svd", in_folder("whole"), &o);
+    expect_factor(in_folder("whole"), LT_NUMERICS_AUTO, 0.18215, false);
+    /* Latents that are shifted, and of more channels than a default is known for. */
+    synthetic_write("kl", in_folder("factor"), &(synthetic){0});
+    write_file(in_folder("%s", config),
+               "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [32, 64, 96], "
+               "\"scaling_factor\": 0.3611, \"shift_factor\": 0.1159}");
+    REFUSE(in_folder("factor"), LT_VAE_ENCODER, LT_E_UNSUPPORTED, "shift_factor", "0.1159", "Flux");
+    write_file(in_folder("%s", config),
+               "{\"_class_name\": \"AutoencoderKL\", \"block_out_channels\": [32, 64, 96], "
+               "\"latent_channels\": 16}");
+    REFUSE(in_folder("factor"), LT_VAE_ENCODER, LT_E_UNSUPPORTED, "16 channels", "scaling_factor");
+}
+
 /* ---- what is told about a model ------------------------------------------------------------------------------------------ */
 
 static void info(void **state)
@@ -328,11 +378,13 @@ int main(void)
         synthetic_write(models[i], in_folder("%s", models[i]), &(synthetic){0});
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_differences_at_once),
+        cmocka_unit_test(a_foreign_half),
         cmocka_unit_test(half_a_file),
         cmocka_unit_test(long_lists_are_cut),
         cmocka_unit_test(values_that_are_not_finite),
         cmocka_unit_test(broken_files),
         cmocka_unit_test(broken_shards),
+        cmocka_unit_test(factors),
         cmocka_unit_test(info),
         cmocka_unit_test(digests),
         cmocka_unit_test(read_by_one),
@@ -341,4 +393,3 @@ int main(void)
     support_finish();
     return failed;
 }
-        cmocka_unit_test(a_foreign_half),

@@ -495,6 +495,33 @@ static void inflated(void **state)
     }
 }
 
+static void expect_factor(const char *path, lt_numerics numerics, double factor)
+{
+    lt_denoiser *d;
+    lt_err err = {0};
+    must(lt_denoiser_open(&d, path, LT_DENOISER_N_KINDS, numerics, NULL, 0, &err), &err);
+    const lt_denoiser_info *i = lt_denoiser_get_info(d);
+    assert_true(i->scaling_factor == factor && i->other_factor == (factor != 0.18215));
+    lt_denoiser_close(d, NULL);
+}
+
+/* A PixArt's latents are those of the VAE beside it. */
+static void factor_of_the_pipeline(void **state)
+{
+    mkdir(in_folder("pipeline"), 0700);
+    mkdir(in_folder("pipeline/vae"), 0700);
+    synthetic_write("denoiser/pixart_512", in_folder("pipeline/transformer"), &(synthetic){0});
+    expect_factor(in_folder("pipeline"), LT_NUMERICS_AUTO, 0.18215);
+    FILE *file = fopen(in_folder("pipeline/vae/config.json"), "w");
+    assert_non_null(file);
+    fputs("{\"_class_name\": \"AutoencoderKL\", \"scaling_factor\": 0.13025}", file);
+    fclose(file);
+    expect_factor(in_folder("pipeline"), LT_NUMERICS_AUTO, 0.13025);
+    expect_factor(in_folder("pipeline/transformer/diffusion_pytorch_model.safetensors"), LT_NUMERICS_AUTO,
+                  0.13025);
+    expect_factor(in_folder("pipeline"), LT_NUMERICS_LITE_SORA, 0.18215);
+}
+
 static void expect_refused(const char *path, lt_denoiser_kind as, lt_status status, const char *words)
 {
     lt_denoiser *d;
@@ -552,6 +579,7 @@ int main(void)
         cmocka_unit_test(training_names),
         cmocka_unit_test(pipeline_folder),
         cmocka_unit_test(inflated),
+        cmocka_unit_test(factor_of_the_pipeline),
         cmocka_unit_test(wrong_files),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
