@@ -8,6 +8,10 @@
 
 enum { MAX_LAYERS = 512, MAX_WIDTH = 1 << 16 };
 
+/* A projection that should be there. Of one that is, the tensor tells its width: a whole CLIP's configuration has it outside the
+ * text's part. */
+enum { NO_TENSOR = -1 };
+
 #define CLIP_HEAD     64  /* width of a head in every published CLIP */
 #define OPENAI_WIDTH  768 /* of CLIP-L, OpenAI's, which has the quick gelu */
 #define T5_BUCKETS    32
@@ -106,7 +110,7 @@ static void read_clip(config_reader *r, text_arch *arch)
     arch->eps = config_double(r, "layer_norm_eps", CLIP_EPS);
     int eos = config_int(r, "eos_token_id", CLIP_END, 0, INT32_MAX);
     arch->eos_id = eos == LEGACY_EOS_ID ? -1 : eos;
-    if (arch->projection) arch->projection = config_int(r, "projection_dim", 512, 1, MAX_WIDTH);
+    if (arch->projection == NO_TENSOR) arch->projection = config_int(r, "projection_dim", 512, 1, MAX_WIDTH);
     read_clip_activation(r, arch);
     if (arch->width % arch->heads)
         config_fail(r, LT_E_UNSUPPORTED, "%d channels cannot be split among %d heads", arch->width,
@@ -191,7 +195,8 @@ lt_status text_arch_read(text_arch *arch, const lt_checkpoint *checkpoint, const
     const char *path = NULL, *text = *scope ? NULL : lt_checkpoint_config(checkpoint, &path);
     if (text) {
         /* A class with a projection must have one. */
-        if (clip && strstr(text, "\"CLIPTextModelWithProjection\"")) arch->projection = 1;
+        if (clip && !arch->projection && strstr(text, "\"CLIPTextModelWithProjection\""))
+            arch->projection = NO_TENSOR;
         lt_status status = from_config(arch, text, path, err);
         if (status != LT_OK) return status;
     } else {

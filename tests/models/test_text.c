@@ -353,6 +353,35 @@ static void pipeline_folder(void **state)
     run(&cases[6], in_folder("pipeline"), LT_TEXT_SECOND, "cpu", LT_F32, F32_BOUND);
 }
 
+static void write_config(const char *folder, const char *text)
+{
+    char path[2100];
+    snprintf(path, sizeof(path), "%s/config.json", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+}
+
+/* A whole CLIP, as transformers saves it: the text's part of its configuration says nothing of the projection, or something else. */
+static void whole_clip(void **state)
+{
+    static const char *const projections[] = {"", ", \"projection_dim\": 512"};
+    for (size_t i = 0; i < LT_COUNT(projections); i++) {
+        char config[600];
+        synthetic_write("text/clip_projection", in_folder("whole_%zu", i),
+                        &(synthetic){.stem = "model", .add = {"vision_model.post_layernorm.bias"}});
+        snprintf(config, sizeof(config),
+                 "{\"architectures\": [\"CLIPModel\"], \"model_type\": \"clip\", \"projection_dim\": 24, "
+                 "\"text_config\": {\"vocab_size\": 61, \"hidden_size\": 40, \"intermediate_size\": 72, "
+                 "\"num_hidden_layers\": 2, \"num_attention_heads\": 5, \"max_position_embeddings\": 9, "
+                 "\"hidden_act\": \"gelu\", \"eos_token_id\": 57, \"layer_norm_eps\": 3e-05%s}}",
+                 projections[i]);
+        write_config(in_folder("whole_%zu", i), config);
+        run(&cases[6], in_folder("whole_%zu", i), LT_TEXT_FIRST, "cpu", LT_F32, F32_BOUND);
+    }
+}
+
 /* ---- a whole SDXL in one file ------------------------------------------------------------------------------------------ */
 
 typedef struct collection {
@@ -530,16 +559,6 @@ static void fails(const char *path, lt_text_which which, lt_status status, const
     if (!strstr(err.text, words)) fail_msg("'%s' is not in: %s", words, err.text);
 }
 
-static void write_config(const char *folder, const char *text)
-{
-    char path[2100];
-    snprintf(path, sizeof(path), "%s/config.json", folder);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
 static void files_that_do_not_fit(void **state)
 {
     const char *folder = in_folder("broken");
@@ -651,6 +670,7 @@ int main(void)
         cmocka_unit_test(other_files),
         cmocka_unit_test(half_shards),
         cmocka_unit_test(pipeline_folder),
+        cmocka_unit_test(whole_clip),
         cmocka_unit_test(single_file_sdxl),
         cmocka_unit_test(files_that_do_not_fit),
         cmocka_unit_test(input_that_does_not_fit),
