@@ -10,8 +10,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* The format's own limit. */
-#define MAX_HEADER_BYTES ((uint64_t)100 * 1000 * 1000)
+/* The format allows 100 MB, which may become thousands as a tree. 16 MB are 100,000 tensors with names as long as those of
+ * the longest files. */
+#define MAX_HEADER_BYTES ((uint64_t)16 * 1000 * 1000)
 
 typedef struct entry {
     const char *name; /* of the JSON object */
@@ -68,9 +69,28 @@ static lt_status parse_offsets(const lt_safetensors *f, entry *e, const json_t *
     return LT_OK;
 }
 
+/* What an entry may hold is what it must hold. */
+static lt_status check_members(const lt_safetensors *f, const entry *e, const json_t *value, lt_err *err)
+{
+    static const char *const known[] = {"dtype", "shape", "data_offsets"};
+    const char *key;
+    json_t *member;
+    json_object_foreach((json_t *)(uintptr_t)value, key, member)
+    {
+        size_t i = 0;
+        while (i < LT_COUNT(known) && strcmp(key, known[i]) != 0) i++;
+        if (i == LT_COUNT(known))
+            return lt_fail(err, LT_E_FORMAT,
+                           "%s: tensor '%s' has a '%.64s', which is none of dtype, shape and data_offsets",
+                           f->label, e->name, key);
+    }
+    return LT_OK;
+}
+
 static lt_status parse_entry(const lt_safetensors *f, entry *e, const json_t *value, lt_err *err)
 {
     lt_status status;
+    LT_TRY(check_members(f, e, value, err));
     const char *dtype = json_string_value(json_object_get(value, "dtype"));
     if (!dtype) return lt_fail(err, LT_E_FORMAT, "%s: tensor '%s' has no dtype", f->label, e->name);
     if (!lt_dtype_parse(dtype, &e->tensor.dtype)) {
@@ -94,6 +114,38 @@ fail:
 }
 
 /* ---- the header -------------------------------------------------------------------------------------- */
+
+/* Before a tree is made of it: lists of lists, and long ones, take a hundred times their text. A header is a table of tables of
+ * short lists. */
+static lt_status check_nesting(const lt_safetensors *f, const char *text, size_t n_bytes, lt_err *err)
+{
+    enum { DEEPEST = 3, LONGEST = 64 };
+    char open[DEEPEST + 1] = {0};
+    int depth = 0, n_commas = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < n_bytes; i++) {
+        char c = text[i];
+        if (quoted) {
+            if (c == '\\') i++;
+            quoted = c != '"';
+            continue;
+        }
+        quoted = c == '"';
+        if (c == '[' || c == '{') {
+            if (depth == DEEPEST)
+                return lt_fail(err, LT_E_FORMAT, "%s: malformed header at byte %zu: nested too deep",
+                               f->label, 8 + i);
+            open[++depth] = c;
+            n_commas = 0;
+        } else if (c == ']' || c == '}') {
+            depth = LT_MAX(depth - 1, 0);
+        } else if (c == ',' && open[depth] == '[' && ++n_commas == LONGEST) {
+            return lt_fail(err, LT_E_FORMAT, "%s: malformed header at byte %zu: the list is too long",
+                           f->label, 8 + i);
+        }
+    }
+    return LT_OK;
+}
 
 static int by_offset(const void *a, const void *b)
 {
@@ -180,6 +232,8 @@ static lt_status parse(lt_safetensors *f, const unsigned char *bytes, size_t n_b
     f->data = bytes + 8 + header_bytes;
     f->data_bytes = n_bytes - 8 - header_bytes;
     json_error_t error;
+    lt_status status = check_nesting(f, text, (size_t)header_bytes, err);
+    if (status != LT_OK) return status;
     f->header = json_loadb(text, (size_t)header_bytes, JSON_REJECT_DUPLICATES, &error);
     if (!f->header) {
         return lt_fail(err, LT_E_FORMAT, "%s: malformed header at byte %d: %s", f->label, 8 + error.position,

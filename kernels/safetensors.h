@@ -1,7 +1,7 @@
 /* safetensors.h - reading (memory-mapped) and writing of safetensors files.
  *
- * A file that arrives is hostile until checked, and all of it is checked at opening: the header is at most 100 MB of valid
- * UTF-8 JSON with no name twice, every dtype is known, and the tensors' bytes lie inside the file, as many as shape and dtype
+ * A file that arrives is hostile until checked, and all of it is checked at opening: the header is at most 16 MB of valid
+ * UTF-8 JSON with no name twice, an entry has dtype, shape and data_offsets and nothing else, every dtype is known, and the tensors' bytes lie inside the file, as many as shape and dtype
  * say, without overlap, hole or rest. What is not checked: values (a NaN is a value), and that nobody truncates a file while it
  * is mapped, which is a SIGBUS: a program that watches for it (lt_mapping_watch) ends with a sentence that names the file.
  *

@@ -76,6 +76,17 @@ static void test_lying_length(void **state)
     expect(good, UINT64_MAX, 8, LT_E_FORMAT, "header would have");
     expect(good, UINT64_MAX - 7, 8, LT_E_FORMAT, "header would have");
     expect(good, 100000001, 8, LT_E_FORMAT, "header would have");
+    /* One that is there, but is longer than any of use. */
+    char *long_header = malloc(16000002);
+    assert_non_null(long_header);
+    memset(long_header, ' ', 16000001);
+    memcpy(long_header, good, n);
+    long_header[16000000] = 0;
+    expect(long_header, 16000000, 8, LT_OK, NULL);
+    long_header[16000000] = ' ';
+    long_header[16000001] = 0;
+    expect(long_header, 16000001, 8, LT_E_FORMAT, "header would have");
+    free(long_header);
     expect(" {}", 3, 0, LT_E_FORMAT, "'{'");
     lt_safetensors *f;
     lt_err err;
@@ -124,6 +135,7 @@ static void test_json(void **state)
            "duplicate");
     refuse("{\"a\":[]}", 0, "'a' has no dtype");
     refuse("{\"a\":{\"dtype\":7}}", 0, "'a' has no dtype");
+    refuse("{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8],\"x\":[]}}", 8, "'a' has a 'x'");
     refuse("{\"a\":null}", 0, "'a' has no dtype");
     refuse("{\"__metadata__\":{\"k\":1}}", 0, "'k' is not a string");
     refuse("{\"__metadata__\":[]}", 0, "__metadata__ is not a table");
@@ -132,6 +144,11 @@ static void test_json(void **state)
     refuse("{}x", 0, "malformed header");
     const char *unknown = "{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]}}";
     expect(unknown, strlen(unknown), 2, LT_E_UNSUPPORTED, "'F8_E4M3'");
+    refuse("{\"a\":{\"x\":[[],[]]}}", 0, "malformed header at byte 19: nested too deep");
+    refuse("{\"a]\\\"[[[[\":null}", 0, "'a]\"[[[[' has no dtype");
+    char list[200] = "{\"a\":{\"shape\":[0";
+    for (int i = 0; i < 64; i++) strcat(list, ",0");
+    refuse(strcat(list, "]}}"), 0, "the list is too long");
     char nested[5000];
     memset(nested, '[', sizeof(nested) - 1);
     memcpy(nested, "{\"a\":", 5);
