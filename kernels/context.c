@@ -38,7 +38,7 @@ lt_status lt_context_create(lt_context **context, const char *device, lt_dtype d
     if (!c) return lt_fail(err, LT_E_NO_MEMORY, "cannot create a context: out of memory");
     int index;
     char chosen[64];
-    lt_device_choose(device, chosen, sizeof(chosen));
+    lt_device_choose(device, chosen, sizeof(chosen), NULL);
     LT_TRY(lt_device_find(chosen, &c->backend, &index, err));
     if (!lt_dtype_is_float(dtype)) {
         status =

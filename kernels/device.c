@@ -171,18 +171,28 @@ lt_status lt_device_probe(const char *device, lt_device_info *info, lt_err *err)
     return status;
 }
 
-void lt_device_choose(const char *device, char *name, size_t name_bytes)
+/* A device that is not supported says nothing of the next one, but for a driver that is not: it has no more than these. */
+enum { MOST_DEVICES = 16 };
+
+void lt_device_choose(const char *device, char *name, size_t name_bytes, lt_err *why)
 {
     lt_device_info info;
-    lt_status status = strcmp(device, "auto") == 0 ? LT_AGAIN : LT_OK;
-    if (status == LT_OK) snprintf(name, name_bytes, "%s", device);
-    for (int i = 0; status != LT_OK; i++) {
-        snprintf(name, name_bytes, "cuda:%d", i);
-        status = lt_device_probe(name, &info, NULL);
-        if (status != LT_E_NOT_FOUND) continue;
-        snprintf(name, name_bytes, "cpu");
-        status = LT_OK;
+    lt_err first = {.status = LT_OK};
+    lt_status status = LT_E_UNSUPPORTED;
+    if (why) *why = first;
+    if (strcmp(device, "auto") != 0) {
+        snprintf(name, name_bytes, "%s", device);
+        return;
     }
+    for (int i = 0; i < MOST_DEVICES && status == LT_E_UNSUPPORTED; i++) {
+        lt_err err = {.status = LT_OK};
+        snprintf(name, name_bytes, "cuda:%d", i);
+        status = lt_device_probe(name, &info, &err);
+        if (i == 0) first = err;
+    }
+    if (status == LT_OK) return;
+    snprintf(name, name_bytes, "cpu");
+    if (why) *why = first;
 }
 
 lt_status lt_device_takes(const char *device, lt_dtype dtype, lt_err *err)

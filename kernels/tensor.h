@@ -113,8 +113,10 @@ typedef struct lt_device_info {
 lt_status lt_device_probe(const char *device, lt_device_info *info, lt_err *err);
 
 /* The device that "auto" means here: the first "cuda:N" that works, else "cpu"; any other name is copied. name has room for
- * name_bytes, 32 are enough. */
-void lt_device_choose(const char *device, char *name, size_t name_bytes);
+ * name_bytes, 32 are enough. *why (may be NULL): where auto is cpu, what was the matter with cuda:0; status LT_OK otherwise. Of the
+ * devices only those are passed over that are not supported: where there is no plug-in, one of another build, or a device that was
+ * lost, no further one is looked at. */
+void lt_device_choose(const char *device, char *name, size_t name_bytes, lt_err *why);
 
 /* Does a device compute in dtype? Of its backend alone: no device is looked at. E_UNSUPPORTED, with those it takes, or E_NOT_FOUND. */
 lt_status lt_device_takes(const char *device, lt_dtype dtype, lt_err *err);

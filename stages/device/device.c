@@ -14,7 +14,7 @@ lt_dtype lt_stage_dtype(int choice)
 
 lt_status lt_stage_device_open(lt_stage_device *device, const char *option, lt_err *err)
 {
-    lt_device_choose(option, device->name, sizeof(device->name));
+    lt_device_choose(option, device->name, sizeof(device->name), &device->why);
     return lt_device_probe(device->name, &device->info, err);
 }
 
@@ -63,6 +63,7 @@ lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option
 {
     const lt_device_info *info = &device->info;
     if (strcmp(option, "auto") == 0) lt_plan_resolve(plan, "device", "%s", device->name);
+    if (device->why.status) lt_plan_note(plan, "on the CPU, because %s", device->why.text);
     if (info->host_memory) {
         plan->peak_bytes += workspace_bytes + weight_bytes;
         return LT_OK;

@@ -34,25 +34,33 @@ static void refused(const char *device, lt_status status, const char *part)
     assert_null(c);
 }
 
-static void what_is_not_there(void **state)
+static void auto_is_cpu(const char *because)
 {
     char name[32];
+    lt_err why;
+    lt_device_choose("auto", name, sizeof(name), &why);
+    assert_string_equal(name, "cpu");
+    if (!strstr(why.text, because)) fail_msg("'%s' does not say '%s'", why.text, because);
+}
+
+static void what_is_not_there(void **state)
+{
     refused("cuda:1", LT_E_NOT_FOUND, "no device cuda:1: there is 1 here");
     fake_cuda_devices(4);
     refused("cuda:7", LT_E_NOT_FOUND, "there are 4 here");
     fake_cuda_devices(0);
     refused("cuda:0", LT_E_NOT_FOUND, "no device cuda:0");
-    lt_device_choose("auto", name, sizeof(name));
-    assert_string_equal(name, "cpu");
+    auto_is_cpu("no device cuda:0");
     fake_cuda_devices(1);
     fake_cuda_driver(0);
     refused("cuda:0", LT_E_NOT_FOUND, "there is no NVIDIA driver here");
-    lt_device_choose("auto", name, sizeof(name));
-    assert_string_equal(name, "cpu");
+    auto_is_cpu("there is no NVIDIA driver here");
     fake_cuda_driver(12020);
+    auto_is_cpu("driver is too old");
     refused("cuda:0", LT_E_UNSUPPORTED, "driver is too old: it is of CUDA 12.2, this program of 13.0");
     fake_cuda_driver(CUDART_VERSION);
     fake_cuda_capability(7, 5);
+    auto_is_cpu("compute capability 7.5");
     refused("cuda:0", LT_E_UNSUPPORTED, "compute capability 7.5: 8.0 is the least");
     fake_cuda_capability(9, 0);
     fake_cuda_capability(8, 0);

@@ -41,15 +41,38 @@ static void names(void **state)
     refused("stale", LT_E_MISMATCH, "another build");
     refused("odd", LT_E_MISMATCH, "no plug-in of Longtake for 'odd'");
     refused("broken", LT_E_NOT_FOUND, "cannot load");
-    lt_device_choose("far:0", name, sizeof(name));
+    lt_device_choose("far:0", name, sizeof(name), &err);
     assert_string_equal(name, "far:0");
-    lt_device_choose("auto", name, sizeof(name));
+    assert_int_equal(err.status, LT_OK);
+    lt_device_choose("auto", name, sizeof(name), NULL);
     assert_int_equal(lt_device_probe(name, &info, &err), LT_OK);
     assert_true(strcmp(name, "cpu") == 0 || strncmp(name, "cuda:", 5) == 0);
     assert_int_equal(lt_device_takes("far", LT_BF16, NULL), LT_OK);
     assert_int_equal(lt_device_takes("far", LT_F16, &err), LT_E_UNSUPPORTED);
     assert_non_null(strstr(err.text, "f32, bf16, not in f16"));
     assert_int_equal(lt_device_takes("ref", LT_F16, &err), LT_OK);
+}
+
+/* A plug-in of another build is looked at once, and "auto" says why it is the CPU. */
+static void auto_says_why(void **state)
+{
+    const char *folders = getenv("LT_BACKEND_PATH");
+    char folder[] = "/tmp/lt-test-auto-XXXXXX", stale[4200], link[64], before[4096], name[32];
+    lt_err why;
+    assert_non_null(folders);
+    assert_non_null(mkdtemp(folder));
+    snprintf(before, sizeof(before), "%s", folders);
+    snprintf(stale, sizeof(stale), "%s/longtake_stale.so", before);
+    snprintf(link, sizeof(link), "%s/longtake_cuda.so", folder);
+    assert_int_equal(symlink(stale, link), 0);
+    setenv("LT_BACKEND_PATH", folder, 1);
+    lt_device_choose("auto", name, sizeof(name), &why);
+    setenv("LT_BACKEND_PATH", before, 1);
+    unlink(link);
+    rmdir(folder);
+    assert_string_equal(name, "cpu");
+    assert_int_equal(why.status, LT_E_MISMATCH);
+    assert_non_null(strstr(why.text, "another build"));
 }
 
 /* The same on memory that the host has, and on memory that it has not. */
@@ -159,9 +182,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lost_and_small), /* first: it counts calls */
-        cmocka_unit_test(names),
-        cmocka_unit_test(between),
-        cmocka_unit_test(host_memory_is_noticed),
+        cmocka_unit_test(names),          cmocka_unit_test(auto_says_why),
+        cmocka_unit_test(between),        cmocka_unit_test(host_memory_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
