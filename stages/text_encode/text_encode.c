@@ -48,14 +48,12 @@ static const lt_option options[] = {
      "texts are cut and padded to it; 0: 77 (CLIP), 120 (T5)", false},
     {"batch", LT_OPT_INT, AT(batch), "8", 1, 256, NULL, "texts", "encoded at once; changes no result", true},
     {"weights", LT_OPT_ENUM, AT(weights), "auto", 0, 0, "auto|keep|repack", NULL,
-     "between batches: keep them as the device works with them, or repack each layer's for every batch, "
-     "which "
-     "takes the memory of the largest; auto: kept where there is more than one batch and they fit in memory",
+     "between batches: keep them as the device works with them, or repack each layer's for every batch; "
+     "auto: they are kept where there is more than one batch and they fit in memory",
      true},
     {"memory", LT_OPT_BYTES, AT(memory), "0", 0, 0, NULL, NULL,
      "what it may take of the host's or the device's memory, for weights = auto; 0: a quarter of what is "
-     "free "
-     "on the host when it is planned, half of it on a device",
+     "free on the host when it is planned, half of it on a device",
      true},
     LT_DEVICE_OPTIONS(lt_text_encode_config, ", and of the embeddings"),
     {"cache_size", LT_OPT_BYTES, AT(cache_size), "1T", 1048576, 1.4e14, NULL, NULL,
