@@ -54,6 +54,9 @@ typedef struct cpu_packed {
 cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
                            const void *layout, size_t layout_bytes);
 
+/* The form that was added last goes again: it could not be filled. */
+void cpu_packed_drop(lt_context *c, lt_weight *weight);
+
 /* The form that is there already, or NULL. */
 const cpu_packed *cpu_packed_find(const lt_weight *weight, int form, lt_dtype dtype);
 

@@ -5,8 +5,6 @@
 #include "kernels/convert.h"
 #include "kernels/cpu/cpu.h"
 
-#include <stdlib.h>
-
 enum { MOST_INPUTS = 4096, MOST_TAPS = 64 };
 
 static const float zeros[MOST_INPUTS]; /* what lies beside the frame, in f32 or bf16 */
@@ -25,18 +23,18 @@ static const float *narrow_weight(lt_context *c, lt_weight *weight, const lt_con
     int64_t taps = d->kt * d->kh * d->kw, lanes = cpu_of(c)->simd->tile_columns / 2;
     size_t bytes = (size_t)(taps * d->i * d->o) * sizeof(float);
     cpu_packed *p = cpu_packed_add(c, weight, CPU_FORM_NARROW, c->dtype, bytes, NULL, 0);
-    float *owned;
-    const float *values = p ? cpu_weight_f32(c, weight, &owned) : NULL;
-    if (!values) return NULL;
+    if (!p) return NULL;
     for (int64_t o = 0; o < d->o; o++)
-        for (int64_t i = 0; i < d->i; i++)
+        for (int64_t i = 0; i < d->i; i++) {
+            float values[MOST_TAPS];
+            cpu_weight_values(values, LT_F32, &weight->tensor, (o * d->i + i) * taps, taps);
             for (int64_t tap = 0; tap < taps; tap++) {
-                float value = values[(o * d->i + i) * taps + tap];
+                float value = values[tap];
                 if (c->dtype == LT_BF16) value = lt_bf16_to_f32(lt_f32_to_bf16(value));
                 int64_t to = ((tap * (d->i / lanes) + i / lanes) * d->o + o) * lanes + i % lanes;
                 ((float *)p->data)[to] = value;
             }
-    free(owned);
+        }
     return p->data;
 }
 

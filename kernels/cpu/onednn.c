@@ -271,14 +271,15 @@ static const void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight 
     dnnl_memory_desc_t plain;
     float *owned;
     const float *values = cpu_weight_f32(c, weight, &owned);
-    if (!values) return NULL;
-    dnnl_status_t status = weight_desc(&plain, &p->key, dnnl_f32, dnnl_oihw);
+    dnnl_status_t status = values ? weight_desc(&plain, &p->key, dnnl_f32, dnnl_oihw) : dnnl_out_of_memory;
     omp_set_num_threads(cpu_of(c)->threads);
     if (status == dnnl_success) status = reorder(o, &plain, values, wanted, packed->data);
     omp_set_num_threads(1);
     free(owned);
     if (status == dnnl_success) return packed->data;
-    lt_context_fail(c, LT_E_UNSUPPORTED, "conv: oneDNN cannot reorder a weight: %s", status_text(status));
+    cpu_packed_drop(c, weight);
+    lt_context_fail(c, status == dnnl_out_of_memory ? LT_E_NO_MEMORY : LT_E_UNSUPPORTED,
+                    "conv: oneDNN cannot reorder a weight: %s", status_text(status));
     return NULL;
 }
 

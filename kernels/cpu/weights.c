@@ -55,6 +55,16 @@ cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype 
     return p;
 }
 
+void cpu_packed_drop(lt_context *c, lt_weight *weight)
+{
+    cpu_packed *p = weight->packed;
+    weight->packed = p->next;
+    weight->packed_bytes -= p->bytes;
+    c->packed_bytes -= LT_MIN(c->packed_bytes, p->bytes);
+    free(p->data);
+    free(p);
+}
+
 void release_weight_cpu(lt_context *c, lt_weight *weight)
 {
     cpu_packed *p = weight->packed;
