@@ -188,4 +188,5 @@ void lt_weight_finish(lt_context *c, lt_weight *weight)
     }
     weight->packed = NULL;
     weight->packed_bytes = 0;
+    weight->planned = 0;
 }

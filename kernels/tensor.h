@@ -212,6 +212,7 @@ typedef struct lt_weight {
     lt_tensor tensor;    /* data NULL: this network has no such parameter (no bias) */
     void *packed;        /* backend's own */
     size_t packed_bytes; /* of `packed`; of what it would be, after a dry run */
+    uint64_t planned;    /* backend's own: the forms that dry runs have counted */
 } lt_weight;
 
 /* Free the packed form; the weight can be used again. context: any one of the backend that packed it; NULL only where

@@ -106,11 +106,19 @@ static void note_size(axis_sizes *a, int64_t size)
     a->work += size;
 }
 
+/* What the tiles that were tried would have packed is not counted. */
+static void forget_plans(lt_context *dry, lt_vae *vae)
+{
+    for (int i = 0; i < vae->n_weights; i++)
+        if (!vae->weights[i]->packed) lt_weight_finish(dry, vae->weights[i]);
+}
+
 /* Peak and work of one unit: the tile shapes that occur, each run once. */
 static lt_status cost_of(lt_context *dry, lt_vae *vae, const job *job, const axis_sizes *rows,
                          const axis_sizes *columns, lt_tile_cost *cost, lt_err *err)
 {
     *cost = (lt_tile_cost){0};
+    forget_plans(dry, vae);
     for (int i = 0; i < rows->n; i++) {
         for (int j = 0; j < columns->n; j++) {
             measure m;

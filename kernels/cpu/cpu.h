@@ -33,10 +33,11 @@ static inline const cpu_device *cpu_of(const lt_context *c)
 enum {
     CPU_FORM_VECTOR = 1,
     CPU_FORM_PANELS,
-    CPU_FORM_ONEDNN,
     CPU_FORM_NARROW,
     CPU_FORM_WINOGRAD_2,
-    CPU_FORM_WINOGRAD_4
+    CPU_FORM_WINOGRAD_4,
+    CPU_FORM_ONEDNN = 16, /* up to 63: with a digest of the layout */
+    N_CPU_FORMS = 64
 };
 
 /* One form of a weight; a weight has a list of them, since a layout may depend on the dtype and on the shape it meets. */
@@ -50,7 +51,7 @@ typedef struct cpu_packed {
 } cpu_packed;
 
 /* Add room for one more form, its data uninitialised and 64-byte aligned. NULL with the context's error set when memory
- * is out, or when dry: then it is only counted. */
+ * is out, or when dry: then it is only counted, each form of a weight once, and none of one that is packed already. */
 cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
                            const void *layout, size_t layout_bytes);
 

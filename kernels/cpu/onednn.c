@@ -255,18 +255,28 @@ static dnnl_status_t reorder(struct cpu_onednn *o, const dnnl_memory_desc_t *fro
     return status;
 }
 
+/* Which of the forms this layout is, nearly always one of its own. */
+static int form_of(const dnnl_memory_desc_t *layout)
+{
+    const dnnl_blocking_desc_t *b = &layout->format_desc.blocking;
+    uint64_t digest = (uint64_t)layout->data_type;
+    for (int i = 0; i < layout->ndims; i++) digest = (digest ^ (uint64_t)b->strides[i]) * 0x100000001b3u;
+    for (int i = 0; i < b->inner_nblks; i++)
+        digest = (digest ^ (uint64_t)(b->inner_blks[i] * DNNL_MAX_NDIMS + b->inner_idxs[i])) * 0x100000001b3u;
+    return CPU_FORM_ONEDNN + (int)((digest >> 32) % (N_CPU_FORMS - CPU_FORM_ONEDNN));
+}
+
 /* The weight in the layout of p. NULL when dry or after an error. */
 static const void *packed_weight(lt_context *c, struct cpu_onednn *o, lt_weight *weight,
                                  const conv_primitive *p)
 {
     const dnnl_memory_desc_t *wanted = dnnl_primitive_desc_query_md(p->desc, dnnl_query_weights_md, 0);
+    int form = form_of(wanted);
     for (const cpu_packed *f = weight->packed; f; f = f->next) {
-        if (f->form == CPU_FORM_ONEDNN &&
-            dnnl_memory_desc_equal((const dnnl_memory_desc_t *)f->layout, wanted))
+        if (f->form == form && dnnl_memory_desc_equal((const dnnl_memory_desc_t *)f->layout, wanted))
             return f->data;
     }
-    cpu_packed *packed =
-        cpu_packed_add(c, weight, CPU_FORM_ONEDNN, c->dtype, p->weight_bytes, wanted, sizeof(*wanted));
+    cpu_packed *packed = cpu_packed_add(c, weight, form, c->dtype, p->weight_bytes, wanted, sizeof(*wanted));
     if (!packed) return NULL;
     dnnl_memory_desc_t plain;
     float *owned;

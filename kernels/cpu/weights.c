@@ -24,17 +24,22 @@ static void *allocate(size_t bytes)
     return data;
 }
 
+/* A plan keeps no list, which nobody would free: a bit for each form in place of it. */
+static void count_form(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes)
+{
+    uint64_t bit = UINT64_C(1) << (form < CPU_FORM_ONEDNN ? 2 * form + (dtype == LT_BF16) : form);
+    if (weight->packed || weight->planned & bit) return;
+    weight->planned |= bit;
+    weight->packed_bytes += bytes;
+    c->packed_bytes += bytes;
+}
+
 cpu_packed *cpu_packed_add(lt_context *c, lt_weight *weight, int form, lt_dtype dtype, size_t bytes,
                            const void *layout, size_t layout_bytes)
 {
     bytes = LT_MAX(lt_round_up(bytes, 64), (size_t)64);
     if (c->dry) {
-        /* No list is kept while planning, so only a weight's first form is counted. A second one is rare: oneDNN asks
-         * for another layout only for frames of a few pixels. */
-        if (weight->packed_bytes == 0) {
-            weight->packed_bytes = bytes;
-            c->packed_bytes += bytes;
-        }
+        count_form(c, weight, form, dtype, bytes);
         return NULL;
     }
     if (!weight->packed) weight->packed_bytes = 0; /* what a plan counted */

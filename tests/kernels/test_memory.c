@@ -1,5 +1,5 @@
 /* test_memory.c - an operator that runs out of memory says so, and the next call is right: every allocation of its first call,
- * which packs its weights, fails once. The allocator's functions are wrapped by the linker, in our own code alone. */
+ * which packs its weights, fails once. And a plan counts what is packed. The allocator's functions are wrapped by the linker, in our own code alone. */
 #include "kernels/ops.h"
 
 #include <setjmp.h>
@@ -241,8 +241,52 @@ static void every_allocation(void **state)
     }
 }
 
+/* A convolution's shape decides about the form of its weight: a plan of several shapes counts every form, once, and what was
+ * planned is forgotten with the weight. */
+static void forms_are_planned(void **state)
+{
+    static const int64_t sizes[][3] = {{1, 8, 12}, {1, 2, 2}, {1, 1, 1}, {1, 9, 13},
+                                       {4, 3, 3},  {1, 2, 2}, {3, 5, 5}};
+    static const lt_dtype dtypes[] = {LT_F32, LT_BF16};
+    for (size_t d = 0; d < LT_COUNT(dtypes); d++) {
+        lt_context *c, *dry;
+        assert_int_equal(lt_context_create(&c, "cpu", dtypes[d], 32 << 20, 2, NULL), LT_OK);
+        assert_int_equal(lt_context_create(&dry, "cpu", dtypes[d], 0, 2, NULL), LT_OK);
+        lt_context *order[] = {dry, dry, c};
+        size_t bytes[LT_COUNT(order)];
+        operand_weights w[2] = {new_weights(LT_F32), new_weights(LT_F32)};
+        for (size_t i = 0; i < LT_COUNT(order); i++) {
+            for (size_t s = 0; s < LT_COUNT(sizes); s++)
+                for (int over_time = 0; over_time < 2; over_time++) {
+                    const int64_t *size = sizes[s];
+                    lt_tensor x = input(order[i], size[1], size[2], 64), y;
+                    lt_conv_params p = {1,          1,          1,          over_time, over_time,
+                                        !over_time, !over_time, !over_time, !over_time};
+                    x.shape[1] = size[0];
+                    shape_matrix(&w[over_time], 64, 64, over_time ? 3 : 1, over_time ? 1 : 3);
+                    y = lt_conv(order[i], x, &w[over_time].matrix, &w[over_time].vector, p, LT_NONE);
+                    assert_int_equal(lt_context_status(order[i], NULL), LT_OK);
+                    lt_drop(order[i], &y);
+                }
+            bytes[i] = order[i]->packed_bytes;
+        }
+        assert_int_equal(bytes[0], bytes[1]);
+        assert_int_equal(bytes[0], bytes[2]);
+        for (int i = 0; i < 2; i++) {
+            assert_true(w[i].matrix.packed_bytes + w[i].vector.packed_bytes <= bytes[0]);
+            lt_weight_finish(c, &w[i].matrix);
+            lt_weight_finish(c, &w[i].vector);
+            assert_int_equal(w[i].matrix.planned, 0);
+        }
+        assert_int_equal(c->packed_bytes, 0);
+        lt_context_destroy(c);
+        lt_context_destroy(dry);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation),
+                                       cmocka_unit_test(forms_are_planned)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -88,6 +88,11 @@ def tiles_and_a_cache(folder):
                decode='window = 8\nstride = 8\ntile = "96x64"\ntile_stride = "72x48"')
 
 
+def forms(folder):
+    """Tiles of sizes, and a last window of a number of frames, for which a weight is packed in another form, too."""
+    round_trip(folder, 10, "200x200", encode='tile = "128"', decode='window = 9\nstride = 9', write='codec = "ffv1"')
+
+
 def batches(folder):
     # Sixteen frames of H.264 are over before they can be looked at.
     round_trip(folder, 16, "128x64", encode='batch = 4\ncache_dtype = "f16"', decode='window = 4\nstride = 4\nbits = "16"', write='codec = "ffv1"')
@@ -201,5 +206,5 @@ if __name__ == "__main__":
     need_model()
     if SANITIZED:
         skip("the memory measured would be the sanitizer's")
-    tests = [whole_frames, tiles_and_a_cache, batches, encoders, data_sets, text_to_video]
+    tests = [whole_frames, tiles_and_a_cache, forms, batches, encoders, data_sets, text_to_video]
     main(tests + [test for test in (small_pictures, larger_pictures, decoders) if test.__name__ in sys.argv])
