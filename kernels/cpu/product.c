@@ -188,12 +188,18 @@ lt_status linear_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_we
     return multiply(c, &p, weight, bias, act, residual, y);
 }
 
+/* Whether the inputs under the kernel are the pixels, in their order. */
+static bool rows_are_pixels(const lt_conv_dims *d)
+{
+    return d->kt * d->kh * d->kw == 1 && d->st == 1 && d->sh == 1 && d->sw == 1 && d->front == 0 &&
+           d->back == 0 && d->top == 0 && d->bottom == 0 && d->left == 0 && d->right == 0;
+}
+
 lt_status conv_product_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                            const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
     product p = {.x = x->data, .outputs = d->o, .inner = d->i * d->kt * d->kh * d->kw};
     p.rows = d->n * d->to * d->ho * d->wo;
-    bool rows_are_pixels = p.inner == d->i && p.rows == d->n * d->t * d->h * d->w;
-    p.dims = rows_are_pixels ? NULL : d;
+    p.dims = rows_are_pixels(d) ? NULL : d;
     return multiply(c, &p, weight, bias, LT_ACT_NONE, residual, y);
 }

@@ -62,6 +62,33 @@ static void conv_shapes(op_case *k, rng *r, bool big)
     k->magnitude = (double)(size[0] * size[1] * size[2]);
 }
 
+/* Kernels of 1 along some axis or all, with strides and with pads, so that there may be as many results as inputs and other ones. */
+static void pointwise_shapes(op_case *k, rng *r, bool big)
+{
+    int64_t kernels[][3] = {{1, 1, 1}, {1, 1, 1}, {1, 3, 1}, {3, 1, 1}, {1, 1, 3}};
+    const int64_t *size = kernels[rng_range(r, 0, 4)];
+    int64_t in = big ? PICK(r, 128, 320, 512) : PICK(r, 1, 3, 16, 17, 32, 64);
+    int64_t out = big ? PICK(r, 128, 512) : PICK(r, 1, 3, 16, 31, 64);
+    int64_t x[5] = {rng_range(r, 1, 3), 0, 0, 0, in}, w[5] = {out, in, size[0], size[1], size[2]};
+    bool as_many = rng_range(r, 0, 1);
+    for (int i = 0; i < 3; i++) {
+        int64_t stride = PICK(r, 1, 2, 3), pads = rng_range(r, 0, 4), low = rng_range(r, 0, pads);
+        x[1 + i] = rng_range(r, big ? 6 : 1, big ? 20 : 6);
+        if (as_many && size[i] == 1) { /* (x + pads - 1) / stride + 1 = x */
+            x[1 + i] = rng_range(r, 1, big ? 9 : 4);
+            pads = (stride - 1) * (x[1 + i] - 1);
+            low = rng_range(r, 0, pads);
+        }
+        if (x[1 + i] + pads < size[i]) x[1 + i] = size[i];
+        k->ints[i] = stride;
+        k->ints[3 + 2 * i] = low;
+        k->ints[4 + 2 * i] = pads - low;
+    }
+    memcpy(k->inputs[0].shape, x, sizeof(x));
+    memcpy(k->weights[0].shape, w, sizeof(w));
+    k->weights[0].rank = 5;
+}
+
 /* Kernels of 3 with a stride of 1 over channels enough, which transforms make cheaper: sizes from one pixel on that are no
  * multiples of a tile, channels that are none of a vector, any pads on any side. */
 static void same_size_shapes(op_case *k, rng *r, bool big)
@@ -128,6 +155,12 @@ static void make_same_size(op_case *k, rng *r, bool big)
 {
     same_size_shapes(k, r, big);
     conv_operands(k, r, (values)PICK(r, VALUES_NORMAL, VALUES_WIDE, VALUES_OFFSET));
+}
+
+static void make_pointwise(op_case *k, rng *r, bool big)
+{
+    pointwise_shapes(k, r, big);
+    conv_operands(k, r, (values)PICK(r, VALUES_NORMAL, VALUES_NORMAL, VALUES_WIDE));
 }
 
 /* ---- linear ------------------------------------------------------------------------------------------ */
@@ -440,6 +473,7 @@ static void make_add_tile(op_case *k, rng *r, bool big)
 static const generator generators[] = {
     {"conv", make_conv},
     {"conv_stride_1", make_same_size},
+    {"conv_pointwise", make_pointwise},
     {"linear", make_linear},
     {"group_norm", make_group_norm},
     {"attention", make_attention},
