@@ -169,11 +169,12 @@ typedef struct packing {
 static void pack_panel_slowly(const packing *p, int64_t panel)
 {
     for (int64_t k = 0; k < p->inner; k++) {
+        int64_t input = k % p->inputs, tap = k / p->inputs;
         for (int64_t j = 0; j < p->width; j++) {
             int64_t o = panel * p->width + j, to = (panel * p->inner + k) * p->width + j;
             if (p->pairs) to = (panel * p->inner + k - k % 2) * p->width + 2 * j + k % 2;
-            bool there = o < p->outputs && k < p->inputs * p->taps;
-            int64_t from = (o * p->inputs + k % p->inputs) * p->taps + k / p->inputs;
+            bool there = o < p->outputs && tap < p->taps;
+            int64_t from = (o * p->inputs + input) * p->taps + tap;
             put(p->to, p->bf16, to, there ? value_at(p->from, from) : 0);
         }
     }
@@ -198,24 +199,38 @@ static void load_line(const packing *p, char *line, int64_t from, int64_t n)
     if (p->bf16) p->simd->store(line, values, true, n);
 }
 
-/* Inputs first .. first + n - 1 of all columns, which stand in lines, to their places; a unit is an f32 or a pair. */
+/* Inputs first .. first + n - 1 of all columns, which stand in lines, to their places; a unit is what of a line stands together
+ * there: an f32, a bf16, or a pair of bf16 whose two are `taps` apart in the line. */
+static inline void transpose_units(const packing *p, const char *lines, size_t line_bytes, int64_t panel,
+                                   int64_t first, int64_t n, size_t unit, bool split)
+{
+    size_t element = p->bf16 ? 2 : 4, step = p->pairs ? 2 : 1;
+    for (int64_t tap = 0; tap < p->taps; tap++) {
+        for (int64_t i = 0; i < n; i += (int64_t)step) {
+            int64_t k = tap * p->inputs + first + i;
+            char *to = p->to + (size_t)((panel * p->inner + k) * p->width) * element;
+            const char *from = lines + (size_t)(i * p->taps + tap) * element;
+            for (int64_t j = 0; j < p->width; j++, to += unit, from += line_bytes) {
+                if (split) {
+                    memcpy(to, from, 2);
+                    memcpy(to + 2, from + 2 * p->taps, 2);
+                } else {
+                    memcpy(to, from, unit);
+                }
+            }
+        }
+    }
+}
+
 static void transpose(const packing *p, const char *lines, size_t line_bytes, int64_t panel, int64_t first,
                       int64_t n)
 {
-    for (int64_t tap = 0; tap < p->taps; tap++) {
-        for (int64_t i = 0; i < n; i += p->pairs ? 2 : 1) {
-            int64_t k = tap * p->inputs + first + i;
-            char *to = p->to + (size_t)((panel * p->inner + k) * p->width) * (p->bf16 ? 2 : 4);
-            const char *from = lines + (size_t)(i * p->taps + tap) * (p->pairs ? 2 : 4);
-            if (p->pairs && p->taps > 1) {
-                for (int64_t j = 0; j < p->width; j++) {
-                    memcpy(to + 4 * j, from + (size_t)j * line_bytes, 2);
-                    memcpy(to + 4 * j + 2, from + (size_t)j * line_bytes + 2 * p->taps, 2);
-                }
-            } else {
-                for (int64_t j = 0; j < p->width; j++) memcpy(to + 4 * j, from + (size_t)j * line_bytes, 4);
-            }
-        }
+    if (p->pairs && p->taps > 1) {
+        transpose_units(p, lines, line_bytes, panel, first, n, 4, true);
+    } else if (p->bf16 && !p->pairs) {
+        transpose_units(p, lines, line_bytes, panel, first, n, 2, false);
+    } else {
+        transpose_units(p, lines, line_bytes, panel, first, n, 4, false);
     }
 }
 
@@ -227,7 +242,7 @@ static void pack_panel(const packing *p, int64_t panel)
     size_t line_bytes = (LINE - 16) * sizeof(float);
     int64_t at_once = (LINE - 16) / p->taps / 2 * 2;
     bool whole = p->inner == p->inputs * p->taps && (!p->pairs || p->inputs % 2 == 0);
-    if (!whole || at_once < 2 || p->bf16 != p->pairs || p->from->dtype == LT_F64 || p->width > MOST_COLUMNS) {
+    if (!whole || at_once < 2 || p->from->dtype == LT_F64 || p->width > MOST_COLUMNS) {
         pack_panel_slowly(p, panel);
         return;
     }
