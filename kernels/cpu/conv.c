@@ -1,7 +1,8 @@
 /* conv.c - which way a convolution is computed. The rule is fixed by the shape, the dtype and the instruction set (all part of
  * what bytes depend on), never by timing.
  *
- * Winograd's algorithm for kernels of 3 in f32, where it saves a fifth of the products or more.
+ * Winograd's algorithm for kernels of 3, in f32 and where bf16 has no units of its own, where it saves a fifth of the products or
+ * more.
  *
  * oneDNN, where it has batch-reduce kernels (AVX-512), for the rest of what works on single frames: it is up to 15 % faster
  * than our product in f32 and bf16, and more with few channels. Its AVX2 kernels have no bf16. Our product for what remains:
@@ -16,7 +17,7 @@ lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weig
                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
     if (cpu_conv_is_narrow(d)) return conv_narrow_cpu(c, x, weight, bias, d, residual, y);
-    if (cpu_conv_is_winograd(c->dtype, d)) return conv_winograd_cpu(c, x, weight, bias, d, residual, y);
+    if (cpu_conv_is_winograd(c, d)) return conv_winograd_cpu(c, x, weight, bias, d, residual, y);
     bool per_frame = d->kt == 1 && d->st == 1 && d->front == 0 && d->back == 0 && d->kh * d->kw > 1;
     /* Strips that lie in the padding whole have no input. */
     bool inside = d->top < d->kh && d->bottom < d->kh && d->left < d->kw && d->right < d->kw;

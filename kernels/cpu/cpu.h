@@ -103,7 +103,7 @@ lt_status conv_narrow_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, 
 
 /* ---- winograd.c -------------------------------------------------------------------------------------- */
 
-bool cpu_conv_is_winograd(lt_dtype dtype, const lt_conv_dims *d);
+bool cpu_conv_is_winograd(const lt_context *c, const lt_conv_dims *d);
 lt_status conv_winograd_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                             const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 

@@ -25,10 +25,10 @@ enum { WINOGRAD_POINTS = 64, WINOGRAD_OUTPUTS = 16 };
 typedef struct cpu_winograd_out {
     const float *sums; /* a tile's value at the first point; the others' are `plane` floats apart */
     int64_t plane;
-    float *const *to;             /* where the tile's outputs lie; NULL: it is beside the frame */
-    const float *const *residual; /* the same for what is added, or NULL */
-    const float *bias;            /* [n] or NULL */
-    int64_t n;                    /* channels */
+    void *const *to;             /* T: where the tile's outputs lie; NULL: it is beside the frame */
+    const void *const *residual; /* the same for what is added, or NULL */
+    const float *bias;           /* [n] or NULL */
+    int64_t n;                   /* channels */
 } cpu_winograd_out;
 
 typedef struct cpu_epilogue {
@@ -116,11 +116,11 @@ typedef struct cpu_simd {
     void (*narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
                    int64_t inputs, int64_t outputs);
 
-    /* Inputs of a tile, which lie at from[points], become their values at the points, `plane` floats apart; up to a vector's
+    /* Inputs (T) of a tile, which lie at from[points], become their values at the points, `plane` floats apart; up to a vector's
      * width of zeros stands behind `inputs`. And back, with what is added. */
-    void (*winograd_in)(float *to, int64_t plane, const float *const *from, cpu_winograd form,
+    void (*winograd_in)(float *to, int64_t plane, const void *const *from, bool bf16, cpu_winograd form,
                         int64_t inputs);
-    void (*winograd_out)(const cpu_winograd_out *o, cpu_winograd form);
+    void (*winograd_out)(const cpu_winograd_out *o, bool bf16, cpu_winograd form);
 
     void (*softmax)(const cpu_softmax *s);
     /* Rows of c times factor[row]; the reciprocals when `invert` (0 stays 0: a row that saw no key). */

@@ -20,9 +20,9 @@ void SIMD_NAME(norm_rows)(void *y, const void *x, bool bf16, int64_t rows, int64
                           const cpu_norm_rows *p);
 void SIMD_NAME(narrow)(float *sums, const void *const *from, const float *weight, bool bf16, int64_t taps,
                        int64_t inputs, int64_t outputs);
-void SIMD_NAME(winograd_in)(float *to, int64_t plane, const float *const *from, cpu_winograd form,
+void SIMD_NAME(winograd_in)(float *to, int64_t plane, const void *const *from, bool bf16, cpu_winograd form,
                             int64_t inputs);
-void SIMD_NAME(winograd_out)(const cpu_winograd_out *o, cpu_winograd form);
+void SIMD_NAME(winograd_out)(const cpu_winograd_out *o, bool bf16, cpu_winograd form);
 void SIMD_NAME(gate)(void *out, const void *x, const void *y, const void *gate, bool bf16, int64_t n);
 void SIMD_NAME(multiply)(void *out, const void *x, const void *y, bool bf16, int64_t n);
 void SIMD_NAME(glu)(void *out, const void *x, bool bf16, lt_activation act, int64_t rows, int64_t channels);

@@ -49,14 +49,14 @@ INLINE void from_points(vf *m, int step, int points)
 }
 
 /* Channels i .. i + count - 1 of a tile. */
-INLINE void tile_in(float *to, int64_t plane, const float *const *from, int t, int hw, int64_t i,
+INLINE void tile_in(float *to, int64_t plane, const void *const *from, bool bf16, int t, int hw, int64_t i,
                     int64_t count)
 {
     vf d[WINOGRAD_POINTS];
     int frame = hw * hw;
 #pragma GCC unroll 36
     for (int p = 0; p < t * frame; p++)
-        d[p] = count == LANES ? load_f32(from[p] + i) : load_tail(from[p], false, i, count);
+        d[p] = count == LANES ? load_t(from[p], bf16, i) : load_tail(from[p], bf16, i, count);
     for (int f = 0; f < t && hw > 1; f++) {
 #pragma GCC unroll 6
         for (int w = 0; w < hw; w++) to_points(d + f * frame + w, hw, hw);
@@ -68,7 +68,7 @@ INLINE void tile_in(float *to, int64_t plane, const float *const *from, int t, i
     for (int p = 0; p < t * frame; p++) store_f32(to + p * plane + i, d[p]);
 }
 
-INLINE void tile_out(const cpu_winograd_out *o, int t, int hw, int64_t i, int64_t count)
+INLINE void tile_out(const cpu_winograd_out *o, bool bf16, int t, int hw, int64_t i, int64_t count)
 {
     vf m[WINOGRAD_POINTS];
     int frame = hw * hw, outputs = hw > 1 ? hw - 2 : 1;
@@ -87,58 +87,78 @@ INLINE void tile_out(const cpu_winograd_out *o, int t, int hw, int64_t i, int64_
 #pragma GCC unroll 4
             for (int w = 0; w < outputs; w++) {
                 int at = (f * outputs + h) * outputs + w;
-                float *to = o->to[at];
+                void *to = o->to[at];
                 if (!to) continue;
                 vf v = of[h * hw + w] + bias;
                 if (count == LANES) {
-                    if (o->residual) v += load_f32(o->residual[at] + i);
-                    store_f32(to + i, v);
+                    if (o->residual) v += load_t(o->residual[at], bf16, i);
+                    store_t(to, bf16, i, v);
                 } else {
-                    if (o->residual) v += load_tail(o->residual[at], false, i, count);
-                    store_tail(to, false, i, v, count);
+                    if (o->residual) v += load_tail(o->residual[at], bf16, i, count);
+                    store_tail(to, bf16, i, v, count);
                 }
             }
         }
     }
 }
 
-INLINE void in_body(float *to, int64_t plane, const float *const *from, int t, int hw, int64_t inputs)
+INLINE void in_body(float *to, int64_t plane, const void *const *from, bool bf16, int t, int hw,
+                    int64_t inputs)
 {
     int64_t i = 0;
-    for (; i + LANES <= inputs; i += LANES) tile_in(to, plane, from, t, hw, i, LANES);
-    if (i < inputs) tile_in(to, plane, from, t, hw, i, inputs - i);
+    for (; i + LANES <= inputs; i += LANES) tile_in(to, plane, from, bf16, t, hw, i, LANES);
+    if (i < inputs) tile_in(to, plane, from, bf16, t, hw, i, inputs - i);
 }
 
-INLINE void out_body(const cpu_winograd_out *o, int t, int hw)
+INLINE void out_body(const cpu_winograd_out *o, bool bf16, int t, int hw)
 {
     int64_t i = 0;
-    for (; i + LANES <= o->n; i += LANES) tile_out(o, t, hw, i, LANES);
-    if (i < o->n) tile_out(o, t, hw, i, o->n - i);
+    for (; i + LANES <= o->n; i += LANES) tile_out(o, bf16, t, hw, i, LANES);
+    if (i < o->n) tile_out(o, bf16, t, hw, i, o->n - i);
 }
 
-void SIMD_NAME(winograd_in)(float *to, int64_t plane, const float *const *from, cpu_winograd form,
-                            int64_t inputs)
+INLINE void in_form(float *to, int64_t plane, const void *const *from, bool bf16, cpu_winograd form,
+                    int64_t inputs)
 {
     if (form.t > 1 && form.hw > 1) {
-        in_body(to, plane, from, 4, 4, inputs);
+        in_body(to, plane, from, bf16, 4, 4, inputs);
     } else if (form.t > 1) {
-        in_body(to, plane, from, 4, 1, inputs);
+        in_body(to, plane, from, bf16, 4, 1, inputs);
     } else if (form.hw == 4) {
-        in_body(to, plane, from, 1, 4, inputs);
+        in_body(to, plane, from, bf16, 1, 4, inputs);
     } else {
-        in_body(to, plane, from, 1, 6, inputs);
+        in_body(to, plane, from, bf16, 1, 6, inputs);
     }
 }
 
-void SIMD_NAME(winograd_out)(const cpu_winograd_out *o, cpu_winograd form)
+INLINE void out_form(const cpu_winograd_out *o, bool bf16, cpu_winograd form)
 {
     if (form.t > 1 && form.hw > 1) {
-        out_body(o, 4, 4);
+        out_body(o, bf16, 4, 4);
     } else if (form.t > 1) {
-        out_body(o, 4, 1);
+        out_body(o, bf16, 4, 1);
     } else if (form.hw == 4) {
-        out_body(o, 1, 4);
+        out_body(o, bf16, 1, 4);
     } else {
-        out_body(o, 1, 6);
+        out_body(o, bf16, 1, 6);
+    }
+}
+
+void SIMD_NAME(winograd_in)(float *to, int64_t plane, const void *const *from, bool bf16, cpu_winograd form,
+                            int64_t inputs)
+{
+    if (bf16) {
+        in_form(to, plane, from, true, form, inputs);
+    } else {
+        in_form(to, plane, from, false, form, inputs);
+    }
+}
+
+void SIMD_NAME(winograd_out)(const cpu_winograd_out *o, bool bf16, cpu_winograd form)
+{
+    if (bf16) {
+        out_form(o, true, form);
+    } else {
+        out_form(o, false, form);
     }
 }

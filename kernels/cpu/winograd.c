@@ -1,4 +1,4 @@
-/* winograd.c - convolutions with kernels of 3 and a stride of 1 in f32, by Winograd's algorithm (Lavin and Gray, Fast algorithms
+/* winograd.c - convolutions with kernels of 3 and a stride of 1, computed in f32, by Winograd's algorithm (Lavin and Gray, Fast algorithms
  * for convolutional neural networks, 2015): of a tile of inputs and of the kernel the values at a few points are computed, which
  * are multiplied, point by point, as matrices of tiles x inputs and inputs x outputs; sums and differences of the products are the
  * tile's outputs.
@@ -12,25 +12,28 @@
  * A piece is a block of tiles, which may be of several frames, and a chunk of outputs: its inputs' points and its products are
  * scratch of one thread. Nothing is padded: what lies beside the frame is read from zeros. Tiles do not meet, and a product sums
  * inputs in their order. */
+#include "kernels/convert.h"
 #include "kernels/cpu/cpu.h"
 
 #include <string.h>
 
 enum { MOST_INPUTS = 4096, LEAST_CHANNELS = 32, MOST_WEIGHTS = 256 * 256 };
 
-static const float zeros[MOST_INPUTS]; /* what lies beside the frame */
+static const float zeros[MOST_INPUTS]; /* what lies beside the frame, in f32 or bf16 */
 
 typedef struct winograd {
     const cpu_simd *simd;
     const lt_conv_dims *d;
+    bool bf16; /* inputs, residual and outputs */
     cpu_winograd form;
     int64_t block, chunk;                       /* tiles and outputs of a piece */
     int64_t points;                             /* of all axes */
     int64_t tiles_t, tiles_h, tiles_w, n_tiles; /* of a sample, by axis; of the batch */
     int64_t in_stride, in_plane, stride, plane; /* floats between tiles and points: of inputs, of products */
     int64_t panel, point_panels;                /* floats of a panel of weights, and of a point's */
-    const float *x, *weight, *bias, *residual;
-    float *y;
+    const float *weight, *bias;
+    const char *x, *residual;
+    char *y;
 } winograd;
 
 /* ---- which and how ----------------------------------------------------------------------------------- */
@@ -61,12 +64,14 @@ static cpu_winograd form_of(const lt_conv_dims *d)
     return may && products(d, large) <= 0.75 * products(d, small) ? large : small;
 }
 
-bool cpu_conv_is_winograd(lt_dtype dtype, const lt_conv_dims *d)
+/* bf16 units take two products at a time: there it would save nothing. */
+bool cpu_conv_is_winograd(const lt_context *c, const lt_conv_dims *d)
 {
+    bool in_f32 = c->dtype == LT_F32 || !cpu_of(c)->simd->bf16_pairs;
     bool kernel = d->kh == d->kw && (d->kh == 3 || d->kh == 1) && (d->kt == 3 || d->kt == 1) &&
                   (d->kt == 3 || d->kh == 3);
     bool channels = d->i >= LEAST_CHANNELS && d->o >= LEAST_CHANNELS && d->i <= MOST_INPUTS;
-    if (dtype != LT_F32 || !kernel || !channels || d->st != 1 || d->sh != 1 || d->sw != 1) return false;
+    if (!in_f32 || !kernel || !channels || d->st != 1 || d->sh != 1 || d->sw != 1) return false;
     double direct = (double)(d->to * d->kt) * (double)(d->ho * d->kh) * (double)(d->wo * d->kw);
     return products(d, form_of(d)) <= 0.8 * direct;
 }
@@ -130,6 +135,9 @@ static void pack_panel(const winograd *w, const lt_tensor *weight, int64_t panel
         for (int64_t j = 0; j < columns; j++)
             cpu_weight_values(values[j], LT_F32, weight, ((panel * width + j) * inputs + first) * taps,
                               n * taps);
+        for (int64_t j = 0; w->bf16 && j < columns; j++)
+            for (int64_t i = 0; i < n * taps; i++)
+                values[j][i] = lt_bf16_to_f32(lt_f32_to_bf16(values[j][i]));
         for (int64_t i = 0; i < n; i++) {
             float *row = to + panel * w->panel + (first + i) * width;
             for (int64_t j = 0; j < width; j++) {
@@ -144,10 +152,10 @@ static void pack_panel(const winograd *w, const lt_tensor *weight, int64_t panel
 static const float *packed_weight(lt_context *c, const winograd *w, lt_weight *weight)
 {
     int form = w->form.hw == 6 ? CPU_FORM_WINOGRAD_4 : CPU_FORM_WINOGRAD_2;
-    const cpu_packed *found = cpu_packed_find(weight, form, LT_F32);
+    const cpu_packed *found = cpu_packed_find(weight, form, c->dtype);
     if (found) return found->data;
     size_t bytes = (size_t)(w->points * w->point_panels) * sizeof(float);
-    cpu_packed *p = cpu_packed_add(c, weight, form, LT_F32, bytes, NULL, 0);
+    cpu_packed *p = cpu_packed_add(c, weight, form, c->dtype, bytes, NULL, 0);
     if (!p) return NULL;
 #pragma omp parallel for num_threads(cpu_of(c)->threads) schedule(dynamic)
     for (int64_t panel = 0; panel < w->point_panels / w->panel; panel++)
@@ -172,20 +180,22 @@ static place place_of(const winograd *w, int64_t tile)
 }
 
 /* Where the inputs of a tile lie: from[t][hw][hw]. */
-static void find_inputs(const winograd *w, int64_t tile, const float **from)
+static void find_inputs(const winograd *w, int64_t tile, const void **from)
 {
     const lt_conv_dims *d = w->d;
+    int64_t pixel_bytes = d->i * (w->bf16 ? 2 : 4);
     place at = place_of(w, tile);
     for (int64_t kt = 0; kt < w->form.t; kt++) {
         int64_t t = at.t - d->front + kt;
         for (int64_t kh = 0; kh < w->form.hw; kh++) {
             int64_t h = at.h - d->top + kh;
             bool inside = tile < w->n_tiles && t >= 0 && t < d->t && h >= 0 && h < d->h;
-            const float *line = w->x;
-            if (inside) line += ((at.sample * d->t + t) * d->h + h) * d->w * d->i;
+            const char *line = w->x;
+            if (inside) line += ((at.sample * d->t + t) * d->h + h) * d->w * pixel_bytes;
             for (int64_t kw = 0; kw < w->form.hw; kw++) {
                 int64_t column = at.w - d->left + kw;
-                *from++ = inside && column >= 0 && column < d->w ? line + column * d->i : zeros;
+                bool there = inside && column >= 0 && column < d->w;
+                *from++ = there ? (const void *)(line + column * pixel_bytes) : zeros;
             }
         }
     }
@@ -195,15 +205,16 @@ static void find_inputs(const winograd *w, int64_t tile, const float **from)
 static void finish_tile(const winograd *w, int64_t tile, const float *sums, int64_t first, int64_t n)
 {
     const lt_conv_dims *d = w->d;
-    float *to[WINOGRAD_OUTPUTS];
-    const float *residual[WINOGRAD_OUTPUTS];
+    void *to[WINOGRAD_OUTPUTS];
+    const void *residual[WINOGRAD_OUTPUTS];
+    int64_t size = w->bf16 ? 2 : 4;
     place at = place_of(w, tile);
     int i = 0;
     for (int64_t t = at.t; t < at.t + outputs_of(w->form.t); t++)
         for (int64_t h = at.h; h < at.h + outputs_of(w->form.hw); h++)
             for (int64_t x = at.w; x < at.w + outputs_of(w->form.hw); x++, i++) {
                 bool inside = t < d->to && h < d->ho && x < d->wo;
-                int64_t place = (((at.sample * d->to + t) * d->ho + h) * d->wo + x) * d->o + first;
+                int64_t place = ((((at.sample * d->to + t) * d->ho + h) * d->wo + x) * d->o + first) * size;
                 to[i] = inside ? w->y + place : NULL;
                 if (w->residual) residual[i] = inside ? w->residual + place : NULL;
             }
@@ -213,7 +224,7 @@ static void finish_tile(const winograd *w, int64_t tile, const float *sums, int6
                           .residual = w->residual ? residual : NULL,
                           .bias = w->bias ? w->bias + first : NULL,
                           .n = n};
-    w->simd->winograd_out(&o, w->form);
+    w->simd->winograd_out(&o, w->bf16, w->form);
 }
 
 static size_t piece_floats(const winograd *w)
@@ -225,13 +236,13 @@ static void compute_piece(const winograd *w, float *scratch, int64_t tile, int64
 {
     const cpu_simd *simd = w->simd;
     float *in = scratch, *sums = scratch + w->points * w->in_plane;
-    const float *from[WINOGRAD_POINTS];
+    const void *from[WINOGRAD_POINTS];
     int64_t tiles = LT_MIN(w->block, w->n_tiles - tile), columns = LT_MIN(w->chunk, w->d->o - column);
     int64_t rows = (int64_t)lt_round_up((size_t)tiles, (size_t)simd->tile_rows);
     int64_t padded = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns / 2);
     for (int64_t i = 0; i < rows; i++) {
         find_inputs(w, tile + i, from);
-        simd->winograd_in(in + i * w->in_stride, w->in_plane, from, w->form, w->d->i);
+        simd->winograd_in(in + i * w->in_stride, w->in_plane, from, w->bf16, w->form, w->d->i);
     }
     for (int64_t p = 0; p < w->points; p++) {
         const float *panels = w->weight + p * w->point_panels + column / simd->tile_columns * w->panel;
@@ -266,7 +277,7 @@ static lt_status compute(lt_context *c, const winograd *w)
 lt_status conv_winograd_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                             const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
-    winograd w = {.simd = cpu_of(c)->simd, .d = d, .form = form_of(d)};
+    winograd w = {.simd = cpu_of(c)->simd, .d = d, .bf16 = c->dtype == LT_BF16, .form = form_of(d)};
     int64_t width = w.simd->tile_columns, most;
     w.points = w.form.t * w.form.hw * w.form.hw;
     /* The scratch of a piece should stay in the second-level cache. The transforms of all three axes cost most: those of the
