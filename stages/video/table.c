@@ -78,7 +78,13 @@ bool lt_table_suffices(const lt_video_table *table, const lt_video_request *requ
             request->start + (double)(request->frames * LT_MAX(request->interval, 1)) / request->fps;
         return last - first > wanted;
     }
-    int64_t before = 0;
-    while (before < table->n && (double)table->pts[before] * unit - first < request->start) before++;
-    return table->n - before >= (request->frames - 1) * LT_MAX(request->interval, 1) + 1;
+    int64_t low = 0, high = table->n; /* frames before `start` */
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2;
+        if ((double)table->pts[middle] * unit - first < request->start)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return table->n - low >= (request->frames - 1) * LT_MAX(request->interval, 1) + 1;
 }
