@@ -62,7 +62,38 @@ static lt_status select_by_count(lt_video *video, const lt_video_request *reques
     return LT_OK;
 }
 
-/* At each k / fps from `start` on the frame that is shown then; time base 1 / fps. */
+/* What timestamps are rounded to: whole milliseconds, as Matroska and FLV keep them, or the time base; 0: they are exact, or too coarse to
+ * tell. */
+static AVRational find_grid(const lt_video_table *table, AVRational tick)
+{
+    static const AVRational milli = {1, 1000}, exact = {0, 1};
+    AVRational quarter = av_mul_q(tick, (AVRational){1, 4}), grid = table->time_base;
+    bool whole = av_cmp_q(grid, milli) < 0;
+    for (int64_t i = 0; i < table->n && whole; i++) {
+        int64_t ms = av_rescale_q(table->pts[i], grid, milli);
+        whole = av_rescale_q(ms, milli, grid) == table->pts[i];
+    }
+    if (whole) grid = milli;
+    return av_cmp_q(grid, milli) > 0 || av_cmp_q(grid, quarter) > 0 ? exact : grid;
+}
+
+/* Whether a frame `later` after the first is shown at tick k already: at most as much after it as it may have been moved by rounding, less
+ * than one step of the grid. */
+static bool is_shown(int64_t later, AVRational time_base, int64_t k, AVRational tick, AVRational grid)
+{
+    if (!grid.num) return av_compare_ts(later, time_base, k, tick) <= 0;
+    return av_compare_ts(later, time_base, av_rescale_q_rnd(k, tick, grid, AV_ROUND_UP), grid) <= 0;
+}
+
+/* In how many parts a tick is to be split so that time `pts` is a whole number of them, or nearly: steps of 10 microseconds. */
+static int64_t split_tick(AVRational tick, int64_t pts, AVRational time_base)
+{
+    if (!av_compare_ts(pts, time_base, av_rescale_q(pts, time_base, tick), tick)) return 1;
+    int64_t parts = av_rescale_rnd(100000, tick.num, tick.den, AV_ROUND_UP);
+    return LT_MAX(LT_MIN(parts, INT32_MAX / tick.den), 1);
+}
+
+/* At each k / fps from `start` on the frame that is shown then; time base 1 / fps, or a part of it. */
 static lt_status select_by_time(lt_video *video, const lt_video_request *request, lt_err *err)
 {
     const lt_video_table *table = &video->table;
@@ -80,19 +111,22 @@ static lt_status select_by_time(lt_video *video, const lt_video_request *request
     video->pts = malloc((size_t)n * sizeof *video->pts);
     if (!video->selected || !video->pts)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory for timestamps", video->input);
-    int64_t offset = av_rescale_q(table->pts[0], table->time_base, tick);
+    AVRational grid = find_grid(table, tick);
+    int64_t parts = split_tick(tick, table->pts[0], table->time_base);
+    AVRational base = {tick.num, tick.den * (int)parts};
+    int64_t offset = av_rescale_q(table->pts[0], table->time_base, base);
     for (int64_t i = 0, at = 0; i < n; i++) {
         int64_t k = k0 + i * interval;
         while (at + 1 < table->n &&
-               av_compare_ts(table->pts[at + 1] - table->pts[0], table->time_base, k, tick) <= 0)
+               is_shown(table->pts[at + 1] - table->pts[0], table->time_base, k, tick, grid))
             at++;
         video->selected[i] = at;
-        video->pts[i] = k + offset;
+        video->pts[i] = k * parts + offset;
     }
     info->n_frames = n;
-    info->last_duration = interval;
-    info->time_base_num = tick.num;
-    info->time_base_den = tick.den;
+    info->last_duration = interval * parts;
+    info->time_base_num = base.num;
+    info->time_base_den = base.den;
     return LT_OK;
 }
 

@@ -3,6 +3,7 @@
 #include "stages/video/video.h"
 #include "tests/unit/video_clips.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -96,6 +97,55 @@ static void variable_rate(void **state)
     assert_memory_equal(a, b, lt_video_frame_bytes(info));
     free(a);
     free(b);
+    lt_video_close(video);
+}
+
+/* Timestamps that a container has rounded to milliseconds: at the source's own rate each frame is taken once. Those of mp4 hold ticks
+ * exactly, and choose as ever. */
+static void rounded_times(void **state)
+{
+    static const char *const names[] = {"round.mkv", "round.webm", "round.flv", "round.mp4", "round.ts"};
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=30:duration=2 -c:v libx264 -bf 2 round.mkv "
+                    "-c:v libx264 round.flv -c:v libvpx round.webm");
+    lt_clips_ffmpeg("-i round.mkv -c copy round.mp4");
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24000/1001 -frames:v 60 -c:v libx264 round.ts");
+    for (size_t i = 0; i < LT_COUNT(names); i++) {
+        double fps = i == 4 ? 24000 / 1001.0 : 30;
+        lt_video *video = open_video(lt_clips_path("%s", names[i]), (lt_video_request){.fps = fps});
+        int64_t n = lt_video_get_info(video)->n_frames;
+        if (n < 60 || n > 61) fail_msg("%s: %lld frames", names[i], (long long)n);
+        size_t bytes = lt_video_frame_bytes(lt_video_get_info(video));
+        uint8_t *last = read_frame(video, 0);
+        for (int64_t f = 1; f < 60; f++) {
+            uint8_t *frame = read_frame(video, f);
+            if (!memcmp(frame, last, bytes)) fail_msg("%s: frame %lld comes twice", names[i], (long long)f);
+            free(last);
+            last = frame;
+        }
+        free(last);
+        lt_video_close(video);
+    }
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=30000/1001 -frames:v 90 -c:v libx264 ntsc.mp4");
+    lt_video *video = open_video(lt_clips_path("ntsc.mp4"), (lt_video_request){.fps = 30});
+    void *a = read_frame(video, 0), *b = read_frame(video, 1);
+    assert_memory_equal(a, b, lt_video_frame_bytes(lt_video_get_info(video)));
+    free(a);
+    free(b);
+    lt_video_close(video);
+}
+
+/* Ticks begin at the first frame, wherever that lies between two of them. */
+static void ticks_start_anywhere(void **state)
+{
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24:duration=3 -c:v libx264 -bf 2 "
+                    "-output_ts_offset 0.377 ticks.ts");
+    lt_video *video = open_video(lt_clips_path("ticks.ts"), (lt_video_request){.fps = 1});
+    const lt_video_info *info = lt_video_get_info(video);
+    double unit = (double)info->time_base_num / info->time_base_den, first = (double)info->pts[0] * unit;
+    assert_int_equal(info->n_frames, 3);
+    if (!(fabs(first - info->source_start) < 2e-5)) fail_msg("begins at %g s", first);
+    assert_true(fabs((double)(info->pts[2] - info->pts[0]) * unit - 2) < 1e-9);
+    assert_true(fabs((double)info->last_duration * unit - 1) < 1e-9);
     lt_video_close(video);
 }
 
@@ -310,12 +360,19 @@ static void graphs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(seeks),         cmocka_unit_test(seeks_of_other_codecs),
-        cmocka_unit_test(variable_rate), cmocka_unit_test(deep_and_odd),
-        cmocka_unit_test(turned),        cmocka_unit_test(sizes),
-        cmocka_unit_test(colours),       cmocka_unit_test(bad_files),
-        cmocka_unit_test(damage),        cmocka_unit_test(size_changes),
+        cmocka_unit_test(seeks),
+        cmocka_unit_test(seeks_of_other_codecs),
+        cmocka_unit_test(variable_rate),
+        cmocka_unit_test(deep_and_odd),
+        cmocka_unit_test(turned),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(colours),
+        cmocka_unit_test(bad_files),
+        cmocka_unit_test(damage),
+        cmocka_unit_test(size_changes),
         cmocka_unit_test(graphs),
+        cmocka_unit_test(rounded_times),
+        cmocka_unit_test(ticks_start_anywhere),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
