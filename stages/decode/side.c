@@ -19,11 +19,15 @@ static const struct {
                {"mov", "mov", NULL},
                {"matroska", "mkv", "live=1:cluster_time_limit=1000"}};
 
+/* How far sound that is late is looked for; packets wait in memory meanwhile. */
+enum { PATIENT_BYTES = 32 << 20, PATIENT_MICROSECONDS = 60000000 };
+
 typedef struct side {
     const char *input;
     AVFormatContext *in, *out;
-    int *target;       /* stream of `out` by stream of `in`; -1: left out */
-    int64_t *last_dts; /* by stream of `out` */
+    unsigned n_streams; /* of `in` when it was opened; later ones are left out */
+    int *target;        /* stream of `out` by stream of `in`; -1: left out */
+    int64_t *last_dts;  /* by stream of `out` */
     int64_t *
         next; /* where a packet of sound that does not say belongs, by stream of `out`, in the input's time base */
     int64_t shift; /* seconds; at least one, for packets before 0 that decoders need (priming) */
@@ -36,23 +40,115 @@ static bool is_wanted(const AVStream *stream)
            stream->codecpar->codec_type == AVMEDIA_TYPE_SUBTITLE;
 }
 
-static bool holds(const AVOutputFormat *format, const AVStream *stream)
+/* Sound that was announced and has not been met: broadcasts list more than they carry, and some begins late. */
+static bool is_unknown(const AVStream *stream)
 {
-    return is_wanted(stream) &&
-           avformat_query_codec(format, stream->codecpar->codec_id, FF_COMPLIANCE_NORMAL) == 1;
+    const AVCodecParameters *codec = stream->codecpar;
+    return codec->codec_type == AVMEDIA_TYPE_AUDIO &&
+           (codec->sample_rate <= 0 || codec->ch_layout.nb_channels <= 0);
 }
 
-static lt_status open_input(side *s, lt_err *err)
+/* Sound that a decoder knows by its packets and its extradata, without the size of a block, which NUT has no place for. */
+static bool describes_itself(enum AVCodecID id)
+{
+    switch (id) {
+    case AV_CODEC_ID_MP1:
+    case AV_CODEC_ID_MP2:
+    case AV_CODEC_ID_MP3:
+    case AV_CODEC_ID_AAC:
+    case AV_CODEC_ID_AAC_LATM:
+    case AV_CODEC_ID_AC3:
+    case AV_CODEC_ID_EAC3:
+    case AV_CODEC_ID_DTS:
+    case AV_CODEC_ID_MLP:
+    case AV_CODEC_ID_TRUEHD:
+    case AV_CODEC_ID_OPUS:
+    case AV_CODEC_ID_VORBIS:
+    case AV_CODEC_ID_SPEEX:
+    case AV_CODEC_ID_FLAC:
+    case AV_CODEC_ID_ALAC:
+    case AV_CODEC_ID_AMR_NB:
+    case AV_CODEC_ID_AMR_WB:
+    case AV_CODEC_ID_S302M: return true;
+    default: return id >= AV_CODEC_ID_FIRST_AUDIO && id < AV_CODEC_ID_ADPCM_IMA_QT; /* PCM */
+    }
+}
+
+/* What QuickTime has tags of its own for; those of Windows' codecs FFmpeg writes into MOV and does not find again. */
+static bool is_quicktime(enum AVCodecID id)
+{
+    return id == AV_CODEC_ID_ADPCM_IMA_QT || id == AV_CODEC_ID_QDM2 || id == AV_CODEC_ID_QDMC ||
+           id == AV_CODEC_ID_MACE3 || id == AV_CODEC_ID_MACE6;
+}
+
+/* Whether the format says all that a decoder needs to know of this sound. */
+static bool describes(const AVOutputFormat *format, enum AVCodecID id)
+{
+    if (!strcmp(format->name, "nut")) return describes_itself(id);
+    if (!strcmp(format->name, "mov")) return describes_itself(id) || is_quicktime(id);
+    return true;
+}
+
+/* A stream of `out` with what is known of `from`. */
+static AVStream *copy_stream(AVFormatContext *out, const AVStream *from)
+{
+    AVStream *to = avformat_new_stream(out, NULL);
+    if (!to || avcodec_parameters_copy(to->codecpar, from->codecpar) < 0) return NULL;
+    if (av_codec_get_id(out->oformat->codec_tag, to->codecpar->codec_tag) != to->codecpar->codec_id)
+        to->codecpar->codec_tag = 0;
+    to->time_base = from->time_base;
+    return to;
+}
+
+/* Whether a file of this stream alone can be begun: what FFmpeg says of formats and codecs is not all that a muxer demands. */
+static bool can_begin(const AVOutputFormat *format, const AVStream *stream)
+{
+    AVFormatContext *out = NULL;
+    uint8_t *bytes = NULL;
+    int rc = avformat_alloc_output_context2(&out, format, NULL, NULL);
+    if (rc >= 0 && !copy_stream(out, stream)) rc = AVERROR(ENOMEM);
+    if (rc >= 0) rc = avio_open_dyn_buf(&out->pb);
+    if (rc >= 0) rc = avformat_write_header(out, NULL);
+    bool begun = rc >= 0;
+    if (begun) av_write_trailer(out);
+    if (out && out->pb) avio_close_dyn_buf(out->pb, &bytes);
+    av_free(bytes);
+    avformat_free_context(out);
+    return begun;
+}
+
+static bool holds(const AVOutputFormat *format, const AVStream *stream)
+{
+    enum AVCodecID id = stream->codecpar->codec_id;
+    bool sound = stream->codecpar->codec_type == AVMEDIA_TYPE_AUDIO;
+    return is_wanted(stream) && !is_unknown(stream) && (!sound || describes(format, id)) &&
+           avformat_query_codec(format, id, FF_COMPLIANCE_UNOFFICIAL) == 1 && can_begin(format, stream);
+}
+
+/* patient: read on for a while until all that was announced has come. */
+static lt_status open_as(side *s, bool patient, lt_err *err)
 {
     AVDictionary *options = NULL;
     bool url = lt_video_is_url(s->input);
     if (!url) av_dict_set(&options, "protocol_whitelist", "file", 0);
+    if (patient) av_dict_set_int(&options, "probesize", PATIENT_BYTES, 0);
+    if (patient) av_dict_set_int(&options, "analyzeduration", PATIENT_MICROSECONDS, 0);
     char *name = av_asprintf("%s%s", url ? "" : "file:", s->input);
     int rc = name ? avformat_open_input(&s->in, name, NULL, &options) : AVERROR(ENOMEM);
     av_dict_free(&options);
     av_free(name);
     if (rc >= 0) rc = avformat_find_stream_info(s->in, NULL);
     return rc < 0 ? lt_fail_av(err, rc, "%s: opening it for audio and subtitles", s->input) : LT_OK;
+}
+
+static lt_status open_input(side *s, lt_err *err)
+{
+    bool unknown = false;
+    lt_status status = open_as(s, false, err);
+    for (unsigned i = 0; !status && i < s->in->nb_streams; i++) unknown |= is_unknown(s->in->streams[i]);
+    if (!unknown) return status;
+    avformat_close_input(&s->in);
+    return open_as(s, true, err);
 }
 
 /* Number of the best format, or -1 when nothing is to be carried. */
@@ -76,15 +172,25 @@ static void log_dropped(const side *s, const AVStream *stream)
 {
     const AVCodecParameters *parameters = stream->codecpar;
     const char *type = av_get_media_type_string(parameters->codec_type);
-    lt_log(LT_LOG_WARN, "%s: stream %d (%s, %s) is left out of the output", s->input, stream->index,
-           type ? type : "unknown", avcodec_get_name(parameters->codec_id));
+    lt_log(LT_LOG_WARN, "%s: stream %d (%s, %s%s) is left out of the output", s->input, stream->index,
+           type ? type : "unknown", avcodec_get_name(parameters->codec_id),
+           is_unknown(stream) ? ", of which nothing came" : "");
+}
+
+static bool make_tables(side *s)
+{
+    s->n_streams = s->in->nb_streams;
+    s->target = calloc(s->n_streams, sizeof *s->target);
+    s->last_dts = calloc(s->n_streams, sizeof *s->last_dts);
+    s->next = calloc(s->n_streams, sizeof *s->next);
+    return s->target && s->last_dts && s->next;
 }
 
 /* A stream of the output for each that it can hold; the first video stream is what decode itself reads. */
 static lt_status add_streams(side *s, lt_err *err)
 {
     int video = av_find_best_stream(s->in, AVMEDIA_TYPE_VIDEO, -1, -1, NULL, 0);
-    for (unsigned i = 0; i < s->in->nb_streams; i++) {
+    for (unsigned i = 0; i < s->n_streams; i++) {
         AVStream *from = s->in->streams[i];
         s->target[i] = -1;
         if (!holds(s->out->oformat, from)) {
@@ -92,13 +198,9 @@ static lt_status add_streams(side *s, lt_err *err)
             if ((int)i != video) log_dropped(s, from);
             continue;
         }
-        AVStream *to = avformat_new_stream(s->out, NULL);
-        if (!to || avcodec_parameters_copy(to->codecpar, from->codecpar) < 0 ||
-            av_dict_copy(&to->metadata, from->metadata, 0) < 0)
+        AVStream *to = copy_stream(s->out, from);
+        if (!to || av_dict_copy(&to->metadata, from->metadata, 0) < 0)
             return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
-        if (av_codec_get_id(s->out->oformat->codec_tag, to->codecpar->codec_tag) != to->codecpar->codec_id)
-            to->codecpar->codec_tag = 0;
-        to->time_base = from->time_base;
         to->disposition = from->disposition;
         from->discard = AVDISCARD_DEFAULT;
         s->target[i] = to->index;
@@ -179,14 +281,32 @@ static int write_packet(side *s, AVPacket *packet)
     return s->is_live ? av_write_frame(s->out, packet) : av_interleaved_write_frame(s->out, packet);
 }
 
+static bool is_carried(const side *s, const AVPacket *packet)
+{
+    return (unsigned)packet->stream_index < s->n_streams && s->target[packet->stream_index] >= 0;
+}
+
+/* What a muxer does not want to write of a stream costs that stream. */
+static bool leaves_out(side *s, int index, int rc)
+{
+    char why[AV_ERROR_MAX_STRING_SIZE];
+    bool broken = rc == AVERROR(ENOMEM) || rc == AVERROR(ENOSPC) || rc == AVERROR(EIO);
+    if (rc >= 0 || broken || s->out->pb->error < 0) return false;
+    lt_log(LT_LOG_WARN, "%s: stream %d is left out of the output from here on: %s", s->input, index,
+           av_make_error_string(why, sizeof why, rc));
+    s->target[index] = -1;
+    return true;
+}
+
 static int copy_packets(side *s)
 {
     AVPacket *packet = av_packet_alloc();
     if (!packet) return AVERROR(ENOMEM);
     int rc = 0;
     while (rc >= 0 && av_read_frame(s->in, packet) >= 0) {
-        if ((unsigned)packet->stream_index < s->in->nb_streams && s->target[packet->stream_index] >= 0)
-            rc = write_packet(s, packet);
+        int index = packet->stream_index;
+        if (is_carried(s, packet)) rc = write_packet(s, packet);
+        if (leaves_out(s, index, rc)) rc = 0;
         av_packet_unref(packet);
     }
     av_packet_free(&packet);
@@ -225,11 +345,7 @@ static lt_status make(side *s, const lt_video_info *info, const char *final, int
 {
     lt_status status;
     const char *temporary = lt_arena_printf(arena, "%s.part", final);
-    s->target = calloc(s->in->nb_streams, sizeof *s->target);
-    s->last_dts = calloc(s->in->nb_streams, sizeof *s->last_dts);
-    s->next = calloc(s->in->nb_streams, sizeof *s->next);
-    if (!temporary || !s->target || !s->last_dts || !s->next)
-        return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
+    if (!temporary || !make_tables(s)) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
     if (avformat_alloc_output_context2(&s->out, NULL, formats[format].format, temporary) < 0)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
     LT_TRY(add_streams(s, err));
@@ -278,7 +394,6 @@ done:
 struct lt_side_live {
     side side;
     char *run_folder, *path;
-    unsigned n_streams; /* of the input when it was opened; later ones are left out */
     bool cut_start, cut_end, is_open;
 };
 
@@ -310,14 +425,11 @@ static lt_status begin(lt_side_live *live, lt_err *err)
 {
     side *s = &live->side;
     AVDictionary *options = NULL;
-    unsigned n = live->n_streams = s->in->nb_streams;
-    s->target = calloc(n, sizeof *s->target);
-    s->last_dts = calloc(n, sizeof *s->last_dts);
-    s->next = calloc(n, sizeof *s->next);
+    bool room = make_tables(s);
     int format = choose_format(s);
     if (format < 0) return LT_OK;
     live->path = av_asprintf("%s/side.%s", live->run_folder, formats[format].suffix);
-    if (!live->path || !s->target || !s->last_dts || !s->next ||
+    if (!room || !live->path ||
         avformat_alloc_output_context2(&s->out, NULL, formats[format].format, live->path) < 0 ||
         av_dict_parse_string(&options, formats[format].live, "=", ":", 0) < 0)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
@@ -353,9 +465,9 @@ void lt_side_live_take(void *opaque, struct AVFormatContext *input, struct AVPac
         if (begin(live, &err)) leave_out(live, &err);
         return;
     }
-    if (!live->is_open || (unsigned)packet->stream_index >= live->n_streams) return;
-    if (s->target[packet->stream_index] < 0) return;
-    int rc = write_packet(s, packet);
+    if (!live->is_open || !is_carried(s, packet)) return;
+    int index = packet->stream_index, rc = write_packet(s, packet);
+    if (leaves_out(s, index, rc)) return;
     if (rc >= 0) rc = s->out->pb->error;
     if (rc >= 0) return;
     lt_fail_av(&err, rc, "%s", live->path);

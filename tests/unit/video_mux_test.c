@@ -211,6 +211,60 @@ static void sound(void **state)
     assert_int_equal(audio_of(lt_clips_path("silent.mp4")).n, 0);
 }
 
+/* The sound of two files, decoded, is the same to the last bit. */
+static void same_sound(const char *a, const char *b)
+{
+    lt_clips_ffmpeg("-i %s -map 0:a -f md5 a.md5", a);
+    lt_clips_ffmpeg("-i %s -map 0:a -f md5 b.md5", b);
+    if (!lt_clips_same(lt_clips_path("a.md5"), lt_clips_path("b.md5"))) fail_msg("%s sounds unlike %s", b, a);
+}
+
+/* Sound whose blocks have a size that not every format keeps. */
+static void sound_in_blocks(void **state)
+{
+    static const char *const kinds[][3] = {{"wmav2", "blocks.wmv", "mkv"},
+                                           {"adpcm_ms", "blocks.avi", "mkv"},
+                                           {"adpcm_ima_qt", "blocks.mov", "mov"}};
+    for (size_t i = 0; i < LT_COUNT(kinds); i++) {
+        char output[32];
+        snprintf(output, sizeof output, "%s.%s", kinds[i][0], kinds[i][2]);
+        lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24:duration=1 -f lavfi -i sine=duration=1 "
+                        "-c:v mpeg4 -c:a %s %s",
+                        kinds[i][0], kinds[i][1]);
+        run_whole(kinds[i][0], kinds[i][1], output, NULL);
+        same_sound(kinds[i][1], output);
+    }
+}
+
+/* Leave out the packets of a transport stream that carry `pid`: what is announced and never comes. */
+static void silence(const char *from, const char *to, int pid)
+{
+    enum { PACKET = 188 };
+    size_t bytes;
+    uint8_t *data = lt_clips_load(lt_clips_path("%s", from), &bytes);
+    FILE *file = fopen(lt_clips_path("%s", to), "wb");
+    for (size_t i = 0; i + PACKET <= bytes; i += PACKET)
+        if (((data[i + 1] & 31) << 8 | data[i + 2]) != pid) fwrite(data + i, 1, PACKET, file);
+    fclose(file);
+    free(data);
+}
+
+/* Broadcasts: of two sounds one never comes, or comes when nobody expects it any more. */
+static void sound_that_is_late(void **state)
+{
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24:duration=10 -f lavfi -i sine=duration=10 "
+                    "-itsoffset 8.5 -f lavfi -i sine=frequency=300:duration=1 -map 0 -map 1 -map 2 "
+                    "-c:v libx264 -c:a mp2 sounds.ts");
+    silence("sounds.ts", "one.ts", 0x102);
+    run_whole("one", "one.ts", "one.mkv", NULL);
+    lt_clips_ffmpeg("-i sounds.ts -map 0:0 -map 0:1 -c copy first.ts");
+    same_sound("first.ts", "one.mkv");
+    run_whole("sounds", "sounds.ts", "sounds.mkv", NULL);
+    lt_clips_ffmpeg("-analyzeduration 60M -probesize 50M -i sounds.ts -map 0:2 -c copy second.nut");
+    lt_clips_ffmpeg("-i sounds.mkv -map 0:2 -c copy second.mkv");
+    same_sound("second.nut", "second.mkv");
+}
+
 /* A lossless encoder in RGB gives back the very frames, deep ones too, and visible sizes are restored. */
 static void lossless(void **state)
 {
@@ -503,11 +557,18 @@ static void bad_settings(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(killed),       cmocka_unit_test(stopped),
-        cmocka_unit_test(distrust),     cmocka_unit_test(times),
-        cmocka_unit_test(sound),        cmocka_unit_test(lossless),
-        cmocka_unit_test(any_order),    cmocka_unit_test(blended),
-        cmocka_unit_test(bad_settings), cmocka_unit_test(hardware_that_is_not_here),
+        cmocka_unit_test(killed),
+        cmocka_unit_test(stopped),
+        cmocka_unit_test(distrust),
+        cmocka_unit_test(times),
+        cmocka_unit_test(sound),
+        cmocka_unit_test(sound_in_blocks),
+        cmocka_unit_test(sound_that_is_late),
+        cmocka_unit_test(lossless),
+        cmocka_unit_test(any_order),
+        cmocka_unit_test(blended),
+        cmocka_unit_test(bad_settings),
+        cmocka_unit_test(hardware_that_is_not_here),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
