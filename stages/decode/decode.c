@@ -130,6 +130,9 @@ static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan
     if (info->skipped_leading)
         lt_plan_note(plan, "%" PRId64 " frames before the first key frame cannot be decoded and are left out",
                      info->skipped_leading);
+    if (info->restarts)
+        lt_plan_note(plan, "its clock starts again (%" PRId64 "): the parts are put one behind the other",
+                     info->restarts);
     add_notes_of_pictures(info, deinterlace, plan);
     if (info->rotation)
         lt_plan_note(plan, "turned by %d degrees: left to the player, since it is no multiple of 90",

@@ -1,6 +1,7 @@
 /* side.c - audio, subtitles and chapters of a source, copied packet by packet. */
 #include "stages/decode/side.h"
 #include "stages/video/ffmpeg.h"
+#include "stages/video/timeline.h"
 
 #include <errno.h>
 #include <math.h>
@@ -30,8 +31,9 @@ typedef struct side {
     int64_t *last_dts;  /* by stream of `out` */
     int64_t *
         next; /* where a packet of sound that does not say belongs, by stream of `out`, in the input's time base */
-    int64_t shift; /* seconds; at least one, for packets before 0 that decoders need (priming) */
-    bool is_live;  /* `in` is read by another, for its video */
+    int64_t shift;     /* seconds; at least one, for packets before 0 that decoders need (priming) */
+    bool is_live;      /* `in` is read by another, for its video, and its packets are on one timeline */
+    lt_timeline *line; /* of an input whose clock starts again; NULL: all is as it is */
 } side;
 
 static bool is_wanted(const AVStream *stream)
@@ -177,6 +179,13 @@ static void log_dropped(const side *s, const AVStream *stream)
            is_unknown(stream) ? ", of which nothing came" : "");
 }
 
+/* Whether a stream that is not carried is read nonetheless. */
+static bool is_followed(const side *s, const AVStream *stream, bool is_video)
+{
+    if (s->is_live) return is_video;
+    return s->line && (is_video || stream->codecpar->codec_type == AVMEDIA_TYPE_AUDIO);
+}
+
 static bool make_tables(side *s)
 {
     s->n_streams = s->in->nb_streams;
@@ -194,7 +203,7 @@ static lt_status add_streams(side *s, lt_err *err)
         AVStream *from = s->in->streams[i];
         s->target[i] = -1;
         if (!holds(s->out->oformat, from)) {
-            if ((int)i != video || !s->is_live) from->discard = AVDISCARD_ALL;
+            if (!is_followed(s, from, (int)i == video)) from->discard = AVDISCARD_ALL;
             if ((int)i != video) log_dropped(s, from);
             continue;
         }
@@ -305,11 +314,15 @@ static int copy_packets(side *s)
     int rc = 0;
     while (rc >= 0 && av_read_frame(s->in, packet) >= 0) {
         int index = packet->stream_index;
+        if (s->line) lt_timeline_move(s->line, s->in->streams[index], packet);
         if (is_carried(s, packet)) rc = write_packet(s, packet);
         if (leaves_out(s, index, rc)) rc = 0;
         av_packet_unref(packet);
     }
     av_packet_free(&packet);
+    if (s->in->nb_streams > s->n_streams)
+        lt_log(LT_LOG_WARN, "%s: streams that begin later than others are left out of the output: %u",
+               s->input, s->in->nb_streams - s->n_streams);
     return rc;
 }
 
@@ -362,7 +375,8 @@ fail:
 lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, uint32_t clip,
                        lt_arena *arena, const char **path, lt_err *err)
 {
-    side s = {.input = input, .shift = 1};
+    lt_timeline line = {0};
+    side s = {.input = input, .shift = 1, .line = info->restarts ? &line : NULL};
     *path = NULL;
     lt_status status = open_input(&s, err);
     if (status) goto done;

@@ -65,8 +65,10 @@ static lt_status choose_stream(lt_container *container, lt_err *err)
     if (format->streams[best]->disposition & AV_DISPOSITION_ATTACHED_PIC)
         return lt_fail(err, LT_E_NOT_FOUND, "%s: has no video stream, only audio with a cover picture",
                        container->name);
-    for (unsigned i = 0; i < format->nb_streams; i++)
-        format->streams[i]->discard = (int)i == best ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
+    for (unsigned i = 0; i < format->nb_streams; i++) {
+        bool heard = container->follows && format->streams[i]->codecpar->codec_type == AVMEDIA_TYPE_AUDIO;
+        format->streams[i]->discard = (int)i == best || heard ? AVDISCARD_DEFAULT : AVDISCARD_ALL;
+    }
     container->stream = format->streams[best];
     return LT_OK;
 }
@@ -138,6 +140,7 @@ lt_status lt_container_open_live(lt_container *container, const char *input, AVI
         goto fail;
     }
     LT_TRY(choose_stream(container, err));
+    container->follows = true;
     if (how->other) how->other(how->user, container->format, NULL);
     return LT_OK;
 fail:
@@ -184,6 +187,7 @@ lt_status lt_container_rewind(lt_container *container, lt_err *err)
     container->next = 0;
     container->from_start = true;
     container->at_end = false;
+    container->line = (lt_timeline){0};
     return status;
 }
 
@@ -201,6 +205,8 @@ static lt_status feed(lt_container *container, lt_err *err)
             avcodec_send_packet(container->decoder, NULL);
             return LT_OK;
         }
+        if (container->follows)
+            lt_timeline_move(&container->line, container->format->streams[packet->stream_index], packet);
         if (packet->stream_index != container->stream->index) {
             if (container->how.other) container->how.other(container->how.user, container->format, packet);
             av_packet_unref(packet);

@@ -5,6 +5,7 @@
 #include "stages/video/ffmpeg.h"
 #include "stages/video/hwaccel.h"
 #include "stages/video/resample.h"
+#include "stages/video/timeline.h"
 #include "stages/video/video.h"
 
 /* Every frame of a source in display order. */
@@ -23,6 +24,7 @@ typedef struct lt_video_table {
     bool counted;            /* timestamps do not tell frames apart: they are counted from the start */
     int64_t missing;         /* frames the container promises and does not have; -1: an unknown number */
     int64_t skipped_leading; /* before the first key frame */
+    int64_t restarts;        /* of the input's clock (timeline.h) */
 } lt_video_table;
 
 lt_status lt_table_add(lt_video_table *table, int64_t pts, lt_err *err);
@@ -49,6 +51,8 @@ typedef struct lt_container {
     int64_t next;      /* index of the frame that comes next; -1: unknown, after a seek */
     bool from_start;   /* decoding began with the first packet */
     lt_hwaccel hw;     /* that the next decoder shall use */
+    bool follows;      /* packets are moved along one timeline; sound is read for it, too */
+    lt_timeline line;
 } lt_container;
 
 /* Open the file and choose its video stream; no decoder yet. */

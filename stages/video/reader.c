@@ -348,6 +348,7 @@ lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err 
     const lt_video_table *table = &video->table;
     video->info.source_frames = table->n;
     video->info.skipped_leading = table->skipped_leading;
+    video->info.restarts = table->restarts;
     video->info.source_start = (double)table->pts[0] * av_q2d(table->time_base);
     video->info.source_end =
         (double)(table->pts[table->n - 1] + table->last_duration) * av_q2d(table->time_base);

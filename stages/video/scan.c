@@ -6,8 +6,9 @@
 
 /* What one pass over the packets saw. */
 typedef struct scan {
-    int64_t n_packets, last_pts, last_pts_duration;
+    int64_t n_packets, last_pts, last_pts_duration, last_dts;
     bool without_pts, seen_key, last_corrupt;
+    bool falls; /* decoding times do not always rise: parts with clocks of their own */
     int64_t first_key_pts;
 } scan;
 
@@ -32,6 +33,10 @@ static lt_status add_packet(scan *seen, const AVStream *stream, const AVPacket *
         table->n = 0;
     }
     if (is_hidden(stream, packet)) return LT_OK;
+    if (packet->dts != AV_NOPTS_VALUE) {
+        seen->falls |= seen->last_dts != AV_NOPTS_VALUE && packet->dts < seen->last_dts;
+        seen->last_dts = packet->dts;
+    }
     if (key) LT_TRY(lt_table_add_key(table, packet->pts, packet->dts, err));
     if (packet->pts >= seen->last_pts || !table->n) {
         seen->last_pts = packet->pts;
@@ -120,8 +125,9 @@ static void find_missing(const lt_container *container, lt_video_table *table, c
     }
 }
 
-/* Frames whose timestamps do not tell them apart: decode once, count, and repair the timestamps. */
-static lt_status scan_by_decoding(lt_container *container, lt_video_table *table, lt_err *err)
+/* Frames whose timestamps do not tell them apart: decode once, count, and repair the timestamps; follows: those of parts that are one
+ * behind the other. */
+static lt_status scan_by_decoding(lt_container *container, lt_video_table *table, bool follows, lt_err *err)
 {
     lt_status status;
     int64_t step = nominal_duration(container);
@@ -130,6 +136,7 @@ static lt_status scan_by_decoding(lt_container *container, lt_video_table *table
     *table = (lt_video_table){.time_base = time_base, .counted = true, .last_duration = step};
     AVFrame *frame = av_frame_alloc();
     if (!frame) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", container->name);
+    container->follows = follows;
     LT_TRY(lt_container_rewind(container, err));
     while (!(status = lt_container_next(container, frame, err))) {
         int64_t pts = frame->best_effort_timestamp, last = table->n ? table->pts[table->n - 1] : -step;
@@ -137,7 +144,9 @@ static lt_status scan_by_decoding(lt_container *container, lt_video_table *table
         LT_TRY(lt_table_add(table, pts, err));
     }
     if (status == LT_END) status = LT_OK;
+    table->restarts = container->line.restarts;
 fail:
+    container->follows = false;
     av_frame_free(&frame);
     return status;
 }
@@ -145,7 +154,7 @@ fail:
 lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_err *err)
 {
     lt_status status;
-    scan seen = {0};
+    scan seen = {.last_dts = AV_NOPTS_VALUE};
     AVPacket *packet = container->packet;
     table->time_base = container->stream->time_base;
     int rc;
@@ -156,8 +165,8 @@ lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_e
         av_packet_unref(packet);
         if (status) return status;
     }
-    if (seen.n_packets && (seen.without_pts || !arrange(table, &seen)))
-        LT_TRY(scan_by_decoding(container, table, err));
+    if (seen.n_packets && (seen.without_pts || seen.falls || !arrange(table, &seen)))
+        LT_TRY(scan_by_decoding(container, table, seen.falls, err));
     else
         find_last_duration(container, table, &seen);
     find_missing(container, table, &seen);

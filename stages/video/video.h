@@ -73,6 +73,7 @@ typedef struct lt_video_info {
     bool interlaced;                 /* the first picture was; one_field did something about it */
     int rate_num, rate_den;          /* frames a second as the container says; 0: it does not */
     int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
+    int64_t restarts;                /* of the file's clock: its parts follow on each other (timeline.h) */
     char hwaccel[64],
         hwaccel_why[256]; /* what decodes, "": software; and why, where hardware was to if it can */
 } lt_video_info;

@@ -111,6 +111,26 @@ def other_containers(folder):
         assert sha256(folder / f"file-{ending}.mp4") == sha256(folder / f"live-{ending}.mp4"), ending
 
 
+def a_clock_that_starts_again(folder):
+    """A sender that restarts: the parts follow on each other, sound too, as of a file."""
+    model = narrow_model(folder / "model")
+    for index, offset in enumerate((10, 3)):
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x64:rate=24:duration=2", "-f", "lavfi", "-i", "sine=duration=2", "-c:v", "libx264", "-bf", "2",
+               "-c:a", "mp2", "-output_ts_offset", offset, folder / f"{index}.ts")
+    source = folder / "both.ts"
+    source.write_bytes((folder / "0.ts").read_bytes() + (folder / "1.ts").read_bytes())
+    run(graph(folder, "file", source, model))
+    with open(source, "rb") as stdin:
+        live = LiveRun(graph(folder, "live", "-", model), stdin)
+        assert live.wait() == 0, live.text()
+    for name in ("file", "live"):
+        text = subprocess.run(["ffprobe", "-v", "error", "-show_entries", "stream=codec_type,duration", "-of", "json", folder / f"{name}.mp4"],
+                              stdout=subprocess.PIPE, check=True).stdout
+        seconds = {stream["codec_type"]: float(stream["duration"]) for stream in json.loads(text)["streams"]}
+        assert frames_of(folder / f"{name}.mp4") == 96, name
+        assert abs(seconds["video"] - 4) < 0.1 and abs(seconds["audio"] - 4) < 0.1, (name, seconds)
+
+
 def any_stage_may_die(folder):
     """kill -9 of each stage behind the source while frames still come: the same bytes."""
     model = narrow_model(folder / "model")
@@ -450,7 +470,7 @@ def memory_stays_constant(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([a_pipe_gives_the_bytes_of_a_file, other_containers, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
+    main([a_pipe_gives_the_bytes_of_a_file, other_containers, a_clock_that_starts_again, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
           ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input, a_stream_that_begins_in_the_middle, tags_of_deep_colour_stay,
           sound_is_that_of_a_file, sound_until_it_ends, a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant,
           memory_stays_constant_with_sound])

@@ -9,6 +9,7 @@
 #include "tests/unit/video_clips.h"
 #include "tests/unit/video_harness.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -263,6 +264,41 @@ static void sound_that_is_late(void **state)
     lt_clips_ffmpeg("-analyzeduration 60M -probesize 50M -i sounds.ts -map 0:2 -c copy second.nut");
     lt_clips_ffmpeg("-i sounds.mkv -map 0:2 -c copy second.mkv");
     same_sound("second.nut", "second.mkv");
+}
+
+/* Recordings put one behind the other, with clocks that have nothing to do with each other: the second earlier, within the first, the same
+ * again. Every frame comes, and the sound stays with the pictures. */
+static void clocks_that_start_again(void **state)
+{
+    static const char *const offsets[] = {"10", "3", "11.5"}, *const pairs[] = {"01", "02", "00", "12"};
+    for (int i = 0; i < 3; i++)
+        lt_clips_ffmpeg(
+            "-f lavfi -i testsrc2=size=160x96:rate=24:duration=3 -f lavfi -i sine=duration=3 -c:v "
+            "libx264 -g 24 -bf 2 -c:a mp2 -output_ts_offset %s part%d.ts",
+            offsets[i], i);
+    for (size_t i = 0; i < LT_COUNT(pairs); i++) {
+        char seam[16], output[16];
+        snprintf(seam, sizeof seam, "%s.ts", pairs[i]);
+        snprintf(output, sizeof output, "%s.mp4", pairs[i]);
+        lt_clips_ffmpeg("-version >/dev/null && cat part%c.ts part%c.ts > %s", pairs[i][0], pairs[i][1],
+                        seam);
+        run_whole(pairs[i], seam, output, NULL);
+        lt_err err = {0};
+        lt_video *video;
+        if (lt_video_open(&video, &(lt_video_request){.input = lt_clips_path("%s", output)}, &err))
+            fail_msg("%s", err.text);
+        const lt_video_info *info = lt_video_get_info(video);
+        double unit = (double)info->time_base_num / info->time_base_den;
+        audio part = audio_of(lt_clips_path("part0.ts")), both = audio_of(lt_clips_path("%s", output));
+        assert_int_equal(info->n_frames, 144);
+        bool jumps = pairs[i][0] == '1'; /* a clock that goes on is believed */
+        if (!jumps && !(fabs((double)(info->pts[143] - info->pts[0]) * unit - 143 / 24.0) < 0.01))
+            fail_msg("%s lasts %.3f s", seam, (double)(info->pts[143] - info->pts[0]) * unit);
+        assert_int_equal(both.n, 2 * part.n);
+        if (!(fabs(both.end - info->source_end) < 0.1))
+            fail_msg("%s: sound ends at %.3f s, pictures at %.3f", seam, both.end, info->source_end);
+        lt_video_close(video);
+    }
 }
 
 /* A lossless encoder in RGB gives back the very frames, deep ones too, and visible sizes are restored. */
@@ -564,6 +600,7 @@ int main(void)
         cmocka_unit_test(sound),
         cmocka_unit_test(sound_in_blocks),
         cmocka_unit_test(sound_that_is_late),
+        cmocka_unit_test(clocks_that_start_again),
         cmocka_unit_test(lossless),
         cmocka_unit_test(any_order),
         cmocka_unit_test(blended),
