@@ -8,7 +8,8 @@
 typedef struct scan {
     int64_t n_packets, last_pts, last_pts_duration, last_dts;
     bool without_pts, seen_key, last_corrupt;
-    bool falls; /* decoding times do not always rise: parts with clocks of their own */
+    int64_t n_fields, fields_end; /* pictures of one field; packets up to the last of those that are tried */
+    bool falls;                   /* decoding times do not always rise: parts with clocks of their own */
     int64_t first_key_pts;
 } scan;
 
@@ -18,12 +19,26 @@ static bool is_hidden(const AVStream *stream, const AVPacket *packet)
     return stream->codecpar->codec_id == AV_CODEC_ID_VP8 && packet->size > 0 && !(packet->data[0] & 0x10);
 }
 
+enum { TRIED_FIELDS = 32 };
+
+/* Pictures that are coded field by field, as far as the demuxer looks into them. */
+static void count_fields(scan *seen, const AVStream *stream)
+{
+    const AVCodecParserContext *parser = av_stream_get_parser(stream);
+    if (!parser) return;
+    if (parser->picture_structure != AV_PICTURE_STRUCTURE_TOP_FIELD &&
+        parser->picture_structure != AV_PICTURE_STRUCTURE_BOTTOM_FIELD)
+        return;
+    if (++seen->n_fields <= TRIED_FIELDS) seen->fields_end = seen->n_packets;
+}
+
 static lt_status add_packet(scan *seen, const AVStream *stream, const AVPacket *packet, lt_video_table *table,
                             lt_err *err)
 {
     lt_status status;
     seen->n_packets++;
     seen->last_corrupt = packet->flags & AV_PKT_FLAG_CORRUPT;
+    count_fields(seen, stream);
     bool key = packet->flags & AV_PKT_FLAG_KEY;
     if (packet->pts == AV_NOPTS_VALUE) seen->without_pts = true;
     if (key && !seen->seen_key) {
@@ -125,6 +140,43 @@ static void find_missing(const lt_container *container, lt_video_table *table, c
     }
 }
 
+/* Frames that the decoder has ready. */
+static int64_t drain(AVCodecContext *decoder, AVFrame *frame)
+{
+    int64_t n = 0;
+    for (int rc; (rc = avcodec_receive_frame(decoder, frame)) != AVERROR(EAGAIN) && rc != AVERROR_EOF;) {
+        if (rc == AVERROR(ENOMEM)) break;
+        n += rc >= 0;
+    }
+    return n;
+}
+
+/* Whether fields have packets of their own, of which the decoder makes one frame of two: some containers do so, some put both into one
+ * packet. The first are tried. */
+static lt_status try_fields(lt_container *container, const scan *seen, bool *apart, lt_err *err)
+{
+    AVPacket *packet = container->packet;
+    AVFrame *frame = av_frame_alloc();
+    if (!frame) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", container->name);
+    int64_t n_read = 0, n_sent = 0, n_frames = 0;
+    lt_status status = lt_container_rewind(container, err);
+    while (!status && n_read < seen->fields_end && av_read_frame(container->format, packet) >= 0) {
+        if (packet->stream_index == container->stream->index) {
+            n_read++;
+            if ((n_sent || packet->flags & AV_PKT_FLAG_KEY) && !is_hidden(container->stream, packet)) {
+                n_sent += avcodec_send_packet(container->decoder, packet) >= 0;
+                n_frames += drain(container->decoder, frame);
+            }
+        }
+        av_packet_unref(packet);
+    }
+    if (!status) avcodec_send_packet(container->decoder, NULL);
+    if (!status) n_frames += drain(container->decoder, frame);
+    av_frame_free(&frame);
+    *apart = n_sent - n_frames >= LT_MAX(LT_MIN(seen->n_fields, TRIED_FIELDS) / 4, 1);
+    return status;
+}
+
 /* Frames whose timestamps do not tell them apart: decode once, count, and repair the timestamps; follows: those of parts that are one
  * behind the other. */
 static lt_status scan_by_decoding(lt_container *container, lt_video_table *table, bool follows, lt_err *err)
@@ -165,10 +217,14 @@ lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_e
         av_packet_unref(packet);
         if (status) return status;
     }
-    if (seen.n_packets && (seen.without_pts || seen.falls || !arrange(table, &seen)))
+    bool apart = false, counts = seen.without_pts || seen.falls || !arrange(table, &seen);
+    if (!counts && seen.n_fields) LT_TRY(try_fields(container, &seen, &apart, err));
+    if (seen.n_packets && (counts || apart))
         LT_TRY(scan_by_decoding(container, table, seen.falls, err));
     else
         find_last_duration(container, table, &seen);
+    /* What the container calls its rate may be that of fields. */
+    if (apart && table->n > 1) table->last_duration = table->pts[table->n - 1] - table->pts[table->n - 2];
     find_missing(container, table, &seen);
     if (rc != AVERROR_EOF && !table->missing) table->missing = -1;
     if (!table->n)

@@ -54,6 +54,100 @@ void lt_clips_ffmpeg(const char *format, ...)
     }
 }
 
+/* ---- H.264 by fields ------------------------------------------------------------------------------------- */
+
+typedef struct bits {
+    uint8_t data[2048];
+    int n;
+} bits;
+
+static void put(bits *b, int n, uint32_t value)
+{
+    for (int i = n - 1; i >= 0; i--, b->n++)
+        b->data[b->n / 8] |= (uint8_t)((value >> i & 1) << (7 - b->n % 8));
+}
+
+/* Each of them as an unsigned Exp-Golomb code. */
+static void put_codes(bits *b, const char *values)
+{
+    for (; *values; values++) {
+        uint32_t value = (uint32_t)(*values - '0') + 1;
+        int length = 32 - __builtin_clz(value);
+        put(b, 2 * length - 1, value);
+    }
+}
+
+static void end_unit(FILE *file, int kind, bits *b)
+{
+    put(b, 1, 1);
+    fwrite("\0\0\0\1", 1, 4, file);
+    fputc(kind, file);
+    for (int i = 0, zeros = 0; i < (b->n + 7) / 8; i++) {
+        if (zeros >= 2 && b->data[i] <= 3) {
+            fputc(3, file);
+            zeros = 0;
+        }
+        fputc(b->data[i], file);
+        zeros = b->data[i] ? 0 : zeros + 1;
+    }
+    *b = (bits){{0}, 0};
+}
+
+static void put_headers(FILE *file, bits *b)
+{
+    put(b, 24, 77 << 16 | 30); /* main profile, level 3 */
+    put_codes(b, "00041");
+    put(b, 1, 0);
+    put_codes(b, "10");
+    put(b, 5, 5); /* fields, no adaptive macroblocks, 8x8 inference, no cropping; usage: */
+    put(b, 4, 0);
+    put(b, 1, 1);
+    put(b, 32, 1);
+    put(b, 32, 50);
+    put(b, 5, 1 << 4);
+    end_unit(file, 0x67, b);
+    put_codes(b, "00");
+    put(b, 2, 0);
+    put_codes(b, "000");
+    put(b, 3, 0);
+    put_codes(b, "000");
+    put(b, 3, 0);
+    end_unit(file, 0x68, b);
+}
+
+/* Two macroblocks of plain samples, grey by frame and parity. */
+static void put_field(FILE *file, bits *b, int frame, int bottom)
+{
+    bool first = !frame && !bottom;
+    put_codes(b, "070");
+    put(b, 4, (uint32_t)frame % 16);
+    put(b, 2, 2 | (uint32_t)bottom);
+    if (first) put_codes(b, "0");
+    put(b, 8, (uint32_t)(2 * frame + bottom) % 256);
+    put(b, first ? 2 : 1, 0);
+    put_codes(b, "0");
+    for (int m = 0; m < 2; m++) {
+        put(b, 9, 26); /* I_PCM: 25 as a code */
+        b->n = (b->n + 7) / 8 * 8;
+        for (int i = 0; i < 384; i++)
+            put(b, 8, i < 256 ? 16 + ((uint32_t)frame * 8 + (bottom ? 100 : 0)) % 200 : 128);
+    }
+    end_unit(file, first ? 0x65 : 0x61, b);
+}
+
+void lt_clips_fields(const char *name, int n_frames)
+{
+    FILE *file = fopen(lt_clips_path("%s", name), "wb");
+    bits b = {{0}, 0};
+    for (int frame = 0; frame < n_frames; frame++)
+        for (int bottom = 0; bottom < 2; bottom++) {
+            fwrite("\0\0\0\1\x09\x10", 1, 6, file);
+            if (!bottom) put_headers(file, &b);
+            put_field(file, &b, frame, bottom);
+        }
+    fclose(file);
+}
+
 void *lt_clips_load(const char *path, size_t *bytes)
 {
     FILE *file = fopen(path, "rb");

@@ -16,6 +16,9 @@ const char *lt_clips_path(const char *format, ...) __attribute__((format(printf,
 /* Run `ffmpeg -v error -y` with arguments in the folder; aborts when ffmpeg fails. */
 void lt_clips_ffmpeg(const char *arguments, ...) __attribute__((format(printf, 1, 2)));
 
+/* H.264 whose every picture of 32x32 is coded as two fields, as no encoder here writes it: raw, 25 frames a second. */
+void lt_clips_fields(const char *name, int n_frames);
+
 /* A whole file; freed by free(). NULL: it is not there. */
 void *lt_clips_load(const char *path, size_t *bytes);
 bool lt_clips_same(const char *a, const char *b);

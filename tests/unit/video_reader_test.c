@@ -149,6 +149,25 @@ static void ticks_start_anywhere(void **state)
     lt_video_close(video);
 }
 
+/* A field a packet, each with a timestamp: one frame of two, wherever they lie. */
+static void fields_apart(void **state)
+{
+    static const char *const names[] = {"fields.ts", "fields.mkv", "fields.mp4"};
+    lt_clips_fields("fields.h264", 30);
+    lt_clips_ffmpeg("-f h264 -i fields.h264 -c copy fields.ts");
+    lt_clips_ffmpeg("-i fields.ts -c copy fields.mkv -c copy fields.mp4");
+    for (size_t i = 0; i < LT_COUNT(names); i++) {
+        check_seeks(lt_clips_path("%s", names[i]), 30, 10);
+        lt_video *video = open_video(lt_clips_path("%s", names[i]), (lt_video_request){0});
+        const lt_video_info *info = lt_video_get_info(video);
+        double unit = (double)info->time_base_num / info->time_base_den;
+        for (int64_t f = 1; f < 30; f++)
+            assert_true(fabs((double)(info->pts[f] - info->pts[f - 1]) * unit - 0.04) < 0.002);
+        assert_true(fabs((double)info->last_duration * unit - 0.04) < 0.002);
+        lt_video_close(video);
+    }
+}
+
 static void deep_and_odd(void **state)
 {
     lt_clips_ffmpeg("-f lavfi -i testsrc2=size=162x98:rate=24:duration=1 -pix_fmt yuv420p10le -c:v libx265 "
@@ -360,19 +379,13 @@ static void graphs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(seeks),
-        cmocka_unit_test(seeks_of_other_codecs),
-        cmocka_unit_test(variable_rate),
-        cmocka_unit_test(deep_and_odd),
-        cmocka_unit_test(turned),
-        cmocka_unit_test(sizes),
-        cmocka_unit_test(colours),
-        cmocka_unit_test(bad_files),
-        cmocka_unit_test(damage),
-        cmocka_unit_test(size_changes),
-        cmocka_unit_test(graphs),
-        cmocka_unit_test(rounded_times),
-        cmocka_unit_test(ticks_start_anywhere),
+        cmocka_unit_test(seeks),         cmocka_unit_test(seeks_of_other_codecs),
+        cmocka_unit_test(variable_rate), cmocka_unit_test(deep_and_odd),
+        cmocka_unit_test(turned),        cmocka_unit_test(sizes),
+        cmocka_unit_test(colours),       cmocka_unit_test(bad_files),
+        cmocka_unit_test(damage),        cmocka_unit_test(size_changes),
+        cmocka_unit_test(graphs),        cmocka_unit_test(rounded_times),
+        cmocka_unit_test(fields_apart),  cmocka_unit_test(ticks_start_anywhere),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
