@@ -3,11 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <xxhash.h>
 
 enum { BLOCK = 64 * 1024, N_BLOCKS = 64 };
@@ -59,34 +58,7 @@ static int64_t hash_file(XXH3_state_t *state, AVIOContext *file, uint8_t *block)
 
 /* ---- sequences ------------------------------------------------------------------------------------------- */
 
-/* The number FFmpeg's image2 finds the first picture at: 0 to 4. -1: none. */
-static int first_number(const char *pattern)
-{
-    enum { FIRST_NUMBERS = 5 };
-    char path[4200];
-    for (int i = 0; i < FIRST_NUMBERS; i++)
-        if (av_get_frame_filename(path, sizeof path, pattern, i) >= 0 &&
-            avio_check(path, AVIO_FLAG_READ) >= 0)
-            return i;
-    return -1;
-}
-
-bool lt_sequence_path(const char *input, int64_t index, char *path, size_t path_bytes)
-{
-    if (!lt_video_is_glob(input)) {
-        int first = first_number(input);
-        return first >= 0 && index <= INT_MAX - first &&
-               av_get_frame_filename(path, (int)path_bytes, input, first + (int)index) >= 0 &&
-               avio_check(path, AVIO_FLAG_READ) >= 0;
-    }
-    glob_t found;
-    bool there = !glob(input, GLOB_BRACE, NULL, &found) && index >= 0 && (size_t)index < found.gl_pathc;
-    if (there) snprintf(path, path_bytes, "%s", found.gl_pathv[index]);
-    globfree(&found);
-    return there;
-}
-
-static lt_status add_picture(XXH3_state_t *state, const char *path, lt_err *err)
+static lt_status add_picture(void *state, const char *path, lt_err *err)
 {
     char one[33];
     lt_status status = lt_fingerprint_file(path, one, err);
@@ -94,48 +66,37 @@ static lt_status add_picture(XXH3_state_t *state, const char *path, lt_err *err)
     return status;
 }
 
-static lt_status add_numbered(XXH3_state_t *state, const char *pattern, lt_err *err)
+static lt_status add_stamp(void *state, const char *path, lt_err *err)
 {
-    char path[4200];
-    lt_status status = LT_OK;
-    int i = first_number(pattern);
-    for (; !status && i >= 0 && i < INT_MAX; i++) {
-        if (av_get_frame_filename(path, sizeof path, pattern, i) < 0) break;
-        if (avio_check(path, AVIO_FLAG_READ) < 0) break;
-        status = add_picture(state, path, err);
-    }
-    return status;
-}
-
-static lt_status add_globbed(XXH3_state_t *state, const char *pattern, lt_err *err)
-{
-    glob_t found = {0};
-    lt_status status = LT_OK;
-    if (glob(pattern, GLOB_BRACE, NULL, &found) == GLOB_NOSPACE)
-        status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", pattern);
-    for (size_t i = 0; !status && i < found.gl_pathc; i++)
-        status = add_picture(state, found.gl_pathv[i], err);
-    globfree(&found);
-    return status;
+    struct stat info;
+    if (stat(path, &info)) return lt_fail_errno(err, errno, "%s", path);
+    int64_t numbers[] = {info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec};
+    XXH3_128bits_update(state, path, strlen(path) + 1);
+    XXH3_128bits_update(state, numbers, sizeof numbers);
+    return LT_OK;
 }
 
 /* Of the pictures of a sequence: each one's, one after the other. */
-static lt_status fingerprint_sequence(const char *pattern, char hex[33], lt_err *err)
+static lt_status hash_sequence(const char *pattern, lt_sequence_visitor *add, char hex[33], lt_err *err)
 {
     XXH3_state_t *state = XXH3_createState();
     if (!state) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", pattern);
     XXH3_128bits_reset(state);
-    lt_status status =
-        lt_video_is_glob(pattern) ? add_globbed(state, pattern, err) : add_numbered(state, pattern, err);
+    lt_status status = lt_sequence_each(pattern, add, state, err);
     if (!status) to_hex(XXH3_128bits_digest(state), hex);
     XXH3_freeState(state);
     return status;
 }
 
+lt_status lt_video_stamp_sequence(const char *pattern, char hex[33], lt_err *err)
+{
+    return hash_sequence(pattern, add_stamp, hex, err);
+}
+
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err)
 {
     const char *name = strncmp(path, "file:", 5) ? path : path + 5;
-    if (lt_video_is_sequence(name)) return fingerprint_sequence(path, hex, err);
+    if (lt_video_is_sequence(name)) return hash_sequence(path, add_picture, hex, err);
     AVIOContext *file = NULL;
     XXH3_state_t *state = XXH3_createState();
     uint8_t *block = malloc(BLOCK);

@@ -160,6 +160,13 @@ lt_status lt_video_check(const lt_video_request *request, lt_err *err);
 /* Path of picture `index` of a sequence; false: there is none. */
 bool lt_sequence_path(const char *input, int64_t index, char *path, size_t path_bytes);
 
+/* Each picture of a sequence in order, up to the first of which `visit` does not return LT_OK; returns what it did. E_NO_MEMORY. */
+typedef lt_status lt_sequence_visitor(void *user, const char *path, lt_err *err);
+lt_status lt_sequence_each(const char *pattern, lt_sequence_visitor *visit, void *user, lt_err *err);
+
+/* Whether numbered pictures go on after the first n, which are there, and a hole; *missing: its path. */
+bool lt_sequence_gap(const char *pattern, int64_t n, char *missing, size_t missing_bytes);
+
 /* XXH3-128 of a file's size and blocks, in hex; of numbered pictures, of all of them. */
 lt_status lt_fingerprint_file(const char *path, char hex[33], lt_err *err);
 

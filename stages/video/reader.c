@@ -157,7 +157,11 @@ static lt_status check_whole(const lt_video *video, const lt_video_request *requ
     const lt_video_table *table = &video->table;
     if (!table->missing || (request->frames > 0 && video->info.n_frames == request->frames)) return LT_OK;
     if (request->end > 0 && first_from(table, request->end) < table->n) return LT_OK;
-    char count[48] = "an unknown number of";
+    char count[48] = "an unknown number of", path[4200];
+    if (lt_video_is_sequence(video->input) && lt_sequence_gap(video->input, table->n, path, sizeof path))
+        return lt_fail(err, LT_E_FORMAT,
+                       "%s is missing, later ones are there; to use those before it, say frames = %lld", path,
+                       (long long)video->info.n_frames);
     if (table->missing > 0) snprintf(count, sizeof count, "the last %lld", (long long)table->missing);
     return lt_fail(
         err, LT_E_FORMAT,
@@ -204,6 +208,10 @@ static lt_status open_source(lt_video *video, const lt_video_request *request, l
     LT_TRY(lt_container_open(&video->container, request->input, request->threads, err));
     LT_TRY(lt_fingerprint_file(video->container.url, video->info.fingerprint, err));
     LT_TRY(lt_container_scan(&video->container, &video->table, err));
+    char missing[4200];
+    if (lt_video_is_sequence(request->input) &&
+        lt_sequence_gap(request->input, video->table.n, missing, sizeof missing))
+        video->table.missing = -1;
     LT_TRY(lt_video_find_hwaccel(video, request, err));
     LT_TRY(lt_container_rewind(&video->container, err));
     video->info.codec = avcodec_get_name(video->container.stream->codecpar->codec_id);

@@ -134,6 +134,10 @@ bool lt_video_is_url(const char *input);
 bool lt_video_is_sequence(const char *input);
 bool lt_video_is_glob(const char *input);
 
+/* Of a sequence's pictures XXH3-128 of names, sizes and times of change, in hex: another one says that some may have changed. E_IO and
+ * such; E_NO_MEMORY. */
+lt_status lt_video_stamp_sequence(const char *pattern, char hex[33], lt_err *err);
+
 /* XXH3-128 of bytes, in hex: what digests here are made of. */
 void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33]);
 

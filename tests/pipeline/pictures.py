@@ -154,6 +154,38 @@ def what_is_wrong_with_a_sequence_names_the_picture(folder):
     assert "no picture of such a name" in text, text
 
 
+def a_hole_in_the_numbers_is_said(folder):
+    """Nothing is left out in silence; what stands before the hole can be had."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=48x32:rate=24", "-frames:v", "9", folder / "%04d.png")
+    (folder / "0005.png").unlink()
+    text = run(graph(folder / "g.toml", folder / "%04d.png", folder / "out.mp4"), expect=1)
+    assert f"{folder}/0005.png is missing, later ones are there; to use those before it, say frames = 4" in text, text
+    run(graph(folder / "g.toml", folder / "%04d.png", folder / "out.mp4", read="frames = 4"), "--fresh")
+    for i in range(6, 10):
+        (folder / f"{i:04d}.png").unlink()
+    (folder / "5.png").write_bytes(b"")  # of other names
+    (folder / "0007.jpg").write_bytes(b"")
+    run(graph(folder / "g.toml", folder / "%04d.png", folder / "out.mp4"), "--fresh")
+
+
+def changed_pictures_of_a_data_set_are_read_again(folder):
+    """One of a sequence's pictures is another: its clip is made again, the others are not."""
+    for name in ("a", "b", "c"):
+        (folder / name).mkdir()
+        ffmpeg("-f", "lavfi", "-i", "testsrc2=size=48x32:rate=24", "-frames:v", "4", folder / name / "%04d.png")
+    (folder / "list.json").write_text(json.dumps([{"path": path, "name": path[0]} for path in ("a/%04d.png", "b/*.png", "c/%04d.png")]))
+    file = graph(folder / "g.toml", folder / "list.json", folder / "out-{clip}.mkv", write='codec = "ffv1"\npixel_format = "bgr0"')
+    run(file)
+    made = (folder / "out-c.mkv").stat().st_mtime_ns
+    for name in ("a", "b"):
+        ffmpeg("-f", "lavfi", "-i", "color=red:size=48x32", "-frames:v", "1", "-pix_fmt", "rgb24", folder / name / "0003.png")
+    run(file)
+    for name in ("a", "b"):
+        assert pixels(folder / f"out-{name}.mkv") == pixels(folder / name / "%04d.png"), name
+    assert (folder / "out-c.mkv").stat().st_mtime_ns == made, "what had not changed was made again"
+
+
 if __name__ == "__main__":
     main([pictures_have_the_pixels, deep_pictures_keep_their_bits, a_kill_redoes_no_picture, old_pictures_do_not_pass_for_new, single_pictures,
-          a_plan_says_what_is_lost, pictures_of_a_data_set, patterns_take_pictures_by_name, what_is_wrong_with_a_sequence_names_the_picture])
+          a_plan_says_what_is_lost, pictures_of_a_data_set, patterns_take_pictures_by_name, what_is_wrong_with_a_sequence_names_the_picture,
+          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again])
