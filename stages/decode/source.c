@@ -98,11 +98,15 @@ uint32_t lt_source_count(const lt_source *source)
 
 /* ---- clips --------------------------------------------------------------------------------------------- */
 
-/* The file as it is now: a clip whose file was changed is another one. */
+/* The file as it is now, or the pictures: a clip whose file was changed is another one. */
 static void add_file(const char *input, char *text, size_t room)
 {
     struct stat info;
-    if (lt_video_is_graph(input) || stat(input, &info))
+    char pictures[33];
+    lt_err none;
+    if (lt_video_is_sequence(input) && lt_video_stamp_sequence(input, pictures, &none) == LT_OK)
+        snprintf(text, room, "%s", pictures);
+    else if (lt_video_is_graph(input) || stat(input, &info))
         snprintf(text, room, "-");
     else
         snprintf(text, room, "%lld %lld.%09ld", (long long)info.st_size, (long long)info.st_mtim.tv_sec,
