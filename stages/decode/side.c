@@ -4,6 +4,7 @@
 #include "stages/video/timeline.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,8 @@ typedef struct side {
         next; /* where a packet of sound that does not say belongs, by stream of `out`, in the input's time base */
     int64_t shift;     /* seconds; at least one, for packets before 0 that decoders need (priming) */
     bool is_live;      /* `in` is read by another, for its video, and its packets are on one timeline */
+    int64_t n_written; /* packets */
+    int64_t from, to;  /* microseconds: packets that lie wholly outside are left out */
     lt_timeline *line; /* of an input whose clock starts again; NULL: all is as it is */
 } side;
 
@@ -143,7 +146,25 @@ static lt_status open_as(side *s, bool patient, lt_err *err)
     return rc < 0 ? lt_fail_av(err, rc, "%s: opening it for audio and subtitles", s->input) : LT_OK;
 }
 
-static lt_status open_input(side *s, lt_err *err)
+/* What a clip leaves out of its source, but for a second: mux cuts to the frame. */
+static void find_range(side *s, const lt_video_info *info)
+{
+    double unit = (double)info->time_base_num / info->time_base_den, second = 1;
+    double start = (double)info->pts[0] * unit;
+    double end = (double)(info->pts[info->n_frames - 1] + info->last_duration) * unit;
+    s->from = start - info->source_start > second ? llrint((start - second) * AV_TIME_BASE) : INT64_MIN;
+    s->to = info->source_end - end > second ? llrint((end + second) * AV_TIME_BASE) : INT64_MAX;
+}
+
+/* Of a clip the range, of a whole video "". */
+static void range_text(const side *s, char text[48])
+{
+    *text = 0;
+    if (s->from == INT64_MIN && s->to == INT64_MAX) return;
+    snprintf(text, 48, "%" PRId64 " %" PRId64, s->from, s->to);
+}
+
+static lt_status open_and_probe(side *s, lt_err *err)
 {
     bool unknown = false;
     lt_status status = open_as(s, false, err);
@@ -151,6 +172,19 @@ static lt_status open_input(side *s, lt_err *err)
     if (!unknown) return status;
     avformat_close_input(&s->in);
     return open_as(s, true, err);
+}
+
+/* Open it and go to where the clip begins, early enough for subtitles that are shown then; where that cannot be, all is read. */
+static lt_status open_input(side *s, lt_err *err)
+{
+    lt_status status = open_and_probe(s, err);
+    if (status || s->from == INT64_MIN || s->line) return status;
+    int subtitle = av_find_best_stream(s->in, AVMEDIA_TYPE_SUBTITLE, -1, -1, NULL, 0);
+    int64_t to = s->from - INT64_C(1000000) * (subtitle >= 0 ? 30 : 2);
+    if (s->in->start_time == AV_NOPTS_VALUE || to <= s->in->start_time) return LT_OK;
+    if (av_seek_frame(s->in, -1, to, AVSEEK_FLAG_BACKWARD) >= 0) return LT_OK;
+    avformat_close_input(&s->in);
+    return open_and_probe(s, err);
 }
 
 /* Number of the best format, or -1 when nothing is to be carried. */
@@ -246,7 +280,10 @@ static void set_tags(side *s, const lt_video_info *info)
 {
     AVDictionary **tags = &s->out->metadata;
     av_dict_copy(tags, s->in->metadata, 0);
+    char range[48];
+    range_text(s, range);
     av_dict_set(tags, "longtake_fingerprint", info->fingerprint, 0);
+    if (*range) av_dict_set(tags, "longtake_range", range, 0);
     av_dict_set_int(tags, "longtake_start", llrint(info->source_start * 1e6), 0);
     av_dict_set_int(tags, "longtake_end", llrint(info->source_end * 1e6), 0);
     av_dict_set_int(tags, "longtake_shift", s->shift, 0);
@@ -268,6 +305,23 @@ static void find_time(side *s, AVPacket *packet)
         *next = av_add_stable(from->time_base, packet->dts, (AVRational){1, codec->sample_rate}, samples);
 }
 
+static bool is_outside(const side *s, const AVPacket *packet)
+{
+    AVRational base = s->in->streams[packet->stream_index]->time_base;
+    int64_t end = packet->pts + LT_MAX(packet->duration, 0);
+    if (s->from != INT64_MIN && av_compare_ts(end, base, s->from, AV_TIME_BASE_Q) <= 0) return true;
+    return s->to != INT64_MAX && av_compare_ts(packet->pts, base, s->to, AV_TIME_BASE_Q) >= 0;
+}
+
+/* Whether all that belongs to the clip has been read: streams are not further apart in a file. */
+static bool is_past(const side *s, const AVPacket *packet)
+{
+    enum { APART = 10 * AV_TIME_BASE };
+    if (s->to > INT64_MAX - APART || packet->dts == AV_NOPTS_VALUE) return false;
+    AVRational base = s->in->streams[packet->stream_index]->time_base;
+    return av_compare_ts(packet->dts, base, s->to + APART, AV_TIME_BASE_Q) > 0;
+}
+
 /* One packet with its timestamps moved; those that do not rise, as muxers demand, are made to. */
 static int write_packet(side *s, AVPacket *packet)
 {
@@ -276,6 +330,7 @@ static int write_packet(side *s, AVPacket *packet)
     AVStream *to = s->out->streams[index];
     find_time(s, packet);
     if (packet->dts == AV_NOPTS_VALUE || packet->flags & AV_PKT_FLAG_CORRUPT) return 0;
+    if (is_outside(s, packet)) return 0;
     int64_t shift = av_rescale_q(s->shift, (AVRational){1, 1}, from->time_base);
     packet->pts += shift;
     packet->dts += shift;
@@ -287,6 +342,7 @@ static int write_packet(side *s, AVPacket *packet)
     *last = packet->dts;
     packet->stream_index = index;
     packet->pos = -1;
+    s->n_written++;
     return s->is_live ? av_write_frame(s->out, packet) : av_interleaved_write_frame(s->out, packet);
 }
 
@@ -312,9 +368,11 @@ static int copy_packets(side *s)
     AVPacket *packet = av_packet_alloc();
     if (!packet) return AVERROR(ENOMEM);
     int rc = 0;
-    while (rc >= 0 && av_read_frame(s->in, packet) >= 0) {
+    bool past = false;
+    while (rc >= 0 && !past && av_read_frame(s->in, packet) >= 0) {
         int index = packet->stream_index;
         if (s->line) lt_timeline_move(s->line, s->in->streams[index], packet);
+        past = is_past(s, packet);
         if (is_carried(s, packet)) rc = write_packet(s, packet);
         if (leaves_out(s, index, rc)) rc = 0;
         av_packet_unref(packet);
@@ -342,13 +400,17 @@ static lt_status write_file(side *s, const char *temporary, lt_err *err)
     return rc < 0 ? lt_fail_av(err, rc, "%s: copying audio and subtitles", temporary) : LT_OK;
 }
 
-/* True when `path` holds the side streams of this very source. */
-static bool is_made(const char *path, const lt_video_info *info)
+/* True when `path` holds the side streams of this very source, and of this clip of it. */
+static bool is_made(const side *s, const char *path, const lt_video_info *info)
 {
+    char range[48];
     AVFormatContext *file = NULL;
     if (access(path, R_OK) || avformat_open_input(&file, path, NULL, NULL) < 0) return false;
     const AVDictionaryEntry *tag = av_dict_get(file->metadata, "longtake_fingerprint", NULL, 0);
     bool same = tag && !strcmp(tag->value, info->fingerprint);
+    range_text(s, range);
+    tag = av_dict_get(file->metadata, "longtake_range", NULL, 0);
+    same = same && !strcmp(tag ? tag->value : "", range);
     avformat_close_input(&file);
     return same;
 }
@@ -365,10 +427,9 @@ static lt_status make(side *s, const lt_video_info *info, const char *final, int
     LT_TRY(add_chapters(s, err));
     set_tags(s, info);
     LT_TRY(write_file(s, temporary, err));
-    LT_TRY(lt_file_replace(temporary, final, err));
-    return LT_OK;
+    if (s->n_written) LT_TRY(lt_file_replace(temporary, final, err));
 fail:
-    unlink(temporary);
+    if (status || !s->n_written) unlink(temporary);
     return status;
 }
 
@@ -378,6 +439,7 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
     lt_timeline line = {0};
     side s = {.input = input, .shift = 1, .line = info->restarts ? &line : NULL};
     *path = NULL;
+    find_range(&s, info);
     lt_status status = open_input(&s, err);
     if (status) goto done;
     int format = choose_format(&s);
@@ -389,11 +451,12 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
     const char *suffix = formats[format].suffix;
     const char *final = clip ? lt_arena_printf(arena, "%s/side-%u.%s", run_folder, clip, suffix)
                              : lt_arena_printf(arena, "%s/side.%s", run_folder, suffix);
+    bool made = final && is_made(&s, final, info);
     if (!final)
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
-    else if (!is_made(final, info))
+    else if (!made)
         status = make(&s, info, final, format, arena, err);
-    if (!status) *path = final;
+    if (!status && (made || s.n_written)) *path = final; /* a file of no packets is none that can be opened */
 done:
     avformat_close_input(&s.in);
     avformat_free_context(s.out);
@@ -417,7 +480,8 @@ lt_side_live *lt_side_live_create(const char *input, const char *run_folder, boo
     if (!live) return NULL;
     live->cut_start = cut_start;
     live->cut_end = cut_end;
-    live->side = (side){.input = av_strdup(input), .shift = 1, .is_live = true};
+    live->side =
+        (side){.input = av_strdup(input), .shift = 1, .from = INT64_MIN, .to = INT64_MAX, .is_live = true};
     live->run_folder = av_strdup(run_folder);
     if (live->side.input && live->run_folder) return live;
     lt_side_live_destroy(live);

@@ -212,6 +212,42 @@ static void sound(void **state)
     assert_int_equal(audio_of(lt_clips_path("silent.mp4")).n, 0);
 }
 
+/* A clip out of a film carries its own sound and a second to each side; another of the same run folder, its own. */
+static void sound_of_a_clip(void **state)
+{
+    static const char *const names[] = {"film.mkv", "film.mp4", "film.ts"};
+    static const struct {
+        const char *start;
+        double from, to;
+    } clips[] = {{"start=20", 19, 22}, {"start=4", 3, 6}, {"start=0", 0, 2}, {"start=39", 38, 40}};
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24:duration=40 -f lavfi -i sine=duration=40 "
+                    "-c:v libx264 -g 24 -c:a aac film.mkv");
+    lt_clips_ffmpeg("-i film.mkv -c copy film.mp4 -c copy film.ts");
+    for (size_t f = 0; f < LT_COUNT(names); f++)
+        for (size_t i = 0; i < LT_COUNT(clips); i++) {
+            lt_err err = {0};
+            const char *decode[] = {option("input", names[f]), clips[i].start, "frames=24", NULL};
+            const char *mux[] = {option("output", "clip.mp4"), FAST, NULL};
+            if (lt_run_chain(run_folder(names[f][5] == 't' ? "clip_ts" : "clip"), decode, mux, -1, -1, NULL,
+                             &err))
+                fail_msg("%s", err.text);
+            audio clip = audio_of(lt_clips_path("clip.mp4"));
+            if (!(clip.end > 0.97 && clip.end < 1.06)) fail_msg("%s: %g s of sound", names[f], clip.end);
+            audio side = audio_of(lt_clips_path("%s/side.nut", names[f][5] == 't' ? "clip_ts" : "clip"));
+            double shift = names[f][5] == 't' ? 2.42 : 1; /* what is added, and where a TS begins */
+            side.first -= shift;
+            side.end -= shift;
+            if (!(fabs(side.first - clips[i].from) < 0.1 && fabs(side.end - clips[i].to) < 0.1))
+                fail_msg("%s, %s: sound from %g to %g s", names[f], clips[i].start, side.first, side.end);
+        }
+    lt_clips_ffmpeg("-i film.mkv -t 9 -i film.mkv -map 0:v -map 1:a -c copy quiet.mkv");
+    lt_err err = {0};
+    const char *decode[] = {option("input", "quiet.mkv"), "start=20", "frames=24", NULL};
+    const char *mux[] = {option("output", "quiet.mp4"), FAST, NULL};
+    if (lt_run_chain(run_folder("quiet"), decode, mux, -1, -1, NULL, &err)) fail_msg("%s", err.text);
+    assert_int_equal(audio_of(lt_clips_path("quiet.mp4")).n, 0);
+}
+
 /* The sound of two files, decoded, is the same to the last bit. */
 static void same_sound(const char *a, const char *b)
 {
@@ -598,6 +634,7 @@ int main(void)
         cmocka_unit_test(distrust),
         cmocka_unit_test(times),
         cmocka_unit_test(sound),
+        cmocka_unit_test(sound_of_a_clip),
         cmocka_unit_test(sound_in_blocks),
         cmocka_unit_test(sound_that_is_late),
         cmocka_unit_test(clocks_that_start_again),
