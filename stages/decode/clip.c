@@ -31,6 +31,7 @@ lt_video_request lt_source_request(const lt_source *source, const lt_wanted *wan
                               .threads = threads,
                               .start = wanted->start + config->start,
                               .end = wanted->end,
+                              .tries_end = wanted->tries_end,
                               .frames = config->frames,
                               .pad = config->short_clips == LT_SHORT_PAD,
                               .interval = config->interval,

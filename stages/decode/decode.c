@@ -152,6 +152,7 @@ static lt_status plan_one(lt_source *source, int threads, lt_plan *plan, lt_err 
     lt_video *video;
     lt_wanted wanted;
     lt_status status = lt_source_get(source, 0, plan->arena, &wanted, err);
+    wanted.tries_end = true;
     if (!status) status = lt_source_open_video(source, &wanted, threads, &video, err);
     if (status) return status;
     status = lt_source_describe(source, &wanted, lt_video_get_info(video), plan->output, plan->arena, err);

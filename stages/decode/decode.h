@@ -35,6 +35,7 @@ typedef struct lt_wanted {
     const char *input, *name, *caption;
     const char *entry, *key; /* "" where there is no manifest */
     double start, end;       /* of the entry, seconds */
+    bool tries_end;          /* whether its file was cut off shall be found out, as far as that can be */
 } lt_wanted;
 
 /* A description that is still to be kept. */

@@ -240,6 +240,12 @@ int64_t lt_frame_pts(const AVFrame *frame)
     return frame->pts != AV_NOPTS_VALUE ? frame->pts : frame->best_effort_timestamp;
 }
 
+/* Whether a frame came as it was coded. */
+static bool is_whole(const AVFrame *frame)
+{
+    return !frame->decode_error_flags && !(frame->flags & AV_FRAME_FLAG_CORRUPT);
+}
+
 /* Decode on until frame `index`. LT_AGAIN: it did not come, or is damaged. */
 static lt_status walk(lt_container *container, const lt_video_table *table, int64_t index, AVFrame *frame,
                       lt_err *err)
@@ -253,8 +259,7 @@ static lt_status walk(lt_container *container, const lt_video_table *table, int6
         container->next = at + 1;
         if (at > index) return LT_AGAIN;
         if (at < index) continue;
-        bool bad = frame->decode_error_flags || frame->flags & AV_FRAME_FLAG_CORRUPT;
-        return bad ? LT_AGAIN : LT_OK;
+        return is_whole(frame) ? LT_OK : LT_AGAIN;
     }
 }
 
@@ -327,4 +332,23 @@ lt_status lt_container_frame(lt_container *container, const lt_video_table *tabl
     av_frame_unref(frame);
     status = lt_container_rewind(container, err);
     return status ? status : find_frame(container, table, index, frame, err);
+}
+
+lt_status lt_container_try_end(lt_container *container, const lt_video_table *table, int64_t key, bool *whole,
+                               lt_err *err)
+{
+    int64_t first = table->keys[key].index;
+    AVFrame *frame = av_frame_alloc();
+    if (!frame) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", container->name);
+    lt_status status = lt_container_frame(container, table, first, frame, err);
+    whole[0] = !status;
+    while (!status) {
+        av_frame_unref(frame);
+        status = lt_container_next(container, frame, err);
+        int64_t at = status ? -1 : lt_table_find(table, lt_frame_pts(frame));
+        if (at > first) whole[at - first] = is_whole(frame);
+    }
+    av_frame_free(&frame);
+    container->next = -1;
+    return status == LT_END || status == LT_E_FORMAT ? LT_OK : status;
 }

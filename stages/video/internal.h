@@ -22,6 +22,7 @@ typedef struct lt_video_table {
     int64_t n_keys, keys_capacity;
     lt_video_key *keys;
     bool counted;            /* timestamps do not tell frames apart: they are counted from the start */
+    bool promised;           /* the container says how much it holds */
     int64_t missing;         /* frames the container promises and does not have; -1: an unknown number */
     int64_t skipped_leading; /* before the first key frame */
     int64_t restarts;        /* of the input's clock (timeline.h) */
@@ -72,6 +73,9 @@ lt_status lt_container_next(lt_container *container, AVFrame *frame, lt_err *err
 /* Frame `index` of the table, from wherever decoding stands. */
 lt_status lt_container_frame(lt_container *container, const lt_video_table *table, int64_t index,
                              AVFrame *frame, lt_err *err);
+/* Which frames from key frame number `key` of the table on can be decoded: whole[0] is the key frame's. */
+lt_status lt_container_try_end(lt_container *container, const lt_video_table *table, int64_t key, bool *whole,
+                               lt_err *err);
 /* Fill the table, by timestamps of packets or, where they do not tell frames apart, by decoding once. */
 lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_err *err);
 

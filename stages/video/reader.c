@@ -186,6 +186,39 @@ static lt_status choose_frames(lt_video *video, const lt_video_request *request,
     return status;
 }
 
+/* A container that does not say how much it holds may end anywhere: decode from the last key frame on, if frames behind it are selected.
+ * *lost: the first of them that does not come; -1: none, or not looked for. */
+static lt_status find_lost(lt_video *video, int64_t *lost, lt_err *err)
+{
+    const lt_video_table *table = &video->table;
+    int64_t n = video->info.n_frames, key = lt_table_key_before(table, table->n - 1);
+    *lost = -1;
+    if (video->is_graph || table->promised || table->counted || key < 0) return LT_OK;
+    int64_t first = table->keys[key].index;
+    if (video->selected[n - 1] < first) return LT_OK;
+    bool *whole = calloc((size_t)(table->n - first), sizeof *whole);
+    if (!whole) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", video->input);
+    lt_status status = lt_container_try_end(&video->container, table, key, whole, err);
+    for (int64_t i = n - 1; !status && i >= 0 && video->selected[i] >= first; i--)
+        if (!whole[video->selected[i] - first]) *lost = video->selected[i];
+    free(whole);
+    return status;
+}
+
+static lt_status check_end(lt_video *video, const lt_video_request *request, lt_err *err)
+{
+    int64_t lost;
+    lt_status status = find_lost(video, &lost, err);
+    if (status || lost <= 0) return status;
+    video->table.n = lost;
+    video->table.missing = -1;
+    video->info.n_frames = 0;
+    free(video->selected);
+    free(video->pts);
+    video->selected = video->pts = NULL;
+    return choose_frames(video, request, err);
+}
+
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
 static lt_status source_frame(lt_video *video, int64_t index, lt_err *err)
@@ -361,6 +394,7 @@ lt_status lt_video_open(lt_video **out, const lt_video_request *request, lt_err 
     video->info.source_end =
         (double)(table->pts[table->n - 1] + table->last_duration) * av_q2d(table->time_base);
     LT_TRY(choose_frames(video, request, err));
+    if (request->tries_end) LT_TRY(check_end(video, request, err));
     LT_TRY(source_frame(video, video->selected[0], err));
     LT_TRY(lt_video_settle_hwaccel(video, request, err));
     LT_TRY(lt_video_look(video, request, err));

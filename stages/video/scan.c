@@ -6,7 +6,8 @@
 
 /* What one pass over the packets saw. */
 typedef struct scan {
-    int64_t n_packets, last_pts, last_pts_duration, last_dts;
+    int64_t n_packets, last_pts, last_pts_duration, last_dts,
+        whole_dts; /* of the last; of the last whole one */
     bool without_pts, seen_key, last_corrupt;
     int64_t n_fields, fields_end; /* pictures of one field; packets up to the last of those that are tried */
     bool falls;                   /* decoding times do not always rise: parts with clocks of their own */
@@ -52,6 +53,7 @@ static lt_status add_packet(scan *seen, const AVStream *stream, const AVPacket *
         seen->falls |= seen->last_dts != AV_NOPTS_VALUE && packet->dts < seen->last_dts;
         seen->last_dts = packet->dts;
     }
+    if (!seen->last_corrupt) seen->whole_dts = packet->dts;
     if (key) LT_TRY(lt_table_add_key(table, packet->pts, packet->dts, err));
     if (packet->pts >= seen->last_pts || !table->n) {
         seen->last_pts = packet->pts;
@@ -122,8 +124,21 @@ static double tagged_seconds(const AVStream *stream)
     return hours * 3600.0 + minutes * 60.0 + seconds;
 }
 
+/* Of a file that was cut off, frames that are shown later than its last whole packet is decoded: some that belong between them are not
+ * there, and some refer to those. */
+static void leave_out_end(lt_video_table *table, const scan *seen)
+{
+    int64_t n = table->n;
+    if (table->counted || seen->whole_dts == AV_NOPTS_VALUE) {
+        table->n -= seen->last_corrupt && table->n;
+    } else {
+        while (table->n && table->pts[table->n - 1] > seen->whole_dts) table->n--;
+    }
+    if (table->missing > 0) table->missing += n - table->n;
+}
+
 /* What the container promises and does not hold: a file whose end was cut off. */
-static void find_missing(const lt_container *container, lt_video_table *table, const scan *seen)
+static void find_missing(const lt_container *container, lt_video_table *table, const scan *seen, bool broke)
 {
     const char *kind = container->format->iformat->name;
     if (strstr(kind, "mov")) {
@@ -133,11 +148,11 @@ static void find_missing(const lt_container *container, lt_video_table *table, c
         double promised = tagged_seconds(container->stream), unit = av_q2d(table->time_base);
         double end = (double)(table->pts[table->n - 1] + table->last_duration) * unit;
         if (promised - end > 0.5) table->missing = -1;
+        table->promised = promised > 0;
     }
-    if (seen->last_corrupt && table->n) { /* the last packet itself was cut */
-        table->n--;
-        table->missing = table->missing < 0 ? -1 : table->missing + 1;
-    }
+    table->promised |= strstr(kind, "mov") || lt_video_is_sequence(container->name);
+    if (!table->missing && (broke || seen->last_corrupt)) table->missing = -1;
+    if (table->missing) leave_out_end(table, seen);
 }
 
 /* Frames that the decoder has ready. */
@@ -206,7 +221,7 @@ fail:
 lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_err *err)
 {
     lt_status status;
-    scan seen = {.last_dts = AV_NOPTS_VALUE};
+    scan seen = {.last_dts = AV_NOPTS_VALUE, .whole_dts = AV_NOPTS_VALUE};
     AVPacket *packet = container->packet;
     table->time_base = container->stream->time_base;
     int rc;
@@ -225,8 +240,7 @@ lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_e
         find_last_duration(container, table, &seen);
     /* What the container calls its rate may be that of fields. */
     if (apart && table->n > 1) table->last_duration = table->pts[table->n - 1] - table->pts[table->n - 2];
-    find_missing(container, table, &seen);
-    if (rc != AVERROR_EOF && !table->missing) table->missing = -1;
+    find_missing(container, table, &seen, rc != AVERROR_EOF);
     if (!table->n)
         return lt_fail(err, LT_E_FORMAT, "%s: its video stream holds no frames%s", container->name,
                        table->missing ? "; the file was cut off" : "");

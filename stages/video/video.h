@@ -42,7 +42,9 @@ typedef struct lt_video_request {
      * and `end`. Without them `interval`, `start`, the middle. Intervals and starts need `frames`. */
     bool random_interval, random_start, random_crop;
     uint64_t seed;
-    double fps; /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
+    bool
+        tries_end; /* decode the last frames, too, where the container does not say how much it holds: it may have been cut off */
+    double fps;    /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
     const char *
         hwaccel; /* NULL or "none": software decodes; else lt_hwaccel_open's (hwaccel.h): with "auto" software does where it must */
 } lt_video_request;

@@ -322,6 +322,39 @@ static void bad_files(void **state)
     lt_video_close(video);
 }
 
+/* Wherever a file was cut off, it is refused with a number of frames, and that many can be read. */
+static void cut_off_anywhere(void **state)
+{
+    static const char *const names[] = {"tail.mp4", "tail.mkv", "tail.ts", "tail.flv"};
+    lt_clips_ffmpeg("-f lavfi -i testsrc2=size=160x96:rate=24:duration=4 -c:v libx264 -g 30 -bf 3 -movflags "
+                    "+faststart tail.mp4");
+    lt_clips_ffmpeg("-i tail.mp4 -c copy tail.mkv -c copy tail.ts -c copy tail.flv");
+    for (size_t f = 0; f < LT_COUNT(names); f++)
+        for (int cut = 0; cut < 12; cut++) {
+            size_t bytes, kept;
+            uint8_t *data = lt_clips_load(lt_clips_path("%s", names[f]), &bytes);
+            kept = bytes * 2 / 5 + bytes / 23 * (size_t)cut;
+            FILE *file = fopen(lt_clips_path("off-%s", names[f]), "wb");
+            fwrite(data, 1, kept, file);
+            fclose(file);
+            free(data);
+            lt_err err = {0};
+            lt_video *video = NULL;
+            lt_video_request request = {.input = lt_clips_path("off-%s", names[f]), .tries_end = true};
+            lt_status status = lt_video_open(&video, &request, &err);
+            const char *advice = strstr(err.text, "say frames = ");
+            if (status && !advice) fail_msg("%s, cut at %zu: %s", names[f], kept, err.text);
+            if (status) {
+                request.frames = atoll(advice + 13);
+                assert_true(request.frames > 20);
+                if (lt_video_open(&video, &request, &err)) fail_msg("%s", err.text);
+            }
+            for (int64_t i = 0; i < lt_video_get_info(video)->n_frames; i++) free(read_frame(video, i));
+            lt_video_close(video);
+        }
+    lt_video_close(open_video(lt_clips_path("tail.ts"), (lt_video_request){.tries_end = true}));
+}
+
 /* Damage in the middle: the frames before it come, the first bad one is named, and nothing crashes. */
 static void damage(void **state)
 {
@@ -379,13 +412,21 @@ static void graphs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(seeks),         cmocka_unit_test(seeks_of_other_codecs),
-        cmocka_unit_test(variable_rate), cmocka_unit_test(deep_and_odd),
-        cmocka_unit_test(turned),        cmocka_unit_test(sizes),
-        cmocka_unit_test(colours),       cmocka_unit_test(bad_files),
-        cmocka_unit_test(damage),        cmocka_unit_test(size_changes),
-        cmocka_unit_test(graphs),        cmocka_unit_test(rounded_times),
-        cmocka_unit_test(fields_apart),  cmocka_unit_test(ticks_start_anywhere),
+        cmocka_unit_test(seeks),
+        cmocka_unit_test(seeks_of_other_codecs),
+        cmocka_unit_test(variable_rate),
+        cmocka_unit_test(deep_and_odd),
+        cmocka_unit_test(turned),
+        cmocka_unit_test(sizes),
+        cmocka_unit_test(colours),
+        cmocka_unit_test(bad_files),
+        cmocka_unit_test(cut_off_anywhere),
+        cmocka_unit_test(damage),
+        cmocka_unit_test(size_changes),
+        cmocka_unit_test(graphs),
+        cmocka_unit_test(rounded_times),
+        cmocka_unit_test(fields_apart),
+        cmocka_unit_test(ticks_start_anywhere),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
