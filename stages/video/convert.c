@@ -206,7 +206,7 @@ static void describe(const lt_convert *convert, const AVFrame *frame, lt_video_i
 lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational aspect, const int32_t *turn,
                           const lt_video_request *request, lt_video_info *info, lt_err *err)
 {
-    *convert = (lt_convert){.format = AV_PIX_FMT_NONE,
+    *convert = (lt_convert){.format = {AV_PIX_FMT_NONE, AV_PIX_FMT_NONE},
                             .source_width = frame->width,
                             .source_height = frame->height,
                             .matrix = lt_video_matrix(frame->colorspace, frame->height),
@@ -215,8 +215,7 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
     lt_status status = check_colour(convert, frame, err);
     if (status) return status;
     info->interlaced = frame->interlaced_frame;
-    convert->one_field = request->one_field && frame->interlaced_frame && frame->height >= 4;
-    convert->bottom_first = !frame->top_field_first;
+    convert->one_field = request->one_field && frame->height >= 4;
     int depth = av_pix_fmt_desc_get(frame->format)->comp[0].depth;
     convert->bits = request->bits ? request->bits : depth > 8 ? 16 : 8;
     read_matrix(convert, turn, info);
@@ -240,7 +239,8 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
 
 void lt_convert_finish(lt_convert *convert)
 {
-    sws_freeContext(convert->sws);
+    sws_freeContext(convert->sws[0]);
+    sws_freeContext(convert->sws[1]);
     free(convert->scaled);
     lt_resample_destroy(convert->exact);
     free(convert->box);
@@ -264,15 +264,15 @@ static void set_chroma_location(struct SwsContext *sws, const lt_convert *conver
     if (descriptor->log2_chroma_h == 1) av_opt_set_int(sws, "src_v_chr_pos", top ? 0 : bottom ? 256 : 128, 0);
 }
 
-/* A scaler for pictures of this format. */
-static lt_status make_sws(lt_convert *convert, enum AVPixelFormat format, lt_err *err)
+/* A scaler for pictures of this format, or for one field of them. */
+static lt_status make_sws(lt_convert *convert, bool field, enum AVPixelFormat format, lt_err *err)
 {
-    sws_freeContext(convert->sws);
-    convert->format = AV_PIX_FMT_NONE;
-    struct SwsContext *sws = convert->sws = sws_alloc_context();
+    sws_freeContext(convert->sws[field]);
+    convert->format[field] = AV_PIX_FMT_NONE;
+    struct SwsContext *sws = convert->sws[field] = sws_alloc_context();
     if (!sws) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for a scaler");
     av_opt_set_int(sws, "srcw", convert->source_width, 0);
-    av_opt_set_int(sws, "srch", convert->one_field ? convert->source_height / 2 : convert->source_height, 0);
+    av_opt_set_int(sws, "srch", field ? convert->source_height / 2 : convert->source_height, 0);
     av_opt_set_int(sws, "src_format", format, 0);
     av_opt_set_int(sws, "dstw", convert->scaled_width, 0);
     av_opt_set_int(sws, "dsth", convert->scaled_height, 0);
@@ -288,7 +288,7 @@ static lt_status make_sws(lt_convert *convert, enum AVPixelFormat format, lt_err
         return lt_fail_av(err, rc, "scaling %dx%d %s to %dx%d RGB", convert->source_width,
                           convert->source_height, av_get_pix_fmt_name(format), convert->scaled_width,
                           convert->scaled_height);
-    convert->format = format;
+    convert->format[field] = format;
     return LT_OK;
 }
 
@@ -350,21 +350,22 @@ lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *r
                        "is not supported: "
                        "cut the video there with start and frames, or leave the picture out",
                        frame->width, frame->height, convert->source_width, convert->source_height);
-    if (frame->format != convert->format) {
+    bool field = convert->one_field && frame->interlaced_frame;
+    if (frame->format != convert->format[field]) {
         lt_status status = check_colour(convert, frame, err);
-        if (!status) status = make_sws(convert, frame->format, err);
+        if (!status) status = make_sws(convert, field, frame->format, err);
         if (status) return status;
     }
     uint8_t *planes[4] = {convert->scaled};
     int strides[4] = {convert->scaled_stride};
     const uint8_t *data[4] = {frame->data[0], frame->data[1], frame->data[2], frame->data[3]};
     int linesize[4] = {frame->linesize[0], frame->linesize[1], frame->linesize[2], frame->linesize[3]};
-    int height = convert->one_field ? frame->height / 2 : frame->height;
-    for (int i = 0; i < 4 && convert->one_field; i++) {
-        if (data[i] && convert->bottom_first) data[i] += linesize[i];
+    int height = field ? frame->height / 2 : frame->height;
+    for (int i = 0; i < 4 && field; i++) {
+        if (data[i] && !frame->top_field_first) data[i] += linesize[i];
         linesize[i] *= 2;
     }
-    int rc = sws_scale(convert->sws, data, linesize, 0, height, planes, strides);
+    int rc = sws_scale(convert->sws[field], data, linesize, 0, height, planes, strides);
     if (rc < 0) return lt_fail_av(err, rc, "conversion to RGB");
     if (convert->exact) {
         size_t pixel = 3 * (size_t)(convert->bits / 8), stride = pixel * (size_t)convert->box_width;

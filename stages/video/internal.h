@@ -21,8 +21,9 @@ typedef struct lt_video_table {
     AVRational time_base;
     int64_t n_keys, keys_capacity;
     lt_video_key *keys;
-    bool counted;            /* timestamps do not tell frames apart: they are counted from the start */
-    bool promised;           /* the container says how much it holds */
+    bool counted;  /* timestamps do not tell frames apart: they are counted from the start */
+    bool mixed;    /* some pictures are interlaced and some not, or the other way, as far as a parser tells */
+    bool promised; /* the container says how much it holds */
     int64_t missing;         /* frames the container promises and does not have; -1: an unknown number */
     int64_t skipped_leading; /* before the first key frame */
     int64_t restarts;        /* of the input's clock (timeline.h) */
@@ -95,10 +96,10 @@ lt_status lt_graph_scan(lt_graph *graph, const lt_video_request *request, lt_vid
 
 /* Decoded pictures to RGB of the wanted size, upright. */
 typedef struct lt_convert {
-    struct SwsContext *sws;
-    enum AVPixelFormat format; /* of the source; a change makes a new sws */
+    struct SwsContext *sws[2];    /* of whole pictures, of fields */
+    enum AVPixelFormat format[2]; /* of the source; a change makes a new sws */
     int source_width, source_height, bits;
-    bool one_field, bottom_first;    /* only every second row is looked at */
+    bool one_field;                  /* of a picture that is interlaced only every second row is looked at */
     int scaled_width, scaled_height; /* as decoded, not turned yet */
     bool transpose, flip_x, flip_y;
     int upright_width, upright_height;

@@ -351,7 +351,8 @@ static void make_digest(lt_video *video, const lt_video_request *request)
     if (c->exact)
         snprintf(exact, sizeof exact, " exact 1 %d %d %d %d", c->box_x, c->box_y, c->box_width,
                  c->box_height);
-    if (c->one_field) strcat(exact, " field 1");
+    if (c->one_field && info->interlaced) strcat(exact, " field 1");
+    if (c->one_field && video->table.mixed) strcat(exact, " each 1");
     bool may_differ = *info->hwaccel && !lt_hwaccel_is_exact(video->container.decoder->codec_id);
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
     int n = snprintf(

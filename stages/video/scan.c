@@ -10,6 +10,7 @@ typedef struct scan {
         whole_dts; /* of the last; of the last whole one */
     bool without_pts, seen_key, last_corrupt;
     int64_t n_fields, fields_end; /* pictures of one field; packets up to the last of those that are tried */
+    unsigned orders;              /* of fields, a bit each, that a parser told */
     bool falls;                   /* decoding times do not always rise: parts with clocks of their own */
     int64_t first_key_pts;
 } scan;
@@ -22,11 +23,12 @@ static bool is_hidden(const AVStream *stream, const AVPacket *packet)
 
 enum { TRIED_FIELDS = 32 };
 
-/* Pictures that are coded field by field, as far as the demuxer looks into them. */
-static void count_fields(scan *seen, const AVStream *stream)
+/* Pictures that are interlaced, or coded field by field, as far as the demuxer looks into them. */
+static void look_for_fields(scan *seen, const AVStream *stream)
 {
     const AVCodecParserContext *parser = av_stream_get_parser(stream);
     if (!parser) return;
+    if (parser->field_order != AV_FIELD_UNKNOWN) seen->orders |= 1u << parser->field_order;
     if (parser->picture_structure != AV_PICTURE_STRUCTURE_TOP_FIELD &&
         parser->picture_structure != AV_PICTURE_STRUCTURE_BOTTOM_FIELD)
         return;
@@ -39,7 +41,7 @@ static lt_status add_packet(scan *seen, const AVStream *stream, const AVPacket *
     lt_status status;
     seen->n_packets++;
     seen->last_corrupt = packet->flags & AV_PKT_FLAG_CORRUPT;
-    count_fields(seen, stream);
+    look_for_fields(seen, stream);
     bool key = packet->flags & AV_PKT_FLAG_KEY;
     if (packet->pts == AV_NOPTS_VALUE) seen->without_pts = true;
     if (key && !seen->seen_key) {
@@ -240,6 +242,7 @@ lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_e
         find_last_duration(container, table, &seen);
     /* What the container calls its rate may be that of fields. */
     if (apart && table->n > 1) table->last_duration = table->pts[table->n - 1] - table->pts[table->n - 2];
+    table->mixed = (seen.orders & (seen.orders - 1)) != 0;
     find_missing(container, table, &seen, rc != AVERROR_EOF);
     if (!table->n)
         return lt_fail(err, LT_E_FORMAT, "%s: its video stream holds no frames%s", container->name,

@@ -72,7 +72,7 @@ typedef struct lt_video_info {
     int source_width, source_height; /* as coded */
     char fingerprint[33];            /* XXH3-128 of size, ends and 64 spread blocks (of a graph: its text) */
     char digest[33];                 /* of the fingerprint and of all that decides frames and pixels */
-    bool interlaced;                 /* the first picture was; one_field did something about it */
+    bool interlaced;                 /* the first picture was */
     int rate_num, rate_den;          /* frames a second as the container says; 0: it does not */
     int64_t skipped_leading;         /* undecodable frames before the first key frame, left out */
     int64_t restarts;                /* of the file's clock: its parts follow on each other (timeline.h) */

@@ -246,6 +246,39 @@ static void sizes(void **state)
     lt_video_close(video);
 }
 
+static void same_frame(lt_video *a, lt_video *b, int64_t index, bool wanted)
+{
+    uint8_t *x = read_frame(a, index), *y = read_frame(b, index);
+    bool same = !memcmp(x, y, lt_video_frame_bytes(lt_video_get_info(a)));
+    if (same != wanted) fail_msg("frame %lld is %s", (long long)index, same ? "whole" : "one field");
+    free(x);
+    free(y);
+}
+
+/* A recording of some parts that are interlaced and some that are not: each picture is taken as it is, whichever comes first. */
+static void interlaced_in_parts(void **state)
+{
+    lt_clips_ffmpeg(
+        "-f lavfi -i testsrc2=size=160x96:rate=24:duration=1 -c:v libx264 -bf 0 whole.h264 "
+        "-vf tinterlace=interleave_top,fieldorder=bff -r 24 -c:v libx264 -bf 0 -x264-params bff=1 half.h264");
+    lt_clips_ffmpeg(
+        "-version >/dev/null && cat whole.h264 half.h264 > one.h264 && cat half.h264 whole.h264 > two.h264");
+    for (int i = 0; i < 4; i++) {
+        static const char *const names[] = {"one", "two", "whole", "half"};
+        lt_clips_ffmpeg("-r 24 -i %s.h264 -c copy %s.mkv", names[i], names[i]);
+        const char *path = lt_clips_path("%s.mkv", names[i]);
+        lt_video *woven = open_video(path, (lt_video_request){0});
+        lt_video *field = open_video(path, (lt_video_request){.one_field = true});
+        int64_t n = lt_video_get_info(field)->n_frames;
+        same_frame(woven, field, 3, i == 0 || i == 2);
+        same_frame(woven, field, n - 3, i == 1 || i == 2);
+        bool alike = !strcmp(lt_video_get_info(woven)->digest, lt_video_get_info(field)->digest);
+        assert_true(alike == (i == 2));
+        lt_video_close(woven);
+        lt_video_close(field);
+    }
+}
+
 /* ---- colour
  * ------------------------------------------------------------------------------------------------ */
 
@@ -412,21 +445,14 @@ static void graphs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(seeks),
-        cmocka_unit_test(seeks_of_other_codecs),
-        cmocka_unit_test(variable_rate),
-        cmocka_unit_test(deep_and_odd),
-        cmocka_unit_test(turned),
-        cmocka_unit_test(sizes),
-        cmocka_unit_test(colours),
-        cmocka_unit_test(bad_files),
-        cmocka_unit_test(cut_off_anywhere),
-        cmocka_unit_test(damage),
-        cmocka_unit_test(size_changes),
-        cmocka_unit_test(graphs),
-        cmocka_unit_test(rounded_times),
-        cmocka_unit_test(fields_apart),
-        cmocka_unit_test(ticks_start_anywhere),
+        cmocka_unit_test(seeks),         cmocka_unit_test(seeks_of_other_codecs),
+        cmocka_unit_test(variable_rate), cmocka_unit_test(deep_and_odd),
+        cmocka_unit_test(turned),        cmocka_unit_test(interlaced_in_parts),
+        cmocka_unit_test(sizes),         cmocka_unit_test(colours),
+        cmocka_unit_test(bad_files),     cmocka_unit_test(cut_off_anywhere),
+        cmocka_unit_test(damage),        cmocka_unit_test(size_changes),
+        cmocka_unit_test(graphs),        cmocka_unit_test(rounded_times),
+        cmocka_unit_test(fields_apart),  cmocka_unit_test(ticks_start_anywhere),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
