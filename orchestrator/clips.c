@@ -117,7 +117,7 @@ bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason)
     lt_doomed *doomed = &run->doomed[run->n_doomed++];
     doomed->stage = stage;
     doomed->clip = clip;
-    snprintf(doomed->reason, sizeof doomed->reason, "%s", reason);
+    lt_text_clean(doomed->reason, reason, sizeof doomed->reason - 1);
     for (int i = 0; i < run->graph->stages[stage].replicas; i++)
         lt_send_give_up(lt_run_replica(run, stage, i), clip, doomed->reason);
     return true;

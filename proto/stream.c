@@ -85,6 +85,21 @@ bool lt_text_is_clean(const char *text, size_t max_bytes)
     return true;
 }
 
+void lt_text_clean(char *to, const char *text, size_t max_bytes)
+{
+    const unsigned char *from = (const unsigned char *)text;
+    for (size_t n; *from; from += n, to += n, max_bytes -= n) {
+        size_t valid = character_bytes(from);
+        n = LT_MAX(valid, (size_t)1);
+        if (n > max_bytes) break;
+        if (valid)
+            memmove(to, from, n);
+        else
+            *to = '?';
+    }
+    *to = 0;
+}
+
 static bool is_clip_name(const char *name)
 {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
@@ -203,6 +218,22 @@ lt_status lt_stream_check(const lt_stream *stream, lt_err *err)
     const char *wrong = wrong_field(stream);
     if (!wrong && !walk_pts(stream, NULL)) wrong = "pts_delta";
     if (wrong) return lt_fail(err, LT_E_FORMAT, "a stream's %s cannot be what it says", wrong);
+    return LT_OK;
+}
+
+lt_status lt_stream_clean(lt_stream *stream, lt_arena *arena, lt_err *err)
+{
+    char *caption = stream->caption, *entry = stream->entry;
+    if (!lt_text_is_clean(caption, TEXT_MAX)) caption = lt_arena_strdup(arena, caption);
+    if (strlen(entry) > TEXT_MAX)
+        entry = lt_arena_strdup(arena, "");
+    else if (!lt_text_is_clean(entry, TEXT_MAX))
+        entry = lt_arena_strdup(arena, entry);
+    if (!caption || !entry) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the texts of a stream");
+    if (caption != stream->caption) lt_text_clean(caption, caption, TEXT_MAX);
+    if (entry != stream->entry) lt_text_clean(entry, entry, TEXT_MAX);
+    stream->caption = caption;
+    stream->entry = entry;
     return LT_OK;
 }
 

@@ -75,6 +75,10 @@ lt_status lt_header_unpack(const void *data, size_t bytes, Lt__Wire__Header **he
  * chunk, time base, timestamps (none, or n_frames that increase), name [A-Za-z0-9._-], hex digests, text. */
 lt_status lt_stream_check(const lt_stream *stream, lt_err *err);
 
+/* Make text of what comes from outside, caption and entry, so that lt_stream_check takes it: with lt_text_clean, new copies in
+ * `arena`. An entry that is too long is left out, since a part of it is none. E_NO_MEMORY: all stands as it was. */
+lt_status lt_stream_clean(lt_stream *stream, lt_arena *arena, lt_err *err);
+
 /* Deep copy of `from` over `to`, which need not be initialised; everything it points to lives in `arena`.
  * E_NO_MEMORY. */
 lt_status lt_stream_copy(lt_stream *to, const lt_stream *from, lt_arena *arena, lt_err *err);
@@ -105,5 +109,9 @@ size_t lt_wire_dtype_bytes(Lt__Wire__Dtype dtype);
 
 /* Valid UTF-8 of at most max_bytes bytes without control characters other than tab and newline. */
 bool lt_text_is_clean(const char *text, size_t max_bytes);
+
+/* Copy `text` so that lt_text_is_clean(to, max_bytes): each byte that is no such character, or part of one, is a '?'; what is longer
+ * is cut off at a character. `to` takes as many bytes as `text` has, at most max_bytes, and a final 0; it may be `text`. */
+void lt_text_clean(char *to, const char *text, size_t max_bytes);
 
 #endif

@@ -139,7 +139,7 @@ static lt_status fill(const lt_clip_list *list, const lt_list_place *place, json
     if (entry->path) entry->name = *name ? lt_arena_strdup(arena, name) : name_of_path(entry->path, arena);
     if (entry->path) json_object_set_new(object, "path", json_string(entry->path));
     char *line = json_dumps(object, JSON_COMPACT);
-    entry->json = line ? lt_arena_strdup(arena, line) : NULL;
+    entry->json = line ? clean(line, arena) : NULL; /* jansson escapes all but the delete character */
     free(line);
     if (!entry->path || !entry->text || !entry->name || !entry->json)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", list->path);

@@ -198,15 +198,6 @@ void rt_clip_source_ended(rt *rt, rt_clip *clip)
 
 /* ---- giving up ---------------------------------------------------------------------------------------------------------- */
 
-/* Copy as much of a sentence as fits, with no half a character. */
-static void copy_reason(char *to, size_t room, const char *reason)
-{
-    size_t n = LT_MIN(strlen(reason), room - 1);
-    while (n && ((unsigned char)reason[n] & 0xc0) == 0x80) n--;
-    memcpy(to, reason, n);
-    to[n] = 0;
-}
-
 static void abandon(rt *rt, rt_clip *clip, const char *reason, bool is_passed_over)
 {
     if (rt->quits || clip->ends) return;
@@ -216,7 +207,7 @@ static void abandon(rt *rt, rt_clip *clip, const char *reason, bool is_passed_ov
     clip->complete = false;
     clip->is_given_up = true;
     clip->is_passed_over = is_passed_over;
-    copy_reason(clip->reason, sizeof clip->reason, reason);
+    lt_text_clean(clip->reason, reason, sizeof clip->reason - 1);
 }
 
 void rt_clip_give_up(rt *rt, rt_clip *clip, const Lt__Wire__GiveUp *word, int from_below)
@@ -249,7 +240,7 @@ void rt_clip_doom(rt *rt, uint32_t index, const char *reason)
     } else if (index >= rt->n_closed && rt->n_doomed < RT_DOOMED) {
         pthread_mutex_lock(&rt->mutex);
         rt->doomed[rt->n_doomed].clip = index;
-        copy_reason(rt->doomed[rt->n_doomed++].reason, sizeof rt->doomed[0].reason, reason);
+        lt_text_clean(rt->doomed[rt->n_doomed++].reason, reason, sizeof rt->doomed[0].reason - 1);
         pthread_mutex_unlock(&rt->mutex);
     }
 }

@@ -50,6 +50,19 @@ static lt_status create(rt *rt, rt_job *job)
     return status;
 }
 
+/* Whether or not it succeeds, what the stage says of the clip is about to be told. */
+static lt_status open_clip(rt *rt, rt_job *job)
+{
+    lt_clip *clip = &job->clip->clip;
+    lt_err err = {0};
+    rt_report_started(rt, clip->index, LT_UNIT_OPENING);
+    lt_status status = rt->stage->open_clip(rt->state, clip, &job->err);
+    job->clip->is_stage_open = status == LT_OK;
+    if (!clip->output || !lt_stream_clean(clip->output, clip->arena, &err)) return status;
+    job->err = err;
+    return err.status;
+}
+
 static lt_status process(rt *rt, rt_job *job)
 {
     const lt_payload *inputs[LT_MAX_PORTS];
@@ -88,11 +101,7 @@ static void do_job(rt *rt, rt_job *job)
     job->err.text[0] = 0;
     switch (job->kind) {
     case RT_CREATE: job->status = create(rt, job); break;
-    case RT_OPEN_CLIP:
-        rt_report_started(rt, job->clip->clip.index, LT_UNIT_OPENING);
-        job->status = rt->stage->open_clip(rt->state, &job->clip->clip, &job->err);
-        job->clip->is_stage_open = job->status == LT_OK;
-        break;
+    case RT_OPEN_CLIP: job->status = open_clip(rt, job); break;
     case RT_PROCESS: job->status = process(rt, job); break;
     case RT_FINISH_CLIP:
         rt_report_started(rt, job->clip->clip.index, LT_UNIT_FINISHING);

@@ -28,6 +28,7 @@ void lt_plan_note(lt_plan *plan, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    lt_text_clean(text, text, sizeof text - 1);
     if (plan->n_notes < (int)LT_COUNT(plan->notes))
         plan->notes[plan->n_notes++] = lt_arena_strdup(plan->arena, text);
 }
@@ -93,6 +94,7 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
     LT_TRY(stage->plan(&setup, inputs, plan, err));
     plan->peak_bytes += timestamps_bytes(inputs, output);
     if (!stage->n_outputs) return LT_OK;
+    LT_TRY(lt_stream_clean(output, plan->arena, err));
     output->unit_bytes = rt_unit_bytes(output);
     plan->live |= output->live && !stage->n_inputs;
     status = lt_stream_check(output, err);
@@ -175,6 +177,7 @@ int rt_plan(const lt_stage *stage)
         status = lt_fail(&err, LT_E_INVALID, "--plan expects a request on standard input");
     lt_status planned = status ? status : make_plan(stage, request, &output, &plan, &err);
     if (planned) {
+        lt_text_clean(err.text, err.text, sizeof err.text - 1);
         parts.reply.status = (uint32_t)planned;
         parts.reply.text = err.text;
     } else {

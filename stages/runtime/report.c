@@ -85,8 +85,10 @@ void rt_report_failed(rt *rt, const lt_err *err, const rt_key *unit)
 {
     Lt__Wire__Failed failed = LT__WIRE__FAILED__INIT;
     Lt__Wire__Report report = LT__WIRE__REPORT__INIT;
+    char text[sizeof err->text];
+    lt_text_clean(text, err->text, sizeof text - 1);
     failed.status = (uint32_t)err->status;
-    failed.text = (char *)err->text;
+    failed.text = text;
     if (unit) {
         failed.has_unit = true;
         failed.clip = unit->clip;

@@ -176,6 +176,28 @@ def outputs_do_not_meet(folder):
     assert hashes == {place: sha256(folder / place / "x.mp4") for place in "ab"}, "a source was written over"
 
 
+def bytes_that_are_no_text_cost_nothing(folder):
+    """A folder whose name is not UTF-8, a caption with a control character, an entry longer than a message takes: clips that can be had are
+    made, others are listed with their reason."""
+    place = folder / os.fsdecode(b"caf\xe9")
+    place.mkdir()
+    model = narrow_model(folder / "model")
+    make_clip(place / "a.mp4", 0.25)
+    (place / "bad.mp4").write_text("this is no video")
+    entries = [{"path": "a.mp4", "text": "del \x7f"}, {"path": "bad.mp4", "text": "\x7f, too"}, {"path": "gone.mp4"}]
+    (place / "clips.json").write_text(json.dumps(entries, ensure_ascii=False))
+    # As a message holds it, the entry's many line ends take more than the mebibyte that the file has.
+    with open(place / "clips.csv", "w") as file:
+        file.write('path,text,more\na.mp4,plain,"' + "\n" * 900000 + '"\n')
+    graph = precompute(place / "p.toml", "clips.json", "cache", model)
+    assert "2 failed" in run(graph, expect=3, timeout=60)
+    assert [(clip, about["state"]) for clip, about in clips_of(place / "cache").items() if about["state"] == "complete"] == [("a", "complete")]
+    failed = json.loads((place / "cache.longtake" / "failed.json").read_text())
+    assert [entry["path"] for entry in failed] == ["bad.mp4", "gone.mp4"] and failed[0]["text"] == " , too", failed
+    assert all("caf?" in entry["error"] for entry in failed), failed
+    assert "1 clips done" in run(precompute(place / "q.toml", "clips.csv", "other", model), timeout=60)
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -496,6 +518,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, a_list_of_failures_is_a_manifest_in_its_own_run,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])

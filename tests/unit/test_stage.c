@@ -59,13 +59,15 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *in, lt_plan
 {
     const config *config = setup->config;
     puts("a library prints");
-    if (config->mode == 1) return lt_fail(err, LT_E_UNSUPPORTED, "nothing is fast");
+    if (config->mode == 1) return lt_fail(err, LT_E_UNSUPPORTED, "nothing is fast, \xe9 least");
     plan->peak_bytes = 123;
     plan->in_flight[0] = 4;
     lt_plan_resolve(plan, "window", "%d", 7);
-    lt_plan_note(plan, "%s and %s", config->input, setup->base_folder);
+    lt_plan_note(plan, "%s and %s, caf\xe9", config->input, setup->base_folder);
     lt_status status = lt_stream_copy(plan->output, in[0], plan->arena, err);
     if (config->window == 9) plan->output->width = 0;
+    plan->output->caption = "caf\xe9";
+    plan->output->entry = "\x7f";
     return status;
 }
 
@@ -283,9 +285,11 @@ static void a_stage_plans(void **state)
     assert_int_equal(reply->n_outputs, 1);
     assert_string_equal(reply->outputs[0]->port, "out");
     assert_null(lt_stream_difference(reply->outputs[0]->stream, &stream, false));
+    assert_string_equal(reply->outputs[0]->stream->caption, "caf?");
+    assert_string_equal(reply->outputs[0]->stream->entry, "?");
     assert_string_equal(reply->resolved[0]->text, "7");
     assert_int_equal(reply->in_flight[0]->units, 4);
-    assert_string_equal(reply->notes[0], "/base/x and /base");
+    assert_string_equal(reply->notes[0], "/base/x and /base, caf?");
     lt__wire__plan_reply__free_unpacked(reply, NULL);
 }
 
@@ -296,7 +300,7 @@ static void a_refusal_is_an_answer(void **state)
         bool has_input;
         lt_status status;
     } cases[] = {
-        {"mode", "fast", "nothing is fast", true, LT_E_UNSUPPORTED},
+        {"mode", "fast", "nothing is fast, ? least", true, LT_E_UNSUPPORTED},
         {"windo", "3", "window", true, LT_E_NOT_FOUND},
         {NULL, NULL, "\"in\"", false, LT_E_INVALID},
         {"window", "9", "width", true, LT_E_INTERNAL}, /* a plan that cannot be is our bug */

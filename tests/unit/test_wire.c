@@ -86,6 +86,61 @@ static void a_wrong_stream_is_refused(void **state)
     REFUSED(s->scaling_factor = 0.0 / 0.0);
 }
 
+static void text_is_made_of_what_is_none(void **state)
+{
+    static const struct {
+        const char *from, *to;
+        size_t max;
+    } cases[] = {
+        {"", "", 9},
+        {"plain\ttext\n", "plain\ttext\n", 99},
+        {"del \x7f, bell \x07", "del ?, bell ?", 99},
+        {"caf\xe9/x", "caf?/x", 99},
+        {"caf\xe9", "caf?", 99},
+        {"\xed\xa0\x80 \xc0\x80", "??? ??", 99},
+        {"\xf0\x9f\x90\xa6!", "\xf0\x9f\x90\xa6!", 99},
+        {"a\xf0\x9f\x90\xa6!", "a\xf0\x9f\x90\xa6", 5},
+        {"a\xf0\x9f\x90\xa6!", "a", 4},
+        {"abc", "", 0},
+    };
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        char *to = malloc(LT_MIN(strlen(cases[i].from), cases[i].max) + 1), *same = strdup(cases[i].from);
+        lt_text_clean(to, cases[i].from, cases[i].max);
+        lt_text_clean(same, same, cases[i].max);
+        assert_string_equal(to, cases[i].to);
+        assert_string_equal(same, cases[i].to);
+        assert_true(lt_text_is_clean(to, cases[i].max));
+        free(to);
+        free(same);
+    }
+}
+
+/* Of each text that comes from outside; what is right stays where it is. */
+static void a_stream_is_made_text(void **state)
+{
+    enum { MEBI = 1 << 20 };
+    lt_arena arena = {0};
+    example e;
+    lt_stream *s = make_stream(&e);
+    char *caption = s->caption, *entry = s->entry, *longest = calloc(1, MEBI + 3);
+    assert_int_equal(lt_stream_clean(s, &arena, &err), LT_OK);
+    assert_ptr_equal(s->caption, caption);
+    assert_ptr_equal(s->entry, entry);
+    s->caption = "bell \x07", s->entry = "{\"text\":\"\x7f\"}";
+    assert_int_equal(lt_stream_clean(s, &arena, &err), LT_OK);
+    assert_string_equal(s->caption, "bell ?");
+    assert_string_equal(s->entry, "{\"text\":\"?\"}");
+    memset(longest, 'x', MEBI - 1);
+    memcpy(longest + MEBI - 1, "\xc3\xa9", 2);
+    s->caption = s->entry = longest; /* a byte too long */
+    assert_int_equal(lt_stream_clean(s, &arena, &err), LT_OK);
+    assert_int_equal(strlen(s->caption), MEBI - 1);
+    assert_string_equal(s->entry, "");
+    assert_int_equal(lt_stream_check(s, &err), LT_OK);
+    lt_arena_finish(&arena);
+    free(longest);
+}
+
 /* A negative and two prompts, of sequences and pooled vectors. */
 static lt_stream *make_text(example *e, Lt__Wire__Text *text, double *at)
 {
@@ -515,6 +570,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_right_stream_passes),
         cmocka_unit_test(a_wrong_stream_is_refused),
+        cmocka_unit_test(text_is_made_of_what_is_none),
+        cmocka_unit_test(a_stream_is_made_text),
         cmocka_unit_test(a_text_stream_says_when_its_prompts_begin),
         cmocka_unit_test(a_copy_owes_nothing_to_its_original),
         cmocka_unit_test(a_difference_is_named),

@@ -5,7 +5,7 @@
 #include <string.h>
 
 typedef struct config {
-    int64_t window, stride, sleep_ms, crash_unit, fail_unit;
+    int64_t window, later_window, stride, sleep_ms, crash_unit, fail_unit;
     const char *numeric_class;
 } config;
 
@@ -18,6 +18,13 @@ static const lt_option options[] = {
      .max = 1000,
      .unit = "units",
      .help = "input units that one output unit takes"},
+    {.name = "later_window",
+     .type = LT_OPT_INT,
+     .offset = offsetof(config, later_window),
+     .fallback = "0",
+     .max = 10000,
+     .unit = "units",
+     .help = "window of all clips but the first, for which it is planned; 0: the same"},
     {.name = "stride",
      .type = LT_OPT_INT,
      .offset = offsetof(config, stride),
@@ -60,12 +67,17 @@ static const lt_port inputs[] = {
      .kinds = 1u << LT__WIRE__PORT_KIND__PORT_FRAMES | 1u << LT__WIRE__PORT_KIND__PORT_WINDOWS}};
 static const lt_port outputs[] = {{.name = "out", .kinds = 1u << LT__WIRE__PORT_KIND__PORT_WINDOWS}};
 
-static lt_status describe(const config *config, const lt_stream *input, lt_stream *output, lt_arena *arena,
-                          lt_err *err)
+static uint64_t window_of(const config *config, uint32_t clip)
+{
+    return (uint64_t)(clip && config->later_window ? config->later_window : config->window);
+}
+
+static lt_status describe(const config *config, uint64_t window, const lt_stream *input, lt_stream *output,
+                          lt_arena *arena, lt_err *err)
 {
     lt_status status = lt_stream_copy(output, input, arena, err);
     if (status) return status;
-    uint64_t window = (uint64_t)config->window, stride = (uint64_t)config->stride;
+    uint64_t stride = (uint64_t)config->stride;
     output->kind = LT__WIRE__PORT_KIND__PORT_WINDOWS;
     output->chunk = 0;
     output->n_units =
@@ -84,7 +96,7 @@ static lt_status plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     plan->peak_bytes = 8 << 20;
     plan->in_flight[0] = (uint32_t)config->window + 1;
     plan->work_factor = (double)config->window / (double)config->stride;
-    return describe(config, inputs[0], plan->output, plan->arena, err);
+    return describe(config, window_of(config, 0), inputs[0], plan->output, plan->arena, err);
 }
 
 static lt_status create(void **state, const lt_setup *setup, const char **numeric_class, lt_err *err)
@@ -100,7 +112,7 @@ static lt_status create(void **state, const lt_setup *setup, const char **numeri
 
 static lt_status open_clip(void *state, lt_clip *clip, lt_err *err)
 {
-    return describe(state, clip->inputs[0], clip->output, clip->arena, err);
+    return describe(state, window_of(state, clip->index), clip->inputs[0], clip->output, clip->arena, err);
 }
 
 static lt_status need(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
@@ -109,7 +121,7 @@ static lt_status need(void *state, const lt_clip *clip, uint64_t unit, lt_need n
     const config *config = state;
     uint64_t first = unit * (uint64_t)config->stride;
     needs[0].first = first;
-    needs[0].count = LT_MIN((uint64_t)config->window, clip->inputs[0]->n_units - first);
+    needs[0].count = LT_MIN(window_of(config, clip->index), clip->inputs[0]->n_units - first);
     return LT_OK;
 }
 

@@ -5,9 +5,9 @@
 #include <string.h>
 
 typedef struct config {
-    int64_t frames, chunk, clips, seed, sleep_ms, crash_unit, fail_unit;
+    int64_t frames, chunk, clips, seed, sleep_ms, crash_unit, fail_unit, fail_clip;
     lt_size size;
-    bool copy;
+    bool copy, dataset;
 } config;
 
 static const lt_option options[] = {
@@ -65,6 +65,18 @@ static const lt_option options[] = {
      .min = -1,
      .max = 1e9,
      .help = "unit that cannot be made"},
+    {.name = "fail_clip",
+     .type = LT_OPT_INT,
+     .offset = offsetof(config, fail_clip),
+     .fallback = "-1",
+     .min = -1,
+     .max = 1e9,
+     .help = "clip that cannot be opened"},
+    {.name = "dataset",
+     .type = LT_OPT_BOOL,
+     .offset = offsetof(config, dataset),
+     .fallback = "false",
+     .help = "a clip's failure is its own; what is said of it is not all text"},
     {.name = "copy",
      .type = LT_OPT_BOOL,
      .offset = offsetof(config, copy),
@@ -93,6 +105,13 @@ static lt_status describe(const config *config, uint32_t clip, lt_stream *stream
     stream->last_duration = 1;
     stream->name = lt_arena_printf(arena, "clip%u", clip);
     stream->digest = lt_arena_printf(arena, "%08llx", (unsigned long long)config->seed);
+    if (config->dataset) {
+        stream->expendable = true;
+        stream->caption = "a bird, \x7f and half a \xc3";
+        stream->entry = "{\"text\":\"a bird, \x7f\"}";
+        stream->key = lt_arena_printf(arena, "%02x", clip);
+        if (!stream->key) return lt_fail(err, LT_E_NO_MEMORY, "no memory for a key");
+    }
     return stream->name && stream->digest ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory for a name");
 }
 
@@ -112,7 +131,10 @@ static lt_status open_clip(void *state, lt_clip *clip, lt_err *err)
 {
     const config *config = state;
     if (clip->index >= config->clips) return LT_END;
-    return describe(config, clip->index, clip->output, clip->arena, err);
+    lt_status status = describe(config, clip->index, clip->output, clip->arena, err);
+    if (clip->index == config->fail_clip && !status)
+        status = lt_fail(err, LT_E_FORMAT, "caf\xe9/bad.mp4: is as bad as it was told to be");
+    return status;
 }
 
 /* Memory that is not in a cache: 32 units of it in turn. */

@@ -260,6 +260,38 @@ static void a_clip_that_is_given_up_does_not_hold_the_others(void **state)
     free(text);
 }
 
+/* A path whose bytes are no text, a control character in a caption: a message that holds them would be refused, and nobody would
+ * hear of the clip's end. */
+static void what_is_said_of_a_clip_is_made_text(void **state)
+{
+    for (int transport = SLOTS; transport <= NETWORK; transport += 2) {
+        troupe t = make_chain(transport, 1, 2, path("text"));
+        set_option(&t, 0, "clips", "3");
+        set_option(&t, 0, "frames", "40");
+        set_option(&t, 0, "dataset", "true");
+        set_option(&t, 0, "fail_clip", "1");
+        troupe_start(&t);
+        assert_true(troupe_act(&t, 20, 0, 0, 0));
+        assert_int_equal(t.blamed, -1);
+        assert_true(troupe_stop(&t));
+        assert_int_equal(t.n_outputs, 2);
+        assert_int_equal(t.n_failed_clips, 1);
+        assert_string_equal(t.reason, "caf?/bad.mp4: is as bad as it was told to be");
+        assert_string_equal(t.entry, "{\"text\":\"a bird, ?\"}");
+    }
+}
+
+static void a_failure_is_told_as_text(void **state)
+{
+    troupe t = make_chain(SLOTS, 1, 1, path("failed"));
+    set_option(&t, 0, "fail_clip", "0");
+    troupe_start(&t);
+    assert_true(troupe_act(&t, 20, 0, 0, 0));
+    assert_int_equal(t.failed, LT_E_FORMAT);
+    assert_non_null(strstr(t.text, "caf?/bad.mp4"));
+    troupe_stop(&t);
+}
+
 static void a_busy_stage_shows_life(void **state)
 {
     troupe t = make_chain(SLOTS, 1, 1, path("busy"));
@@ -293,6 +325,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(nobody_outlives_the_orchestrator),
         cmocka_unit_test(replicas_that_differ_are_refused_unless_told),
         cmocka_unit_test(a_clip_that_is_given_up_does_not_hold_the_others),
+        cmocka_unit_test(what_is_said_of_a_clip_is_made_text),
+        cmocka_unit_test(a_failure_is_told_as_text),
         cmocka_unit_test(a_busy_stage_shows_life),
     };
     return chain_main(argc, argv, tests, LT_COUNT(tests), &expected);

@@ -337,6 +337,12 @@ static void take_report(troupe *t, actor *actor, const Lt__Wire__Report *report)
         t->stopped |= report->done->stopped;
         t->n_outputs += (uint32_t)report->done->n_outputs;
         break;
+    case LT__WIRE__REPORT__BODY_CLIP_END:
+        if (!report->clip_end->failed) break;
+        t->n_failed_clips++;
+        snprintf(t->reason, sizeof t->reason, "%s", report->clip_end->reason);
+        snprintf(t->entry, sizeof t->entry, "%s", report->clip_end->entry);
+        break;
     default: break;
     }
 }

@@ -42,7 +42,8 @@ typedef struct troupe {
     int blamed;      /* that actor */
     lt_status failed;
     char text[1024];
-    uint32_t n_outputs;
+    uint32_t n_outputs, n_failed_clips;
+    char reason[512], entry[512]; /* of the last of them */
     bool stopped;
 } troupe;
 
