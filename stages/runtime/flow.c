@@ -11,6 +11,8 @@ lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_M
     const lt_stage *stage = rt->stage;
     lt_status status = LT_OK;
     if (rt_is_source(rt)) return LT_OK;
+    if (rt->quit_posted) /* what the stage made is being freed */
+        return lt_fail(err, LT_E_TRANSIENT, "%s is ending", stage->kind);
     if (stage->need) status = stage->need(rt->state, &clip->clip, unit, needs, err);
     for (int port = 0; port < stage->n_inputs && !stage->need; port++)
         needs[port] = (lt_need){unit, rt->inputs[port].edge != NULL};

@@ -433,7 +433,7 @@ void rt_memory_free(rt *rt, rt_memory *memory, lt_slab_holder holder);
 
 /* ---- flow.c ----------------------------------------------------------------------------------------------------------------- */
 
-/* What `unit` takes, checked against the inputs and their credits. */
+/* What `unit` takes, checked against the inputs and their credits. E_TRANSIENT: the stage is ending and is asked nothing more. */
 lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err);
 /* Note that `unit` is wanted. False: it cannot be (the stage has then failed). */
 bool rt_request_add(rt *rt, rt_clip *clip, uint64_t unit);

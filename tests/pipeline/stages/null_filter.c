@@ -1,8 +1,11 @@
 /* null_filter.c - a unit's bytes follow from those of a window of input units; windows may overlap. */
 #include "tests/pipeline/stages/hash.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 typedef struct config {
     int64_t window, later_window, stride, sleep_ms, crash_unit, fail_unit;
@@ -110,6 +113,16 @@ static lt_status create(void **state, const lt_setup *setup, const char **numeri
     return LT_OK;
 }
 
+static _Atomic bool is_destroyed;
+
+/* Takes its time, in which neighbours go on asking. */
+static void destroy(void *state)
+{
+    struct timespec pause = {0, 100000000};
+    atomic_store(&is_destroyed, true);
+    nanosleep(&pause, NULL);
+}
+
 static lt_status open_clip(void *state, lt_clip *clip, lt_err *err)
 {
     return describe(state, window_of(state, clip->index), clip->inputs[0], clip->output, clip->arena, err);
@@ -119,6 +132,7 @@ static lt_status need(void *state, const lt_clip *clip, uint64_t unit, lt_need n
                       lt_err *err)
 {
     const config *config = state;
+    if (atomic_load(&is_destroyed)) abort();
     uint64_t first = unit * (uint64_t)config->stride;
     needs[0].first = first;
     needs[0].count = LT_MIN(window_of(config, clip->index), clip->inputs[0]->n_units - first);
@@ -165,6 +179,7 @@ static const lt_stage stage = {
     .replicable = true,
     .plan = plan,
     .create = create,
+    .destroy = destroy,
     .open_clip = open_clip,
     .need = need,
     .process = process,

@@ -126,6 +126,7 @@ static void a_failure_is_told_with_its_unit(void **state)
 {
     troupe t = make_chain(SLOTS, 1, 1, path("failed"));
     set_option(&t, 1, "fail_unit", "7");
+    set_option(&t, 2, "sleep_ms", "20"); /* it goes on asking for more while the filter ends */
     troupe_start(&t);
     assert_true(troupe_act(&t, 20, 0, 0, 0));
     assert_int_equal(t.actors[t.blamed].part, 1);
