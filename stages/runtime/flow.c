@@ -6,6 +6,16 @@
 
 /* ---- requests ------------------------------------------------------------------------------------------------------------- */
 
+/* The plan has seen one clip, and says what that takes. For another there is more room where it must be: what finds no slot comes as a
+ * copy, so that it waits for nobody. */
+static uint32_t most_at_once(const rt *rt, const rt_clip *clip, int port)
+{
+    const lt_stream *stream = rt_clip_stream(rt, clip);
+    bool is_planned = !clip->clip.index && !(stream && stream->expendable);
+    return is_planned ? rt->inputs[port].n_credits
+                      : LT_MAX(rt->inputs[port].n_credits, (uint32_t)RT_UNITS_AT_ONCE);
+}
+
 lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err)
 {
     const lt_stage *stage = rt->stage;
@@ -26,12 +36,12 @@ lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_M
                              (unsigned long long)unit, (unsigned long long)need->first,
                              (unsigned long long)(need->first + need->count - 1), stage->inputs[port].name,
                              (unsigned long long)n_units);
-        else if (need->count > rt->inputs[port].n_items)
+        else if (need->count > most_at_once(rt, clip, port))
             status =
                 lt_fail(err, LT_E_INVALID,
                         "unit %llu needs %llu units of port \"%s\" at once, but only %u may be in flight",
                         (unsigned long long)unit, (unsigned long long)need->count, stage->inputs[port].name,
-                        rt->inputs[port].n_items);
+                        most_at_once(rt, clip, port));
     }
     return status;
 }
@@ -56,8 +66,9 @@ bool rt_request_add(rt *rt, rt_clip *clip, uint64_t unit)
     size_t at = position(rt, request.key);
     lt_err err = {0};
     if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, request.key)) return true;
-    if (rt_need(rt, clip, unit, request.needs, &err)) {
-        rt_fail(rt, &err, &request.key);
+    lt_status status = rt_need(rt, clip, unit, request.needs, &err);
+    if (status) {
+        if (!rt_clip_fail(rt, clip, status, &err)) rt_fail(rt, &err, &request.key);
         return false;
     }
     if (rt->n_requests == rt->requests_room) {
@@ -89,10 +100,12 @@ void rt_requests_revise(rt *rt, rt_clip *clip, uint64_t n_units)
         rt_key key = request->key;
         lt_err err = {0};
         if (key.clip != clip->clip.index || request->is_running) continue;
-        if (key.unit >= n_units)
+        if (key.unit >= n_units) {
             remove_request(rt, i);
-        else if (rt_need(rt, clip, key.unit, request->needs, &err))
-            rt_fail(rt, &err, &key);
+            continue;
+        }
+        lt_status status = rt_need(rt, clip, key.unit, request->needs, &err);
+        if (status && !rt_clip_fail(rt, clip, status, &err)) rt_fail(rt, &err, &key);
     }
 }
 
@@ -116,7 +129,7 @@ void rt_requests_prune(rt *rt)
 static void look_ahead(rt *rt)
 {
     uint64_t ahead = 0;
-    for (int port = 0; port < rt->stage->n_inputs; port++) ahead = LT_MAX(ahead, rt->inputs[port].n_items);
+    for (int port = 0; port < rt->stage->n_inputs; port++) ahead = LT_MAX(ahead, rt->inputs[port].n_credits);
     for (int64_t last = -1; ahead && last < UINT32_MAX;) {
         rt_clip *clip = NULL;
         for (int i = 0; i < RT_CLIPS; i++) {
@@ -152,6 +165,11 @@ static void keep_order(rt *rt)
 static bool gather(rt *rt, int port, const rt_request *request, bool is_first)
 {
     const lt_need *need = &request->needs[port];
+    lt_err err;
+    if (is_first && rt_input_grow(rt, port, (uint32_t)need->count, &err)) {
+        rt_fail(rt, &err, &request->key);
+        return false;
+    }
     for (uint64_t i = 0; i < need->count; i++) {
         rt_key key = {request->key.clip, need->first + i};
         if (rt_input_find(&rt->inputs[port], key)) continue;
@@ -199,19 +217,36 @@ static rt_request *choose(rt *rt)
     return NULL;
 }
 
+/* Room for what a job is given. */
+static lt_status make_inputs(rt_job *job, int port, uint64_t count, lt_err *err)
+{
+    if (count <= job->input_room[port]) return LT_OK;
+    lt_payload *grown = realloc(job->inputs[port], count * sizeof *grown);
+    if (!grown)
+        return lt_fail(err, LT_E_NO_MEMORY, "no memory for %llu units at once", (unsigned long long)count);
+    job->inputs[port] = grown;
+    job->input_room[port] = count;
+    return LT_OK;
+}
+
 static void start(rt *rt, rt_request *request)
 {
     rt_job *job = &rt->job;
     lt_err err;
     job->unit = request->key.unit;
     job->n_inputs = rt->stage->n_inputs ? request->needs[0].count : 0;
-    for (int port = 0; port < rt->stage->n_inputs; port++)
+    for (int port = 0; port < rt->stage->n_inputs; port++) {
+        if (make_inputs(job, port, request->needs[port].count, &err)) {
+            rt_fail(rt, &err, &request->key);
+            return;
+        }
         for (uint64_t i = 0; i < request->needs[port].count; i++) {
             rt_key key = {request->key.clip, request->needs[port].first + i};
             rt_item *item = rt_input_find(&rt->inputs[port], key);
             item->in_use = true;
             job->inputs[port][i] = item->payload;
         }
+    }
     if (!rt_is_sink(rt)) {
         uint64_t bytes = lt_round_up(request->clip->output.unit_bytes, LT_PAYLOAD_ALIGNMENT);
         job->output = (lt_payload){.unit = request->key.unit};
@@ -236,7 +271,7 @@ static void settle(rt *rt, rt_key key)
     size_t at = position(rt, key);
     if (at < rt->n_requests && !rt_key_compare(rt->requests[at].key, key)) remove_request(rt, at);
     for (int port = 0; port < rt->stage->n_inputs; port++)
-        for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i].in_use = false;
+        for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i]->in_use = false;
 }
 
 /* A unit was made, or consumed. */

@@ -16,12 +16,23 @@ lt_status rt_input_init(rt *rt, int port, const Lt__Wire__InputPort *boot, lt_er
     input->edge = boot->edge;
     input->me = (lt_slab_holder){lt_slab_owner(boot->edge, rt->boot->replica), rt->boot->incarnation};
     input->n_producers = boot->n_replicas;
-    input->n_items = boot->in_flight;
+    input->n_credits = boot->in_flight;
     input->producers = calloc(input->n_producers, sizeof *input->producers);
-    input->items = calloc(input->n_items, sizeof *input->items);
-    rt->job.inputs[port] = calloc(input->n_items, sizeof *rt->job.inputs[port]);
-    if (!input->producers || !input->items || !rt->job.inputs[port])
-        return lt_fail(err, LT_E_NO_MEMORY, "no memory for %u units in flight", input->n_items);
+    if (!input->producers)
+        return lt_fail(err, LT_E_NO_MEMORY, "no memory for %u producers", boot->n_replicas);
+    return rt_input_grow(rt, port, input->n_credits, err);
+}
+
+lt_status rt_input_grow(rt *rt, int port, uint32_t n_items, lt_err *err)
+{
+    rt_input *input = &rt->inputs[port];
+    if (n_items <= input->n_items) return LT_OK;
+    rt_item **grown = realloc(input->items, n_items * sizeof *grown);
+    if (grown) input->items = grown;
+    /* Messages are referred to where they are, so an item never moves. */
+    rt_item *more = grown ? lt_arena_alloc(&rt->arena, (n_items - input->n_items) * sizeof *more) : NULL;
+    if (!more) return lt_fail(err, LT_E_NO_MEMORY, "no memory for %u units in flight", n_items);
+    while (input->n_items < n_items) input->items[input->n_items++] = more++;
     return LT_OK;
 }
 
@@ -29,7 +40,7 @@ void rt_input_finish(rt *rt, int port)
 {
     rt_input *input = &rt->inputs[port];
     for (uint32_t i = 0; i < input->n_items && input->items; i++)
-        rt_memory_free(rt, &input->items[i].memory, input->me);
+        rt_memory_free(rt, &input->items[i]->memory, input->me);
     for (uint32_t r = 0; r < input->n_producers && input->producers; r++)
         lt_slab_unmap(&input->producers[r].slab);
     free(input->producers);
@@ -100,8 +111,8 @@ void rt_memory_free(rt *rt, rt_memory *memory, lt_slab_holder holder)
 rt_item *rt_input_find(rt_input *input, rt_key key)
 {
     for (uint32_t i = 0; i < input->n_items; i++)
-        if (input->items[i].state != RT_ITEM_FREE && !rt_key_compare(input->items[i].key, key))
-            return &input->items[i];
+        if (input->items[i]->state != RT_ITEM_FREE && !rt_key_compare(input->items[i]->key, key))
+            return input->items[i];
     return NULL;
 }
 
@@ -121,7 +132,7 @@ void rt_input_drop_clip(rt *rt, uint32_t clip)
 {
     for (int port = 0; port < rt->stage->n_inputs; port++)
         for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) {
-            rt_item *item = &rt->inputs[port].items[i];
+            rt_item *item = rt->inputs[port].items[i];
             if (item->state != RT_ITEM_FREE && item->key.clip == clip) rt_input_drop(rt, port, item);
         }
 }
@@ -129,7 +140,7 @@ void rt_input_drop_clip(rt *rt, uint32_t clip)
 void rt_input_drop_behind(rt *rt, int port, uint32_t clip, uint64_t n_units)
 {
     for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) {
-        rt_item *item = &rt->inputs[port].items[i];
+        rt_item *item = rt->inputs[port].items[i];
         if (item->state != RT_ITEM_FREE && item->key.clip == clip && item->key.unit >= n_units)
             rt_input_drop(rt, port, item);
     }
@@ -160,7 +171,7 @@ static rt_item *victim(rt *rt, int port, const rt_request *first)
     rt_input *input = &rt->inputs[port];
     rt_item *idle = NULL, *later = NULL;
     for (uint32_t i = 0; i < input->n_items; i++) {
-        rt_item *item = &input->items[i];
+        rt_item *item = input->items[i];
         if (!is_movable(item)) continue;
         if (!is_needed(rt, port, item->key)) {
             if (!idle || rt_key_compare(item->key, idle->key) < 0) idle = item;
@@ -174,10 +185,15 @@ static rt_item *victim(rt *rt, int port, const rt_request *first)
 rt_item *rt_input_make_room(rt *rt, int port, rt_key key, const rt_request *first)
 {
     rt_input *input = &rt->inputs[port];
+    uint64_t most = LT_MAX(input->n_credits, first ? first->needs[port].count : 0), n_used = 0;
     rt_item *room = NULL;
-    for (uint32_t i = 0; i < input->n_items && !room; i++)
-        if (input->items[i].state == RT_ITEM_FREE) room = &input->items[i];
-    if (!room) {
+    for (uint32_t i = 0; i < input->n_items; i++) {
+        if (input->items[i]->state == RT_ITEM_FREE)
+            room = input->items[i];
+        else
+            n_used++;
+    }
+    if (!room || n_used >= most) {
         room = victim(rt, port, first);
         if (!room) return NULL;
         rt_input_drop(rt, port, room);
@@ -213,7 +229,7 @@ static rt_item *lowest_needed(rt_input *input, const rt_key *above)
 {
     rt_item *lowest = NULL;
     for (uint32_t i = 0; i < input->n_items; i++) {
-        rt_item *item = &input->items[i];
+        rt_item *item = input->items[i];
         if (item->state != RT_ITEM_NEEDED || (above && rt_key_compare(item->key, *above) <= 0)) continue;
         if (!lowest || rt_key_compare(item->key, lowest->key) < 0) lowest = item;
     }
@@ -245,7 +261,7 @@ void rt_input_ask(rt *rt, int port)
 static bool is_held_slot(const rt_input *input, const lt_slab *slab, uint32_t slot)
 {
     for (uint32_t i = 0; i < input->n_items; i++) {
-        const rt_item *item = &input->items[i];
+        const rt_item *item = input->items[i];
         if (item->state == RT_ITEM_HELD && item->memory.kind == RT_SLOT && item->memory.slab == slab &&
             item->memory.slot == slot)
             return true;
@@ -257,7 +273,7 @@ static bool is_held_slot(const rt_input *input, const lt_slab *slab, uint32_t sl
 static void drop_from_device(rt *rt, rt_input *input, uint32_t replica)
 {
     for (uint32_t i = 0; i < input->n_items; i++) {
-        rt_item *item = &input->items[i];
+        rt_item *item = input->items[i];
         if (item->state != RT_ITEM_HELD || item->replica != replica || item->in_use ||
             !item->payload.handle_bytes)
             continue;
@@ -272,8 +288,8 @@ static void disconnect(rt *rt, rt_input *input, uint32_t replica)
     rt_producer *producer = &input->producers[replica];
     rt_socket_close(producer, 0);
     for (uint32_t i = 0; i < input->n_items; i++)
-        if (input->items[i].state == RT_ITEM_WANTED && input->items[i].replica == replica)
-            input->items[i].state = RT_ITEM_NEEDED;
+        if (input->items[i]->state == RT_ITEM_WANTED && input->items[i]->replica == replica)
+            input->items[i]->state = RT_ITEM_NEEDED;
     producer->n_outstanding = 0;
     producer->n_open = 0;
     for (uint32_t s = 0; s < producer->slab.n_slots; s++)

@@ -68,7 +68,7 @@ void rt_report_progress(rt *rt)
     for (size_t i = 0; i < rt->n_requests; i++) progress.queued += !rt->requests[i].is_running;
     for (int p = 0; p < rt->stage->n_inputs; p++)
         for (uint32_t i = 0; i < rt->inputs[p].n_items; i++)
-            progress.held += rt->inputs[p].items[i].state == RT_ITEM_HELD;
+            progress.held += rt->inputs[p].items[i]->state == RT_ITEM_HELD;
     progress.cached = atomic_load(&rt->n_cached);
     progress.moves = atomic_load(&rt->n_moves);
     progress.busy_ns = rt->busy_ns;

@@ -21,6 +21,8 @@ enum {
     RT_KEY_BYTES = 32, /* of a CURVE key, raw */
     RT_ENDPOINT_MAX = 256,
     RT_WANTS_MAX = 65536, /* pending at once, of all consumers */
+    RT_UNITS_AT_ONCE =
+        4096, /* input units for one of output, where the clip is not the one that was planned */
 };
 
 typedef struct rt rt;
@@ -148,9 +150,10 @@ typedef struct rt_input {
     const lt_port *port;
     const char *edge;
     lt_slab_holder me;
-    uint32_t n_producers, n_items;
+    uint32_t n_producers;
+    uint32_t n_credits, n_items; /* items above n_credits are for a unit that takes more than was planned */
     rt_producer *producers;
-    rt_item *items;
+    rt_item **items;
 } rt_input;
 
 /* ---- output ---------------------------------------------------------------------------------------------------------- */
@@ -399,7 +402,10 @@ void rt_input_receive(rt *rt, int port, uint32_t replica);
 /* Forget the connection and begin anew with the same incarnation. */
 void rt_input_reconnect(rt *rt, int port, uint32_t replica);
 rt_item *rt_input_find(rt_input *input, rt_key key);
-/* Room for `key`, taken from what no request (or, for the first request, what that one) does not need. NULL: none. */
+/* Have room for n_items units at least. E_NO_MEMORY. */
+lt_status rt_input_grow(rt *rt, int port, uint32_t n_items, lt_err *err);
+/* Room for `key`, taken from what no request (or, for the first request, what that one) does not need. NULL: none. Beyond the credits
+ * there is room for the first request alone. */
 rt_item *rt_input_make_room(rt *rt, int port, rt_key key, const rt_request *first);
 /* Ask a producer for every item nobody was asked for. */
 void rt_input_ask(rt *rt, int port);
@@ -435,7 +441,7 @@ void rt_memory_free(rt *rt, rt_memory *memory, lt_slab_holder holder);
 
 /* What `unit` takes, checked against the inputs and their credits. E_TRANSIENT: the stage is ending and is asked nothing more. */
 lt_status rt_need(rt *rt, const rt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS], lt_err *err);
-/* Note that `unit` is wanted. False: it cannot be (the stage has then failed). */
+/* Note that `unit` is wanted. False: it cannot be (the clip is then given up, or the stage has failed). */
 bool rt_request_add(rt *rt, rt_clip *clip, uint64_t unit);
 void rt_requests_drop_clip(rt *rt, uint32_t clip);
 /* The clip's length is known: drop what lies behind its n_units, and ask anew what the rest takes. */

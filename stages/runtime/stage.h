@@ -187,7 +187,8 @@ typedef struct lt_stage {
     lt_status (*open_clip)(void *state, lt_clip *clip, lt_err *err);
 
     /* Which input units output unit `unit` needs now: needs[port]. Count 0: none of that port (the cache holds the result). At most the port's credits
-     * (lt_plan.in_flight). NULL for sources; NULL elsewhere means the unit of the same number of every port. */
+     * (lt_plan.in_flight); of a clip that is not the one that was planned also more, up to 4096: what goes beyond the credits is copied. What
+     * cannot be is the clip's failure. NULL for sources; NULL elsewhere means the unit of the same number of every port. */
     lt_status (*need)(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
                       lt_err *err);
 

@@ -429,6 +429,19 @@ def of_several_clips_the_newest_is_decoded(folder):
     assert "clip a more than once" in said and "option digest" in said, said
 
 
+def clips_of_several_chunks_are_decoded(folder):
+    """A window of the clip with short chunks takes more of them at once than the other, for which the decoder is planned."""
+    model, cache = narrow_model(folder / "model"), folder / "cache"
+    for name, chunk in (("long", 8), ("short", 2)):
+        make_clip(folder / f"{name}.mp4", 2)
+        (folder / "clips.json").write_text(json.dumps([{"path": f"{name}.mp4"}]))
+        run(precompute(folder / f"{name}.toml", folder / "clips.json", cache, model, f"chunk = {chunk}"), "--fresh")
+        run(decode(folder / f"{name}-alone.toml", cache, folder / f"{name}-alone.mp4", model, clips=name))
+    assert "2 clips done" in run(decode(folder / "all.toml", cache, folder / "out" / "{clip}.mp4", model))
+    for name in ("long", "short"):
+        assert sha256(folder / "out" / f"{name}.mp4") == sha256(folder / f"{name}-alone.mp4"), name
+
+
 def one_long_video_in_two_runs(folder):
     """encode.toml and decode.toml: the file of one run through everything, sound and variable rate too."""
     source = folder / "vfr.mkv"
@@ -520,4 +533,4 @@ if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips])
+          wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])

@@ -193,6 +193,28 @@ def a_data_set_after_prompts(folder):
     assert 'from = "STAGE"' in run(alone, *values("alone", "sunset"), expect=1)
 
 
+def a_clip_may_be_longer_than_those_that_were_planned(folder):
+    """Without a window a clip is denoised at once: one that the plan did not look at takes more latents at once than there are slots."""
+    family, narrow = tiny("latent-dit"), vae()
+    manifest, graph = folder / "clips.json", folder / "v2v.toml"
+    graph.write_text((ROOT / "examples" / "video-to-video.toml").read_text().replace('input = "film.mp4"\n', ""))
+
+    def values(out):
+        return sets({"graph.cache": folder / out / "cache", **stage(
+            read=dict(manifest=manifest, size="64x48", chunk=1), vae_encode=dict(model=narrow),
+            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder", prompt="sunset"),
+            denoise=dict(model=family / "denoising_model" / "model.safetensors", window=0, stride=0, steps=2, strength=0.7),
+            vae_decode=dict(model=narrow), write=dict(output=folder / out / "{clip}.mkv", codec="ffv1"))})
+
+    entries = [{"name": f"{i}", "path": f"lavfi:testsrc2=size=64x48:rate=24:duration={4 if i == 16 else 0.25}"} for i in range(40)]
+    manifest.write_text(json.dumps(entries[16:17]))
+    run(graph, *values("alone"))
+    manifest.write_text(json.dumps(entries))
+    assert "40 clips done" in run(graph, *values("all"))
+    assert frames_of(folder / "all" / "16.mkv")[0] == 96
+    assert sha256(folder / "all" / "16.mkv") == sha256(folder / "alone" / "16.mkv")
+
+
 # ---- what must not change a byte
 
 
@@ -473,7 +495,7 @@ if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_plan_says_it_once, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts,
              same_bytes_however_it_is_run, kills_do_not_show,
-             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, captions_through_a_t5, one_damaged_embedding_goes_alone,
+             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, captions_through_a_t5, one_damaged_embedding_goes_alone, a_clip_may_be_longer_than_those_that_were_planned,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:

@@ -170,6 +170,52 @@ static void too_few_credits_are_refused(void **state)
     troupe_stop(&t);
 }
 
+/* Clips of a data set are not all as the one that was planned: where one takes more at once than there are credits, all else waits for
+ * no slot. What is more than any room is the clip's own failure. */
+static void a_clip_may_need_more_than_was_planned(void **state)
+{
+    char *right = NULL;
+    for (int play = 0; play < 6; play++) {
+        troupe t = make_chain(play % 3, 1, 2, path("more"));
+        t.parts[1].in_flight = play ? 4 : 60;
+        set_option(&t, 0, "clips", "4");
+        set_option(&t, 0, "frames", "160");
+        set_option(&t, 0, "dataset", "true");
+        set_option(&t, 1, "later_window", "30");
+        troupe_start(&t);
+        assert_true(troupe_act(&t, 60, base_seed + (uint64_t)play, play > 2 ? 6 : 0, 15));
+        assert_int_equal(t.blamed, -1);
+        assert_int_equal(t.n_failed_clips, 0);
+        assert_true(troupe_stop(&t));
+        char *text = read_file(path("more"));
+        assert_int_equal(strlen(text), (20 + 3 * 6) * 41);
+        if (right) assert_string_equal(text, right);
+        free(right);
+        right = text;
+    }
+    free(right);
+    unlink(path("log")); /* it says what came as a copy, which the other tests must not find */
+}
+
+static void a_clip_that_needs_too_much_is_given_up(void **state)
+{
+    troupe t = make_chain(SLOTS, 1, 2, path("too_much"));
+    set_option(&t, 0, "clips", "3");
+    set_option(&t, 0, "chunk", "1");
+    set_option(&t, 0, "frames", "5000");
+    set_option(&t, 0, "size", "16x8");
+    set_option(&t, 0, "dataset", "true");
+    set_option(&t, 1, "stride", "1000");
+    set_option(&t, 1, "later_window", "4097");
+    troupe_start(&t);
+    assert_true(troupe_act(&t, 20, 0, 0, 0));
+    assert_int_equal(t.blamed, -1);
+    assert_true(troupe_stop(&t));
+    assert_int_equal(t.n_outputs, 1);
+    assert_int_equal(t.n_failed_clips, 2);
+    assert_non_null(strstr(t.reason, "needs 4097 units of port \"in\" at once"));
+}
+
 static void exactly_enough_credits_do(void **state)
 {
     troupe t = make_chain(SLOTS, 1, 2, path("tight"));
@@ -319,6 +365,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_finished_file_is_not_made_again),
         cmocka_unit_test(exactly_enough_credits_do),
         cmocka_unit_test(too_few_credits_are_refused),
+        cmocka_unit_test(a_clip_may_need_more_than_was_planned),
+        cmocka_unit_test(a_clip_that_needs_too_much_is_given_up),
         cmocka_unit_test(a_failure_is_told_with_its_unit),
         cmocka_unit_test(a_crash_leaves_its_mark),
         cmocka_unit_test(wrong_options_are_a_sentence),
