@@ -31,19 +31,7 @@ void lt_cache_format_double(double value, char *text, size_t text_bytes)
 
 bool lt_cache_is_finite(const lt_tensor *tensor)
 {
-    int64_t n = lt_n_elements(tensor);
-    bool finite = true;
-    if (tensor->dtype == LT_F32) {
-        const uint32_t *bits = tensor->data;
-        for (int64_t i = 0; i < n; i++) finite &= (bits[i] & 0x7f800000u) != 0x7f800000u;
-    } else if (tensor->dtype == LT_F16 || tensor->dtype == LT_BF16) {
-        const uint16_t *bits = tensor->data, mask = tensor->dtype == LT_F16 ? 0x7c00 : 0x7f80;
-        for (int64_t i = 0; i < n; i++) finite &= (bits[i] & mask) != mask;
-    } else if (tensor->dtype == LT_F64) {
-        const double *values = tensor->data;
-        for (int64_t i = 0; i < n; i++) finite &= isfinite(values[i]) != 0;
-    }
-    return finite;
+    return lt_first_not_finite(tensor->data, tensor->dtype, lt_n_elements(tensor)) < 0;
 }
 
 void lt_cache_checksum(const lt_tensor *latent, const lt_tensor *logvar, char text[24])

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <strings.h>
 
+#include "kernels/convert.h"
+
 static const struct {
     const char *name;
     size_t bytes;
@@ -48,6 +50,39 @@ int64_t lt_n_elements(const lt_tensor *tensor)
 size_t lt_tensor_bytes(const lt_tensor *tensor)
 {
     return (size_t)lt_n_elements(tensor) * lt_dtype_bytes(tensor->dtype);
+}
+
+/* Whether any of numbers at .. end-1 has all bits of its exponent set. */
+static bool has_not_finite(const void *data, lt_dtype dtype, int64_t at, int64_t end)
+{
+    unsigned any = 0;
+    switch (dtype) {
+    case LT_F32:
+        for (; at < end; at++) any |= (lt_load_u32(data, at) & 0x7f800000) == 0x7f800000;
+        break;
+    case LT_BF16:
+        for (; at < end; at++) any |= (lt_load_u16(data, at) & 0x7f80) == 0x7f80;
+        break;
+    case LT_F16:
+        for (; at < end; at++) any |= (lt_load_u16(data, at) & 0x7c00) == 0x7c00;
+        break;
+    case LT_F64:
+        for (; at < end; at++) any |= (lt_load_u64(data, at) & 0x7ff0000000000000) == 0x7ff0000000000000;
+        break;
+    default: break;
+    }
+    return any;
+}
+
+int64_t lt_first_not_finite(const void *data, lt_dtype dtype, int64_t n)
+{
+    enum { AT_ONCE = 4096 };
+    for (int64_t first = 0; first < n; first += AT_ONCE) {
+        if (!has_not_finite(data, dtype, first, LT_MIN(first + AT_ONCE, n))) continue;
+        while (!has_not_finite(data, dtype, first, first + 1)) first++;
+        return first;
+    }
+    return -1;
 }
 
 const char *lt_tensor_describe(const lt_tensor *tensor, char *text, size_t text_bytes)

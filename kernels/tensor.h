@@ -43,6 +43,10 @@ typedef struct lt_tensor {
 int64_t lt_n_elements(const lt_tensor *tensor);
 size_t lt_tensor_bytes(const lt_tensor *tensor);
 
+/* Place of the first of n numbers that is infinite or NaN, -1: there is none. dtype: a float; of others every number is finite. data
+ * need not be aligned. */
+int64_t lt_first_not_finite(const void *data, lt_dtype dtype, int64_t n);
+
 /* "f32[2,3,4]", or "nothing", cut to fit into text, for error sentences. Returns text. */
 const char *lt_tensor_describe(const lt_tensor *tensor, char *text, size_t text_bytes);
 

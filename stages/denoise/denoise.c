@@ -271,13 +271,12 @@ static lt_status make(denoise_state *state, denoise_clip *c, const lt_clip *clip
     lt_status status = advance(c, clip, first + n, err);
     if (status == LT_OK) status = lt_wavefront_read(c->waves, first, n, c->x, err);
     if (status) return status;
-    for (size_t i = 0; i < elements; i++) {
-        c->x[i] = (float)(c->x[i] / scale);
-        if (c->x[i] - c->x[i] != 0)
-            return lt_fail(err, LT_E_NUMERIC,
-                           "clip %s: the latent after the last step is not finite at latent %" PRId64,
-                           c->work.name, first + (int64_t)(i / c->geometry.waves.frame_elements));
-    }
+    for (size_t i = 0; i < elements; i++) c->x[i] = (float)(c->x[i] / scale);
+    int64_t bad = lt_first_not_finite(c->x, LT_F32, (int64_t)elements);
+    if (bad >= 0)
+        return lt_fail(err, LT_E_NUMERIC,
+                       "clip %s: the latent after the last step is not finite at latent %" PRId64,
+                       c->work.name, first + bad / (int64_t)c->geometry.waves.frame_elements);
     lt_wavefront_release(c->waves, first + n);
     status = lt_denoise_store_put(&c->store, first, c->x, c->waves, err);
     if (status == LT_OK) c->kept_ns = lt_now_ns();

@@ -192,18 +192,16 @@ static void place_window(const lt_denoise_geometry *g, int64_t first, int64_t n,
 static lt_status check_finite(const lt_denoise_work *work, const char *what, int64_t k, int step,
                               int64_t first, int64_t n, const float *x, lt_err *err)
 {
-    size_t frame = work->geometry->waves.frame_elements;
-    for (size_t i = 0; i < (size_t)n * frame; i++) {
-        if (isfinite(x[i])) continue;
-        return lt_fail(
-            err, LT_E_NUMERIC,
-            "clip %s, step %d of %d (timestep %g), window %lld (latents %lld to %lld): %s is not finite "
-            "at latent %lld (model %s, dtype %s)",
-            work->name, step + 1, work->model->ddim.n_steps, work->model->ddim.timesteps[step], (long long)k,
-            (long long)first, (long long)(first + n - 1), what, (long long)first + (long long)(i / frame),
-            work->model->config->model, lt_dtype_name(work->model->dtype));
-    }
-    return LT_OK;
+    int64_t frame = (int64_t)work->geometry->waves.frame_elements,
+            bad = lt_first_not_finite(x, LT_F32, n * frame);
+    if (bad < 0) return LT_OK;
+    return lt_fail(
+        err, LT_E_NUMERIC,
+        "clip %s, step %d of %d (timestep %g), window %lld (latents %lld to %lld): %s is not finite "
+        "at latent %lld (model %s, dtype %s)",
+        work->name, step + 1, work->model->ddim.n_steps, work->model->ddim.timesteps[step], (long long)k,
+        (long long)first, (long long)(first + n - 1), what, (long long)(first + bad / frame),
+        work->model->config->model, lt_dtype_name(work->model->dtype));
 }
 
 typedef struct network_call {

@@ -438,18 +438,13 @@ static lt_status check_finite(const text_state *state, const text_clip *c, int i
         size_t bytes;
     } all[] = {{"sequence", e.sequence, c->parts.sequence}, {"pooled", e.pooled, c->parts.pooled}};
     for (size_t k = 0; k < LT_COUNT(all); k++) {
-        size_t n = all[k].bytes / lt_dtype_bytes(m->dtype);
-        for (size_t j = 0; j < n; j++) {
-            const unsigned char *x = (const unsigned char *)all[k].data + j * lt_dtype_bytes(m->dtype);
-            uint16_t top;
-            memcpy(&top, x + lt_dtype_bytes(m->dtype) - 2, 2); /* sign, exponent, of f32 as of bf16 */
-            if ((top & 0x7f80) == 0x7f80)
-                return lt_fail(
-                    err, LT_E_NUMERIC,
-                    "%s %d: %s of the text encoder is not finite at number %zu (model %s, dtype %s)",
-                    i ? "prompt" : "negative prompt", LT_MAX(i, 1), all[k].name, j, state->config->model,
-                    lt_dtype_name(m->dtype));
-        }
+        int64_t bad =
+            lt_first_not_finite(all[k].data, m->dtype, (int64_t)(all[k].bytes / lt_dtype_bytes(m->dtype)));
+        if (bad >= 0)
+            return lt_fail(err, LT_E_NUMERIC,
+                           "%s %d: %s of the text encoder is not finite at number %lld (model %s, dtype %s)",
+                           i ? "prompt" : "negative prompt", LT_MAX(i, 1), all[k].name, (long long)bad,
+                           state->config->model, lt_dtype_name(m->dtype));
     }
     return LT_OK;
 }

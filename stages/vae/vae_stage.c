@@ -153,15 +153,3 @@ size_t lt_vae_shape_bytes(const lt_tile_sizes *rows, const lt_tile_sizes *column
     double first = rows->first * columns->first, rest = rows->all * columns->all - first;
     return (size_t)(per_pixel * (first + 0.65 * rest));
 }
-
-/* ---- numbers ------------------------------------------------------------------------------------------- */
-
-int64_t lt_first_not_finite(const float *values, int64_t n)
-{
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof bits);
-        if ((bits & 0x7f800000u) == 0x7f800000u) return i;
-    }
-    return -1;
-}

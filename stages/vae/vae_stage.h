@@ -90,9 +90,4 @@ void lt_tile_sizes_add(lt_tile_sizes *sizes, int size);
  * `per_pixel` bytes, and shapes share a third of it. Measured on AVX-512, 64x48 to 384x216, whole and in tiles. */
 size_t lt_vae_shape_bytes(const lt_tile_sizes *rows, const lt_tile_sizes *columns, double per_pixel);
 
-/* ---- numbers ------------------------------------------------------------------------------------------- */
-
-/* Place of the first number that is not finite, or -1. */
-int64_t lt_first_not_finite(const float *values, int64_t n);
-
 #endif

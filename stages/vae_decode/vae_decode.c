@@ -232,7 +232,7 @@ static lt_status decode_window(decode_state *state, decode_clip *c, const lt_str
         return status;
     }
     int64_t frame = (int64_t)lt_decode_frame_elements(g),
-            bad = lt_first_not_finite(c->state->sums, n * frame);
+            bad = lt_first_not_finite(c->state->sums, LT_F32, n * frame);
     if (bad < 0) return LT_OK;
     return lt_fail(err, LT_E_NUMERIC,
                    "clip %s, window of frames %lld to %lld: frame %lld is not finite (model %s, dtype %s)",

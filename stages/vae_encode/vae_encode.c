@@ -238,7 +238,7 @@ static lt_status check_finite(encode_state *state, const unit_of *u, const char 
 {
     const lt_encode_geometry *g = &u->clip->geometry;
     int64_t frame = (int64_t)g->channels * g->height * g->width,
-            at = lt_first_not_finite(values, u->n * frame);
+            at = lt_first_not_finite(values, LT_F32, u->n * frame);
     float largest = 0;
     for (int64_t i = 0; at < 0 && g->dtype == LT_F16 && i < u->n * frame; i++)
         largest = LT_MAX(largest, values[i] < 0 ? -values[i] : values[i]);

@@ -260,6 +260,36 @@ static void test_unaligned(void **state)
     }
 }
 
+/* The least of what is not finite in every dtype, and the largest that is; at the ends of what is looked at at once, and at any byte. */
+static void test_not_finite(void **state)
+{
+    static const struct {
+        lt_dtype dtype;
+        uint64_t infinite, nan, largest;
+    } cases[] = {
+        {LT_F32, 0xff800000, 0x7f800001, 0x7f7fffff},
+        {LT_BF16, 0xff80, 0x7f81, 0x7f7f},
+        {LT_F16, 0xfc00, 0x7c01, 0x7bff},
+        {LT_F64, 0xfff0000000000000, 0x7ff0000000000001, 0x7fefffffffffffff},
+    };
+    static const int64_t places[] = {0, 1, 4095, 4096, 8191, 9000};
+    enum { N = 9001 };
+    static unsigned char memory[N * 8 + 1];
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        size_t bytes = lt_dtype_bytes(cases[i].dtype);
+        unsigned char *data = memory + 1;
+        for (size_t j = 0; j < N; j++) memcpy(data + j * bytes, &cases[i].largest, bytes);
+        assert_int_equal(lt_first_not_finite(data, cases[i].dtype, N), -1);
+        assert_int_equal(lt_first_not_finite(data, cases[i].dtype, 0), -1);
+        for (size_t p = LT_COUNT(places); p-- > 0;) { /* what lies behind is not the first any more */
+            memcpy(data + (size_t)places[p] * bytes, p % 2 ? &cases[i].infinite : &cases[i].nan, bytes);
+            assert_int_equal(lt_first_not_finite(data, cases[i].dtype, N), places[p]);
+            assert_int_equal(lt_first_not_finite(data, cases[i].dtype, places[p]), -1);
+        }
+    }
+    assert_int_equal(lt_first_not_finite(memory, LT_U8, sizeof memory), -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +297,7 @@ int main(void)
         cmocka_unit_test(test_context_errors),  cmocka_unit_test(test_first_error_stays),
         cmocka_unit_test(test_operator_errors), cmocka_unit_test(test_identities),
         cmocka_unit_test(test_conversions),     cmocka_unit_test(test_unaligned),
+        cmocka_unit_test(test_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
