@@ -218,7 +218,8 @@ lt_status lt_stage_opens(const lt_clip *clip, lt_err *err);
 
 /* Sinks: units below `unit` of this clip are durable and will never be asked for again. */
 void lt_stage_safe(const lt_clip *clip, uint64_t unit);
-/* Filters that work long on a unit: a part of it is done, and durable. The progress deadline starts anew. */
+/* Whoever works long on a unit: a part of it is done. The progress deadline, which knows a unit by its share of the planned work,
+ * starts anew. */
 void lt_stage_moved(const lt_clip *clip);
 /* Filters: this unit came from the cache (for the report). */
 void lt_stage_cached(const lt_clip *clip);

@@ -478,9 +478,10 @@ static lt_status encode_batch(text_state *state, text_clip *c, const int *which,
     return status;
 }
 
-/* Embeddings of all texts: from the cache, else computed a batch at a time. */
-static lt_status encode_all(text_state *state, text_clip *c, lt_err *err)
+/* Embeddings of all texts: from the cache, else computed a batch at a time. The first unit that is asked for pays for all, and moves. */
+static lt_status encode_all(text_state *state, const lt_clip *clip, lt_err *err)
 {
+    text_clip *c = clip->state;
     int batch = (int)state->config->batch, n = 0, *which = malloc((size_t)batch * sizeof *which);
     lt_status status = which ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     for (int i = 0; i < c->prompts.n_texts && status == LT_OK; i++) {
@@ -490,6 +491,7 @@ static lt_status encode_all(text_state *state, text_clip *c, lt_err *err)
         which[n++] = i;
         if (n < batch) continue;
         status = encode_batch(state, c, which, n, err);
+        lt_stage_moved(clip);
         n = 0;
     }
     if (status == LT_OK && n) status = encode_batch(state, c, which, n, err);
@@ -537,7 +539,7 @@ static lt_status process(void *opaque, lt_clip *clip, uint64_t unit, const lt_pa
     lt_status status = LT_OK;
     if (unit >= (uint64_t)c->prompts.n_texts)
         return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " lies behind the end", unit);
-    if (!c->encoded) status = encode_all(state, c, err);
+    if (!c->encoded) status = encode_all(state, clip, err);
     return status ? status : give(state, c, (int)unit, output, err);
 }
 

@@ -372,6 +372,46 @@ def captions_through_a_t5(folder):
     assert len(keys[0]) == 13 and keys[0] == keys[1], keys
 
 
+def fields(message):
+    """(number, value) of a protobuf message: integers, and bytes."""
+    at = 0
+    def number():
+        nonlocal at
+        value = shift = 0
+        while True:
+            at += 1
+            value |= (message[at - 1] & 127) << shift
+            shift += 7
+            if message[at - 1] < 128:
+                return value
+    while at < len(message):
+        key = number()
+        assert key & 7 in (0, 2), key
+        value = number()
+        if key & 7:
+            at, value = at + value, message[at : at + value]
+        yield key >> 3, value
+
+
+def texts_move_a_batch_at_a_time(folder):
+    """The first unit encodes the texts of all: each batch starts the progress deadline anew."""
+    (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"red bird {i}"} for i in range(20)]))
+    family, spy, heard = tiny("latent-dit"), folder / "spy", folder / "reports"
+    spy.write_text(f'#!/bin/bash\n[ $# -gt 0 ] || exec > >(exec tee {heard})\nexec {BIN}/stage-text_encode "$@"\n')
+    spy.chmod(0o755)
+    graph = folder / "text.toml"
+    graph.write_text((ROOT / "examples" / "precompute-text.toml").read_text().replace('kind = "text_encode"', f'exec = "{spy}"'))
+    run(graph, *sets({"graph.cache": folder / "cache", **stage(
+        text=dict(manifest=folder / "clips.json", model=family / "text_encoder", tokenizer=family / "text_encoder", dtype="f32", batch=4))}))
+    raw, at, moves = heard.read_bytes(), 0, 0
+    while at + 4 <= len(raw):
+        length = int.from_bytes(raw[at : at + 4], "little")
+        progress = dict(fields(raw[at + 4 : at + 4 + length])).get(3, b"")
+        moves = max(moves, dict(fields(progress)).get(11, 0))  # Report.progress.moves
+        at += 4 + length
+    assert moves == 5, f"{moves} moves: 21 texts are 5 whole batches, and a last one that ends the unit"
+
+
 def one_damaged_embedding_goes_alone(folder):
     """verify names the text and the command; what it types takes that one out, and the next run makes it again."""
     (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"red bird {i}"} for i in range(3)]))
@@ -515,7 +555,7 @@ if __name__ == "__main__":
     need_model()
     tests = [every_network_plays, a_plan_says_it_once, a_picture_is_a_clip_of_one_frame, video_to_video, a_data_set_after_prompts,
              same_bytes_however_it_is_run, kills_do_not_show,
-             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, captions_through_a_t5, one_damaged_embedding_goes_alone, a_clip_may_be_longer_than_those_that_were_planned, infinite_embeddings_are_not_kept,
+             kills_do_not_show_in_video_to_video, equal_texts_are_encoded_once, captions_of_a_manifest, captions_through_a_t5, one_damaged_embedding_goes_alone, a_clip_may_be_longer_than_those_that_were_planned, infinite_embeddings_are_not_kept, texts_move_a_batch_at_a_time,
              prompts_along_the_timeline_are_heard, odd_prompts, what_the_network_cannot_take, nan_writes_nothing,
              memory_does_not_grow_with_length]
     with tempfile.TemporaryDirectory(prefix="lt-test-models-") as models:
