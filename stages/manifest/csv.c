@@ -8,11 +8,19 @@ enum { COLUMNS_MAX = 256 };
 
 size_t lt_csv_record(const char *text, size_t bytes, int64_t *lines)
 {
-    bool quoted = false;
+    bool quoted = false, begins = true; /* a field: a quote elsewhere is a letter like others */
     for (size_t i = 0; i < bytes; i++) {
-        if (text[i] == '"') quoted = !quoted;
         *lines += text[i] == '\n';
-        if (text[i] == '\n' && !quoted) return i + 1;
+        if (quoted) {
+            bool doubled = text[i] == '"' && i + 1 < bytes && text[i + 1] == '"';
+            quoted = doubled || text[i] != '"';
+            i += doubled;
+        } else if (text[i] == '\n') {
+            return i + 1;
+        } else {
+            quoted = begins && text[i] == '"';
+        }
+        begins = !quoted && text[i] == ',';
     }
     return bytes;
 }

@@ -75,6 +75,28 @@ static void forms_agree(void **state)
     }
 }
 
+/* Quotes that open a field, and those in the middle of one. */
+static void quotes_of_csv(void **state)
+{
+    static const char *const texts[] = {"a 6\" nail", "plain", "\"x\"",      "a,\n\"b",
+                                        "\"",         "",      "5'7\", \"8", "end\""};
+    lt_arena arena = {0};
+    lt_clip_list *list = open_list("quotes.csv",
+                                   "path,text,x\n0.mp4,a 6\" nail,\n1.mp4,plain,6\"\n2.mp4,\"\"\"x\"\"\",\n"
+                                   "3.mp4,\"a,\n\"\"b\",\"\"\r\n4.mp4,\"\"\"\",y\n5.mp4,\"\",\n"
+                                   "6.mp4,\"5'7\"\", \"\"8\",\n7.mp4,end\"\n",
+                                   (lt_shard){0});
+    assert_int_equal(lt_clip_list_count(list), LT_COUNT(texts));
+    for (int i = 0; i < (int)LT_COUNT(texts); i++) {
+        lt_clip_entry entry = get(list, i, &arena);
+        assert_int_equal(atoi(entry.name), i);
+        assert_string_equal(entry.text, texts[i]);
+        assert_int_equal(entry.line, i + 2 + (i > 3)); /* one of them has two lines */
+    }
+    lt_clip_list_close(list);
+    lt_arena_finish(&arena);
+}
+
 /* A name is its entry's, whatever is added behind, and tells entries of one file apart. */
 static void names_stay(void **state)
 {
@@ -142,8 +164,9 @@ static void cut_off(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forms_agree), cmocka_unit_test(names_stay),
-                                       cmocka_unit_test(shards_share), cmocka_unit_test(cut_off)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forms_agree), cmocka_unit_test(quotes_of_csv),
+                                       cmocka_unit_test(names_stay), cmocka_unit_test(shards_share),
+                                       cmocka_unit_test(cut_off)};
     if (!mkdtemp(folder)) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     char command[128];
