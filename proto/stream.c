@@ -100,11 +100,19 @@ void lt_text_clean(char *to, const char *text, size_t max_bytes)
     *to = 0;
 }
 
-static bool is_clip_name(const char *name)
+static const char name_letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+
+bool lt_is_clip_name(const char *name)
 {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t n = strlen(name);
-    return n > 0 && n <= NAME_MAX_BYTES && strspn(name, allowed) == n && name[0] != '.';
+    return n > 0 && n <= NAME_MAX_BYTES && strspn(name, name_letters) == n && name[0] != '.';
+}
+
+void lt_make_clip_name(char *text)
+{
+    for (char *c = text; *c; c++)
+        if (!strchr(name_letters, *c)) *c = '-';
+    if (*text == '.') *text = '-';
 }
 
 static bool is_hex(const char *digest)
@@ -170,7 +178,7 @@ static const char *wrong_latents(const Lt__Wire__Latents *l)
 
 static const char *wrong_text(const lt_stream *s)
 {
-    if (!is_clip_name(s->name)) return "name";
+    if (!lt_is_clip_name(s->name)) return "name";
     if (!is_hex(s->fingerprint)) return "fingerprint";
     if (!is_hex(s->digest)) return "digest";
     if (!lt_text_is_clean(s->numeric_class, NAME_MAX_BYTES)) return "numeric_class";

@@ -107,6 +107,11 @@ Lt__Wire__PortKind lt_port_kind_parse(const char *name);
 const char *lt_wire_dtype_name(Lt__Wire__Dtype dtype);
 size_t lt_wire_dtype_bytes(Lt__Wire__Dtype dtype);
 
+/* Whether a clip can be called so: 1 to 255 of A-Z a-z 0-9 . _ - with no dot in front. */
+bool lt_is_clip_name(const char *name);
+/* Make such a name of any text of at most 255 bytes, in place: what it may not have becomes '-'. "" stays "". */
+void lt_make_clip_name(char *text);
+
 /* Valid UTF-8 of at most max_bytes bytes without control characters other than tab and newline. */
 bool lt_text_is_clean(const char *text, size_t max_bytes);
 

@@ -146,10 +146,7 @@ static const char *name_of(const lt_decode_config *config, lt_arena *arena)
     if (!name) return NULL;
     char *dot = strrchr(name, '.');
     if (!*config->name && !graph && dot && dot > name) *dot = 0;
-    const char *letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    for (char *c = name; *c; c++)
-        if (!strchr(letters, *c)) *c = '-';
-    if (*name == '.') *name = '-';
+    lt_make_clip_name(name);
     return name;
 }
 

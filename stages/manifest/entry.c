@@ -78,14 +78,6 @@ static const char *absolute(const lt_clip_list *list, const char *path, lt_arena
 
 /* ---- names --------------------------------------------------------------------------------------------- */
 
-static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-
-static bool is_name(const char *name)
-{
-    size_t n = strlen(name);
-    return n && n < LT_CLIP_NAME_BYTES && *name != '.' && strspn(name, letters) == n;
-}
-
 /* From the file's name without its ending. */
 static char *name_of_path(const char *path, lt_arena *arena)
 {
@@ -95,9 +87,7 @@ static char *name_of_path(const char *path, lt_arena *arena)
     if (!name) return NULL;
     char *dot = strrchr(name, '.');
     if (!is_graph && dot && dot > name) *dot = 0;
-    for (char *c = name; *c; c++)
-        if (!strchr(letters, *c)) *c = '-';
-    if (*name == '.') *name = '-';
+    lt_make_clip_name(name);
     return *name ? name : lt_arena_strdup(arena, "clip");
 }
 
@@ -126,7 +116,7 @@ static lt_status fill(const lt_clip_list *list, const lt_list_place *place, json
     const char *path = take_text(object, "path", NULL), *name = take_text(object, "name", NULL);
     if (!*path) return fail_entry(list, place, err, "this entry has no path");
     if (strlen(path) > PATH_BYTES) return fail_entry(list, place, err, "its path is too long");
-    if (*name && !is_name(name))
+    if (*name && (!lt_is_clip_name(name) || strlen(name) >= LT_CLIP_NAME_BYTES))
         return fail_entry(list, place, err,
                           "name must be of letters, digits and . _ - (at most 199, the first no dot)");
     entry->line = (int64_t)place->line;

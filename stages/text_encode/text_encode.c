@@ -108,6 +108,18 @@ static lt_status follow(const lt_stream *in, lt_stream *out, lt_arena *arena, lt
                                                               : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 
+/* Of the option name is made what decode makes of its own. */
+static char *name_of(const lt_text_encode_config *config, const lt_prompts *prompts, uint32_t clip,
+                     lt_arena *arena)
+{
+    const char *from = *config->name       ? config->name
+                       : *config->manifest ? "captions"
+                                           : lt_prompts_name(prompts->texts[1], arena);
+    char *name = from ? lt_arena_printf(arena, "%.200s", from) : NULL;
+    if (name) lt_make_clip_name(name);
+    return name && *config->manifest ? lt_arena_printf(arena, "%s-%06u", name, clip) : name;
+}
+
 /* in: the clip that came, or NULL. */
 static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uint32_t clip,
                           const lt_stream *in, lt_stream *out, lt_arena *arena, lt_err *err)
@@ -130,10 +142,7 @@ static lt_status describe(const lt_text_model *m, const lt_prompts *prompts, uin
     out->n_frames = out->n_units = (uint64_t)prompts->n_texts;
     out->unit_bytes = parts_of(m).total;
     out->time_base_num = out->time_base_den = 1;
-    out->name = lt_arena_strdup(arena, *m->config->name       ? m->config->name
-                                       : *m->config->manifest ? "captions"
-                                                              : lt_prompts_name(prompts->texts[1], arena));
-    if (*m->config->manifest) out->name = lt_arena_printf(arena, "%s-%06u", out->name, clip);
+    out->name = name_of(m->config, prompts, clip, arena);
     out->source = "";
     out->caption = lt_prompts_caption(prompts->texts[1], arena);
     out->digest = out->fingerprint = lt_arena_strdup(arena, digest);

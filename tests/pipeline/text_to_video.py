@@ -470,6 +470,8 @@ def odd_prompts(folder):
         values = video_dit(folder / name, folder / f"{name}.mp4", frames=8, steps=1)
         values["stage.prompt.prompts"] = [{"at": 0, "text": text}]
         run(LONG, *sets(values))
+    run(LONG, *sets({**video_dit(folder / "named", folder / "{clip}.mp4", frames=8, steps=1), "stage.prompt.name": "my clip"}))
+    assert (folder / "my-clip.mp4").exists(), "a name is made of any text, as decode makes one"
     family = tiny("latent-dit")
     plain = {"stage.prompt.prompts": "", "stage.prompt.model": family / "text_encoder"}
     arguments = sets({**video_dit(folder, folder / "no.mp4"), **plain}) + ["--set", b"stage.prompt.prompt=\xff\xfe bird"]

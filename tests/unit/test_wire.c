@@ -115,6 +115,28 @@ static void text_is_made_of_what_is_none(void **state)
     }
 }
 
+static void names_are_made_of_any_text(void **state)
+{
+    static const char *const cases[][2] = {{"my clip", "my-clip"},
+                                           {".hidden", "-hidden"},
+                                           {"a/../b.mp4", "a-..-b.mp4"},
+                                           {"\xc3\xa9t\xe9", "--t-"},
+                                           {"A_0.z-", "A_0.z-"}};
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        char *name = strdup(cases[i][0]);
+        assert_int_equal(lt_is_clip_name(name), !strcmp(cases[i][0], cases[i][1]));
+        lt_make_clip_name(name);
+        assert_string_equal(name, cases[i][1]);
+        assert_true(lt_is_clip_name(name));
+        free(name);
+    }
+    char long_name[257] = "";
+    memset(long_name, 'x', 256);
+    assert_false(lt_is_clip_name(long_name));
+    assert_true(lt_is_clip_name(long_name + 1));
+    assert_false(lt_is_clip_name(""));
+}
+
 /* Of each text that comes from outside; what is right stays where it is. */
 static void a_stream_is_made_text(void **state)
 {
@@ -571,6 +593,7 @@ int main(void)
         cmocka_unit_test(a_right_stream_passes),
         cmocka_unit_test(a_wrong_stream_is_refused),
         cmocka_unit_test(text_is_made_of_what_is_none),
+        cmocka_unit_test(names_are_made_of_any_text),
         cmocka_unit_test(a_stream_is_made_text),
         cmocka_unit_test(a_text_stream_says_when_its_prompts_begin),
         cmocka_unit_test(a_copy_owes_nothing_to_its_original),
