@@ -56,7 +56,8 @@ lt_status lt_mux_name_output(lt_mux_clip *clip, const lt_mux_config *config, lt_
 /* E_INVALID, or the error of its folder, when a file of this name cannot be written. */
 lt_status lt_mux_check_output(const char *output, lt_err *err);
 
-/* E_INVALID where clip->output is the very file that the clip is read from, by whatever name. */
+/* E_INVALID where clip->output is the very file that the clip is read from, by whatever name, or its pictures meet those it is read
+ * from (lt_stills_meet). */
 lt_status lt_mux_check_source(const lt_mux_clip *clip, lt_err *err);
 
 /* Of pictures: a number in the name where there are several. E_INVALID. */

@@ -52,6 +52,12 @@ lt_status lt_mux_check_output(const char *output, lt_err *err)
 lt_status lt_mux_check_source(const lt_mux_clip *clip, lt_err *err)
 {
     struct stat there, source;
+    if (lt_stills_meet(clip->output, clip->stream->source))
+        return lt_fail(
+            err, LT_E_INVALID,
+            "the pictures that clip %s is made from, %s, would be written over or mixed with what is "
+            "made: choose an output in another folder",
+            clip->stream->name, clip->stream->source);
     if (stat(clip->output, &there) || stat(clip->stream->source, &source) || there.st_dev != source.st_dev ||
         there.st_ino != source.st_ino)
         return LT_OK;

@@ -3,10 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- names ----------------------------------------------------------------------------------------------- */
@@ -39,6 +42,82 @@ void lt_stills_path(const lt_stills *stills, int64_t index, char path[4096])
     if (!lt_stills_is_numbered(stills->pattern) ||
         av_get_frame_filename(path, 4096, stills->pattern, (int)(stills->first_number + index)) < 0)
         snprintf(path, 4096, "%s", stills->pattern);
+}
+
+/* ---- sources --------------------------------------------------------------------------------------------- */
+
+/* Pictures that are to be written, and where. */
+typedef struct outputs {
+    const char *name; /* of the pattern, or of the one */
+    const char *ending;
+    struct stat folder;
+} outputs;
+
+static const char *name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static bool stat_folder(const char *path, struct stat *info)
+{
+    char folder[4200];
+    snprintf(folder, sizeof folder, "%.*s.", (int)(name_of(path) - path), path);
+    return !stat(folder, info);
+}
+
+/* Whether the pattern "NAME%04dREST" gives this name, with as many digits as you like. */
+static bool is_numbered_so(const char *name, const char *pattern)
+{
+    static const char digits[] = "0123456789";
+    const char *at = strrchr(pattern, '%'), *rest = at ? at + 1 : NULL;
+    if (!at) return !strcmp(name, pattern);
+    rest += strspn(rest, digits) + 1;
+    while (at > pattern && strchr(digits, at[-1])) at--;
+    rest += strspn(rest, digits);
+    size_t before = (size_t)(at - pattern), behind = strlen(rest), n = strlen(name);
+    return n > before + behind && !strncmp(name, pattern, before) && !strcmp(name + n - behind, rest) &&
+           strspn(name + before, digits) >= n - before - behind;
+}
+
+/* Whether a picture that is read lies where they go and, with `any`, just has their ending: what is made would be read, too. */
+static bool is_among(const char *read, const outputs *outputs, bool any)
+{
+    struct stat folder;
+    const char *name = name_of(read), *ending = strrchr(name, '.');
+    bool fits = any ? ending && !strcasecmp(ending, outputs->ending) : is_numbered_so(name, outputs->name);
+    return fits && stat_folder(read, &folder) && folder.st_ino == outputs->folder.st_ino &&
+           folder.st_dev == outputs->folder.st_dev;
+}
+
+static bool meets_globbed(const char *source, const outputs *outputs)
+{
+    glob_t found = {0};
+    bool meets = false;
+    if (!glob(source, GLOB_BRACE, NULL, &found))
+        for (size_t i = 0; i < found.gl_pathc && !meets; i++)
+            meets = is_among(found.gl_pathv[i], outputs, true);
+    globfree(&found);
+    return meets;
+}
+
+static bool meets_numbered(const char *source, const outputs *outputs)
+{
+    enum { FIRST_NUMBERS = 5 }; /* where FFmpeg's image2 looks for the first */
+    char path[4200];
+    for (int i = 0; i < INT_MAX && av_get_frame_filename(path, sizeof path, source, i) >= 0; i++) {
+        if (access(path, F_OK) && i >= FIRST_NUMBERS) break;
+        if (is_among(path, outputs, false)) return true;
+    }
+    return false;
+}
+
+bool lt_stills_meet(const char *output, const char *source)
+{
+    outputs outputs = {.name = name_of(output), .ending = strrchr(output, '.')};
+    if (!lt_stills_is_picture(output) || !lt_video_is_sequence(source)) return false;
+    if (!stat_folder(output, &outputs.folder)) return false;
+    return lt_video_is_glob(source) ? meets_globbed(source, &outputs) : meets_numbered(source, &outputs);
 }
 
 /* ---- counting -------------------------------------------------------------------------------------------- */

@@ -20,6 +20,11 @@ bool lt_stills_is_numbered(const char *output);
 /* FFmpeg's encoder for the ending of `output`, or NULL. */
 const char *lt_stills_codec(const char *output);
 
+/* Whether pictures that `source` stands for ("shots/%04d.png", "shots/NAME*.png"; else false) would be written over: they lie where those
+ * of `output` go and have such names. Of a pattern of the shell those of the same ending are enough, since what is made would be read
+ * with them. Looks at every picture of the source. */
+bool lt_stills_meet(const char *output, const char *source);
+
 /* Go on where `<run_folder>/pictures[-clip].txt` says the same digest stopped; else begin anew, which removes what bears
  * the names of the first n_frames pictures (0: those that follow each other). stills->count is set to what is
  * finished. E_IO and such. */

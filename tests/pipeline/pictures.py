@@ -140,6 +140,24 @@ def patterns_take_pictures_by_name(folder):
     assert pixels(folder / "out-%d.png") == expected
 
 
+def pictures_that_are_read_stay(folder):
+    """Outputs whose names are the source's: refused before anything is removed; other names of the same folder are free."""
+    shots = folder / "shots"
+    shots.mkdir()
+    (folder / "link").symlink_to(shots)
+    ffmpeg("-f", "lavfi", "-i", SOURCE[6:], "-frames:v", "5", shots / "%04d.png")
+    before = {path.name: sha256(path) for path in shots.iterdir()}
+    (folder / "list.json").write_text(json.dumps([{"path": "shots/%04d.png", "name": "shots"}]))
+    for source, output in (("shots/*.png", "shots/%04d.png"), ("shots/%04d.png", "link/%d.png"),
+                           ("shots/00*.png", "shots/%03d.PNG"), ("s*s/*.png", "shots/%d.png"), ("shots/%04d.png", "shots/00%d.png"),
+                           ("shots/*.png", "shots/one.png"), ("list.json", "{clip}/%02d.png")):
+        text = run(graph(folder / "g.toml", source, output, read="frames = 1"), "--fresh", expect=1)
+        assert "would be written over" in text and "another folder" in text, (source, output, text)
+        assert before == {path.name: sha256(path) for path in shots.iterdir()}, (source, output)
+    run(graph(folder / "h.toml", "shots/%04d.png", "shots/made-%04d.png"))
+    assert len(list(shots.glob("made-*.png"))) == 5 and before.items() <= {path.name: sha256(path) for path in shots.glob("*.png")}.items()
+
+
 def what_is_wrong_with_a_sequence_names_the_picture(folder):
     for i in range(5):
         size = "48x32" if i != 3 else "48x40"
@@ -188,4 +206,4 @@ def changed_pictures_of_a_data_set_are_read_again(folder):
 if __name__ == "__main__":
     main([pictures_have_the_pixels, deep_pictures_keep_their_bits, a_kill_redoes_no_picture, old_pictures_do_not_pass_for_new, single_pictures,
           a_plan_says_what_is_lost, pictures_of_a_data_set, patterns_take_pictures_by_name, what_is_wrong_with_a_sequence_names_the_picture,
-          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again])
+          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again, pictures_that_are_read_stay])
