@@ -65,7 +65,7 @@ typedef struct lt_err {
     char text[1024];
 } lt_err;
 
-/* Set err's status and text (truncated to fit) and return status, so that `return lt_fail(err, LT_E_IO,
+/* Set err's status and text (cut off to fit, at a character) and return status, so that `return lt_fail(err, LT_E_IO,
  * "...")`. err may be NULL. The text has no final newline. */
 lt_status lt_fail(lt_err *err, lt_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -84,6 +84,16 @@ lt_status lt_fail_errno(lt_err *err, int error_number, const char *format, ...)
     do {                                                                                                     \
         if ((status = (call)) != LT_OK) goto fail;                                                           \
     } while (0)
+
+/* ---- text -------------------------------------------------------------------------------------------- */
+
+/* Bytes of the UTF-8 character at `text`, control characters too; 0: there is none that is valid, as at the final 0. */
+size_t lt_utf8_bytes(const char *text);
+
+/* As snprintf and vsnprintf with room > 0, but what does not fit is cut off between two characters. */
+void lt_text_print(char *text, size_t room, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void lt_text_vprint(char *text, size_t room, const char *format, va_list args)
+    __attribute__((format(printf, 3, 0)));
 
 /* ---- log --------------------------------------------------------------------------------------------- */
 

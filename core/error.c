@@ -2,7 +2,6 @@
 #include "core/core.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 
 const char *lt_status_string(lt_status status)
@@ -36,7 +35,7 @@ lt_status lt_fail(lt_err *err, lt_status status, const char *format, ...)
         char text[sizeof err->text];
         va_list args;
         va_start(args, format);
-        vsnprintf(text, sizeof text, format, args);
+        lt_text_vprint(text, sizeof text, format, args);
         va_end(args);
         memcpy(err->text, text, sizeof text);
         err->status = status;
@@ -50,10 +49,10 @@ lt_status lt_err_prefix(lt_err *err, const char *format, ...)
     char text[sizeof err->text];
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(text, sizeof text, format, args);
+    lt_text_vprint(text, sizeof text, format, args);
     va_end(args);
-    if (n < 0) return err->status;
-    if ((size_t)n < sizeof text) snprintf(text + n, sizeof text - (size_t)n, ": %s", err->text);
+    size_t n = strlen(text);
+    lt_text_print(text + n, sizeof text - n, ": %s", err->text);
     memcpy(err->text, text, sizeof text);
     return err->status;
 }
@@ -82,7 +81,7 @@ lt_status lt_fail_errno(lt_err *err, int error_number, const char *format, ...)
     char text[sizeof err->text];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    lt_text_vprint(text, sizeof text, format, args);
     va_end(args);
     return lt_fail(err, status, "%s: %s", text, strerror(error_number));
 }

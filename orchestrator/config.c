@@ -7,6 +7,7 @@
 #include <xxhash.h>
 
 #include "orchestrator/check.h"
+#include "orchestrator/json_text.h"
 
 /* A path below the graph's folder, seen from there. */
 static const char *short_path(const lt_graph *graph, const char *path)
@@ -19,7 +20,7 @@ static void put(json_t *config, const char *stage, const char *key, const char *
 {
     char name[512];
     snprintf(name, sizeof name, "%s%s.%s", stage ? "stage." : "graph", stage ? stage : "", key);
-    json_object_set_new(config, name, json_string(text));
+    json_object_set_new(config, name, lt_json_text(text));
 }
 
 static void put_stage(json_t *config, const lt_graph *graph, const lt_graph_stage *stage)

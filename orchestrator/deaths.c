@@ -20,7 +20,7 @@ void lt_run_fail(lt_run *run, const char *format, ...)
     if (run->outcome == LT_FAILED) return;
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(run->why, sizeof run->why, format, arguments);
+    lt_text_vprint(run->why, sizeof run->why, format, arguments);
     va_end(arguments);
     run->outcome = LT_FAILED;
 }

@@ -9,6 +9,7 @@
 
 #include "orchestrator/config.h"
 #include "orchestrator/disk.h"
+#include "orchestrator/json_text.h"
 
 enum { MANIFEST_FORMAT = 1 };
 
@@ -90,7 +91,7 @@ static lt_status make_manifest(const lt_graph *graph, const lt_run_folder *folde
     lt_time_text(now);
     lt_config_digest(config, digest);
     for (int i = 0; i < folder->n_outputs; i++)
-        json_array_append_new(outputs, json_string(folder->outputs[i]));
+        json_array_append_new(outputs, lt_json_text(folder->outputs[i]));
     json_decref(manifest->json);
     manifest->json =
         json_pack("{si ss ss sn ss sO sI so}", "format", MANIFEST_FORMAT, "version", LT_VERSION, "created",
@@ -140,10 +141,10 @@ static json_t *stage_record(const lt_run_plan *plan, const lt_manifest *manifest
     for (int i = 0; i < manifest->n_resolved; i++)
         if (!strcmp(manifest->resolved[i].stage, stage->name))
             json_object_set_new(resolved, manifest->resolved[i].name,
-                                json_string(manifest->resolved[i].text));
+                                lt_json_text(manifest->resolved[i].text));
     for (size_t i = 0; i < planned->reply->n_resolved; i++)
         json_object_set_new(resolved, planned->reply->resolved[i]->name,
-                            json_string(planned->reply->resolved[i]->text));
+                            lt_json_text(planned->reply->resolved[i]->text));
     for (int port = 0; port < stage->described->n_outputs; port++) {
         const Lt__Wire__Stream *stream = planned->outputs[port].stream;
         if (stream->live) { /* another every time */

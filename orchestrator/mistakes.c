@@ -17,7 +17,7 @@ void lt_mistake_add(lt_mistakes *mistakes, lt_where where, const char *format, .
     char text[1024];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    lt_text_vprint(text, sizeof text, format, arguments);
     va_end(arguments);
     lt_mistake **place = &mistakes->head;
     for (; *place && compare_places(&(*place)->where, &where) <= 0; place = &(*place)->next)

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "orchestrator/format.h"
+#include "orchestrator/json_text.h"
 #include "proto/wire.h"
 
 typedef struct traffic {
@@ -151,7 +152,7 @@ static json_t *stage_json(const lt_run_plan *plan, int index)
     json_t *resolved = json_object(), *notes = json_array();
     for (size_t k = 0; k < planned->reply->n_resolved; k++)
         json_object_set_new(resolved, planned->reply->resolved[k]->name,
-                            json_string(planned->reply->resolved[k]->text));
+                            lt_json_text(planned->reply->resolved[k]->text));
     for (size_t k = 0; k < planned->reply->n_notes; k++)
         json_array_append_new(notes, json_string(planned->reply->notes[k]));
     json_t *device =
@@ -187,7 +188,7 @@ json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks)
         json_array_append_new(stages, stage_json(plan, plan->graph->order[i]));
     for (int i = 0; i < plan->graph->n_edges; i++) json_array_append_new(edges, edge_json(plan, i));
     for (int i = 0; i < n_disks; i++)
-        json_array_append_new(places, json_pack("{ss sI sI}", "path", disks[i].path, "needed",
+        json_array_append_new(places, json_pack("{so sI sI}", "path", lt_json_text(disks[i].path), "needed",
                                                 (json_int_t)disks[i].needed, "available",
                                                 (json_int_t)disks[i].available));
     return json_pack("{sb so so sI si so}", "live", plan->is_live, "stages", stages, "edges", edges,

@@ -11,6 +11,7 @@
 
 #include "orchestrator/clips.h"
 #include "orchestrator/format.h"
+#include "orchestrator/json_text.h"
 #include "orchestrator/report.h"
 
 #define SECOND INT64_C(1000000000)
@@ -218,11 +219,12 @@ void lt_progress_event(lt_run *run, const char *event, const lt_replica *replica
     char text[1500];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
+    lt_text_vprint(text, sizeof text, format, arguments);
     va_end(arguments);
     const lt_graph_stage *stage = replica ? &run->graph->stages[replica->stage] : NULL;
     if (run->mode == LT_OUTPUT_JSON) {
-        json_t *object = json_pack("{ss sf ss}", "event", event, "time", unix_time(), "text", text);
+        json_t *object =
+            json_pack("{ss sf so}", "event", event, "time", unix_time(), "text", lt_json_text(text));
         if (replica) {
             json_object_set_new(object, "stage", json_string(stage->name));
             json_object_set_new(object, "replica", json_integer(replica->replica));
@@ -266,13 +268,13 @@ static void end_json(const lt_run *run, int exit_code)
     json_t *outputs = json_array();
     double seconds = lt_run_seconds(run);
     for (int i = 0; i < run->folder->n_outputs; i++)
-        json_array_append_new(outputs, json_string(run->folder->outputs[i]));
-    print_json(json_pack("{ss sf ss ss si so sI sf sf si sI sI sI}", "event", "end", "time", unix_time(),
-                         "outcome", lt_outcome_name(run->outcome), "text", run->why, "exit_code", exit_code,
-                         "outputs", outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds,
-                         "fps", lt_run_fps(run), "restarts", lt_run_restarts(run), "clips_done",
-                         (json_int_t)run->clips_done, "clips_failed", (json_int_t)run->clips_failed,
-                         "clips_passed_over", (json_int_t)run->clips_passed_over));
+        json_array_append_new(outputs, lt_json_text(run->folder->outputs[i]));
+    print_json(json_pack(
+        "{ss sf ss so si so sI sf sf si sI sI sI}", "event", "end", "time", unix_time(), "outcome",
+        lt_outcome_name(run->outcome), "text", lt_json_text(run->why), "exit_code", exit_code, "outputs",
+        outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds, "fps", lt_run_fps(run),
+        "restarts", lt_run_restarts(run), "clips_done", (json_int_t)run->clips_done, "clips_failed",
+        (json_int_t)run->clips_failed, "clips_passed_over", (json_int_t)run->clips_passed_over));
 }
 
 /* Clips of the plan that an earlier run has finished with. */

@@ -72,7 +72,7 @@ static void take_failed(lt_run *run, lt_replica *replica, const Lt__Wire__Failed
     bool is_known = failed->status && failed->status < LT_N_STATUS;
     replica->has_failed = true;
     replica->failed = is_known ? (lt_status)failed->status : LT_E_INTERNAL;
-    snprintf(replica->failure, sizeof replica->failure, "%s", failed->text);
+    lt_text_print(replica->failure, sizeof replica->failure, "%s", failed->text);
     if (failed->has_unit) {
         replica->has_unit = true;
         replica->clip = failed->clip;

@@ -57,43 +57,32 @@ size_t lt_wire_dtype_bytes(Lt__Wire__Dtype dtype)
 
 /* ---- text ------------------------------------------------------------------------------------------------------------ */
 
-/* Bytes of the UTF-8 character at p, 0 when there is none that is valid. Stops at the final NUL by itself. */
-static size_t character_bytes(const unsigned char *p)
+/* Bytes of the clean character at `text`; 0: there is none. */
+static size_t clean_bytes(const char *text)
 {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (p[0] < 0x80) return p[0] >= 0x20 && p[0] != 0x7f ? 1 : p[0] == '\n' || p[0] == '\t';
-    size_t n = p[0] >= 0xf8 ? 0 : p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : p[0] >= 0xc0 ? 2 : 0;
-    if (!n) return 0;
-    uint32_t code = p[0] & (0xffu >> (n + 1));
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80) return 0;
-        code = code << 6 | (p[i] & 0x3f);
-    }
-    bool is_surrogate = code >= 0xd800 && code < 0xe000;
-    return code < least[n] || code > 0x10ffff || is_surrogate ? 0 : n;
+    unsigned char c = (unsigned char)*text;
+    bool is_control = (c < 0x20 && c != '\n' && c != '\t') || c == 0x7f;
+    return is_control ? 0 : lt_utf8_bytes(text);
 }
 
 bool lt_text_is_clean(const char *text, size_t max_bytes)
 {
-    const unsigned char *p = (const unsigned char *)text;
-    while (*p) {
-        size_t n = character_bytes(p);
-        if (!n) return false;
-        p += n;
-        if ((size_t)(p - (const unsigned char *)text) > max_bytes) return false;
+    for (const char *at = text; *at;) {
+        size_t n = clean_bytes(at);
+        at += n;
+        if (!n || (size_t)(at - text) > max_bytes) return false;
     }
     return true;
 }
 
 void lt_text_clean(char *to, const char *text, size_t max_bytes)
 {
-    const unsigned char *from = (const unsigned char *)text;
-    for (size_t n; *from; from += n, to += n, max_bytes -= n) {
-        size_t valid = character_bytes(from);
+    for (size_t n; *text; text += n, to += n, max_bytes -= n) {
+        size_t valid = clean_bytes(text);
         n = LT_MAX(valid, (size_t)1);
         if (n > max_bytes) break;
         if (valid)
-            memmove(to, from, n);
+            memmove(to, text, n);
         else
             *to = '?';
     }

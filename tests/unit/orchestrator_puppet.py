@@ -62,7 +62,7 @@ def field(number, value):
     if isinstance(value, float):
         return varint(number << 3 | 1) + struct.pack("<d", value)
     if isinstance(value, str):
-        value = value.encode()
+        value = os.fsencode(value)
     return varint(number << 3 | 2) + varint(len(value)) + value
 
 
@@ -100,7 +100,7 @@ def options_of(message, number):
     for key, value in message:
         if key == number:
             parts = dict(fields(value))
-            given[parts[1].decode()] = parts.get(2, b"").decode()
+            given[parts[1].decode()] = os.fsdecode(parts.get(2, b""))
     return given
 
 
@@ -159,7 +159,7 @@ class Stage:
         self.given = options_of(boot, 6)
         first = {key: value for key, value in reversed(boot)}
         self.stage, self.replica = first[2].decode(), first.get(3, 0)
-        self.folder = first[8].decode()
+        self.folder = os.fsdecode(first[8])
         self.binds = [dict(fields(value)).get(7, b"").decode() for key, value in boot if key == 12]
         self.peers = {}
         for key, value in boot:

@@ -82,7 +82,7 @@ class Place:
         found = {}
         for entry in filter(str.isdigit, os.listdir("/proc")):
             try:
-                words = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().decode().split("\0")
+                words = pathlib.Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
             for word in words:
@@ -345,6 +345,23 @@ def json_lines(place):
     same((events[-1]["outcome"], events[-1]["exit_code"], events[-1]["frames"]), ("finished", 0, 80))
     progress = next(event for event in events if event["event"] == "progress")
     same([stage["name"] for stage in progress["stages"]], ["read", "work", "write"])
+
+
+@test
+def text_that_is_not_utf8_is_told_all_the_same(place):
+    """A file may be called anything, and the last words of a stage may be cut anywhere: no line of JSON is lost for that."""
+    name = os.fsdecode(b"caf\xe9.txt")
+    options = ("--set", f"stage.write.output={place.path}/{name}", "--json")
+    end = json.loads(place.call("run", place.graph(), *options).splitlines()[-1])
+    same((end["event"], end["outputs"]), ("end", [f"{place.path}/caf\u00e9.txt"]))
+    read = lambda file: json.loads((place.path / f"{name}.longtake" / file).read_text())
+    same((read("report.json")["outputs"], read("manifest.json")["config"]["stage.write.output"]), ([f"{place.path}/caf\u00e9.txt"], "caf\u00e9.txt"))
+    end = json.loads(place.call("run", place.graph(), *options).splitlines()[-1])
+    has(end["text"], "nothing to do")
+    for begin in ("", "x"):
+        said = place.call("run", place.graph(output="b.txt"), "--json", "--set", "stage.work.refuse=" + begin + "\u00e9" * 1000, code=1)
+        text = json.loads(said.splitlines()[-1])["text"]
+        assert set(text.split(": ")[-1]) == {*begin, "\u00e9"} and 400 < text.count("\u00e9") < 1000, text
 
 
 @test

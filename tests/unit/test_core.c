@@ -56,6 +56,26 @@ static void a_long_error_is_cut_not_overrun(void **state)
     for (size_t i = 0; i < sizeof box.guard; i++) assert_int_equal(box.guard[i], 7);
 }
 
+static void sentences_are_cut_between_characters(void **state)
+{
+    static const char *const characters[] = {"e", "\u00e9", "\u20ac", "\U0001f600"};
+    char text[16];
+    for (size_t room = 1; room < sizeof text; room++)
+        for (size_t i = 0; i < LT_COUNT(characters); i++) {
+            const char *c = characters[i];
+            size_t n = strlen(c), whole = (room - 1) / n * n;
+            lt_text_print(text, room, "%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s%s", c, c, c, c, c, c, c, c, c, c, c, c,
+                          c, c, c, c);
+            assert_int_equal(strlen(text), whole);
+            assert_int_equal(lt_utf8_bytes(text), whole ? n : 0);
+        }
+    lt_text_print(text, sizeof text, "%s", "caf\xe9"); /* what was not cut stays as it is */
+    assert_string_equal(text, "caf\xe9");
+    static const char *const wrong[] = {"\x80", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", ""};
+    for (size_t i = 0; i < LT_COUNT(wrong); i++) assert_int_equal(lt_utf8_bytes(wrong[i]), 0);
+    assert_int_equal(lt_utf8_bytes("\n"), 1);
+}
+
 static void arithmetic_says_when_it_overflows(void **state)
 {
     size_t out = 5;
@@ -204,6 +224,7 @@ int main(void)
         cmocka_unit_test(exit_codes_tell_the_supervisor),
         cmocka_unit_test(an_error_grows_on_the_way_up),
         cmocka_unit_test(a_long_error_is_cut_not_overrun),
+        cmocka_unit_test(sentences_are_cut_between_characters),
         cmocka_unit_test(arithmetic_says_when_it_overflows),
         cmocka_unit_test(an_arena_gives_zeroed_aligned_memory),
         cmocka_unit_test(options_have_defaults),
