@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "orchestrator/json_text.h"
 #include "orchestrator/messages.h"
 #include "orchestrator/progress.h"
 
@@ -40,17 +41,24 @@ void lt_clips_begin(lt_run *run)
         run->journal_start += write(run->journal, "\n", 1) == 1;
 }
 
-static const char *state_of(const Lt__Wire__ClipEnd *end)
+static const char *state_of(const lt_clip_ends *ends)
 {
-    return end->failed ? "failed" : end->passed_over ? "passed over" : "done";
+    return ends->failed ? "failed" : ends->passed_over ? "passed over" : "done";
 }
 
-static void append(lt_run *run, const Lt__Wire__ClipEnd *end)
+static json_t *text_of(const char *text)
 {
-    json_t *line = json_pack("{ss ss ss ss sI ss ss}", "key", end->key, "name", end->name, "state",
-                             state_of(end), "digest", end->digest, "frames", (json_int_t)end->frames,
-                             "result", end->result, "reason", end->reason);
-    json_t *entry = end->failed ? json_loads(end->entry, 0, NULL) : NULL;
+    return lt_json_text(text ? text : "");
+}
+
+/* `last` is what one of the sinks said, for what is the same for all. */
+static void append(lt_run *run, const lt_clip_ends *ends, const Lt__Wire__ClipEnd *last)
+{
+    json_t *line =
+        json_pack("{ss ss ss so sI so so}", "key", last->key, "name", last->name, "state", state_of(ends),
+                  "digest", text_of(ends->digest), "frames", (json_int_t)ends->frames, "result",
+                  text_of(ends->result), "reason", text_of(ends->reason));
+    json_t *entry = ends->failed ? json_loads(last->entry, 0, NULL) : NULL;
     if (line && entry) json_object_set_new(line, "entry", entry);
     char *text = line ? json_dumps(line, JSON_COMPACT) : NULL;
     json_decref(line);
@@ -65,54 +73,111 @@ static void append(lt_run *run, const Lt__Wire__ClipEnd *end)
     free(text);
 }
 
+/* ---- datasets -------------------------------------------------------------------------------------------- */
+
+/* The source whose clips come to this stage, or which it is; -1: they are of no dataset. */
+static int source_of(const lt_run *run, int stage)
+{
+    const lt_graph *graph = run->graph;
+    int source = -1;
+    for (int e = 0; e < graph->n_edges; e++) {
+        if (!run->plan->edges[e].stream->expendable) continue;
+        if (graph->edges[e].producer == stage) source = stage;
+    }
+    for (int e = 0; e < graph->n_edges; e++)
+        if (graph->edges[e].consumer == stage && run->plan->edges[e].stream->expendable)
+            return source_of(run, graph->edges[e].producer); /* the graph has no cycle */
+    return source;
+}
+
+uint64_t lt_clip_sinks(const lt_run *run, int stage)
+{
+    int source = source_of(run, stage);
+    uint64_t sinks = 0;
+    for (int i = 0; i < run->graph->n_stages && source >= 0; i++)
+        if (!run->graph->stages[i].described->n_outputs && source_of(run, i) == source)
+            sinks |= UINT64_C(1) << i;
+    return sinks;
+}
+
 /* ---- ends ------------------------------------------------------------------------------------------------ */
 
-static int count_sinks(const lt_run *run)
+static void forget(lt_clip_ends *ends)
 {
-    int n = 0;
-    for (int i = 0; i < run->graph->n_stages; i++) n += !run->graph->stages[i].described->n_outputs;
-    return n;
+    free(ends->reason);
+    free(ends->digest);
+    free(ends->result);
+    *ends = (lt_clip_ends){0};
 }
 
-/* Whether all sinks are through with the clip; with several it is remembered who is. */
-static bool has_all_sinks(lt_run *run, const lt_replica *replica, const Lt__Wire__ClipEnd *end)
+/* What is known of the clip. A sink is at most a few clips ahead of another, since their source is. */
+static lt_clip_ends *find_ends(lt_run *run, uint64_t set, uint32_t clip)
 {
-    int n_sinks = count_sinks(run), free_place = -1;
-    if (n_sinks < 2) return true;
-    for (int i = 0; i < LT_MAX_PENDING; i++) {
-        if (!run->pending[i].sinks) free_place = i;
-        if (!run->pending[i].sinks || run->pending[i].clip != end->clip) continue;
-        run->pending[i].sinks |= UINT64_C(1) << replica->stage;
-        if (__builtin_popcountll(run->pending[i].sinks) < n_sinks) return false;
-        run->pending[i].sinks = 0;
-        return true;
-    }
-    if (free_place >= 0) {
-        run->pending[free_place].clip = end->clip;
-        run->pending[free_place].sinks = UINT64_C(1) << replica->stage;
-    }
-    return false;
+    for (int i = 0; i < LT_MAX_ENDS; i++)
+        if (run->ends[i].set == set && run->ends[i].clip == clip) return &run->ends[i];
+    lt_clip_ends *ends = &run->ends[run->n_ends++ % LT_MAX_ENDS];
+    forget(ends);
+    ends->set = set;
+    ends->clip = clip;
+    return ends;
 }
 
-void lt_clip_ended(lt_run *run, const lt_replica *replica, const Lt__Wire__ClipEnd *end)
+static void keep_text(char **kept, const char *text)
 {
+    if (!*kept && *text) *kept = strdup(text);
+}
+
+static void merge(lt_clip_ends *ends, int sink, const Lt__Wire__ClipEnd *end)
+{
+    /* Of several reasons that of a failure is told. */
+    if (end->failed && !ends->failed) {
+        free(ends->reason);
+        ends->reason = NULL;
+    }
+    keep_text(&ends->reason, end->reason);
+    keep_text(&ends->digest, end->digest);
+    keep_text(&ends->result, end->result);
+    ends->sinks |= UINT64_C(1) << sink;
+    ends->failed |= end->failed;
+    ends->passed_over |= end->passed_over;
+    ends->frames = LT_MAX(ends->frames, end->frames);
+}
+
+/* Nobody will ask for the clip again. */
+static void undoom(lt_run *run, int sink, uint32_t clip)
+{
+    int n = 0, source = source_of(run, sink);
+    for (int i = 0; i < run->n_doomed; i++)
+        if (run->doomed[i].clip != clip || source_of(run, run->doomed[i].stage) != source)
+            run->doomed[n++] = run->doomed[i];
+    run->n_doomed = n;
+}
+
+void lt_clip_ended(lt_run *run, lt_replica *replica, const Lt__Wire__ClipEnd *end)
+{
+    uint64_t set = lt_clip_sinks(run, replica->stage);
     run->moved_ns = lt_now_ns();
-    if (!*end->key || !lt_plan_is_dataset(run->plan)) return;
-    if (end->failed) lt_progress_event(run, "clip", NULL, "clip %s failed: %s", end->name, end->reason);
-    if (!has_all_sinks(run, replica, end)) return;
-    run->clips_failed += end->failed;
-    run->clips_passed_over += end->passed_over;
-    run->clips_done += !end->failed && !end->passed_over;
-    run->clip_frames += end->frames;
-    append(run, end);
+    if (!*end->key || !set) return;
+    lt_clip_ends *ends = find_ends(run, set, end->clip);
+    if (ends->is_written) return;
+    if (end->failed && !ends->failed)
+        lt_progress_event(run, "clip", NULL, "clip %s failed: %s", end->name, end->reason);
+    if (!(ends->sinks >> replica->stage & 1)) replica->clip_frames += end->frames;
+    merge(ends, replica->stage, end);
+    if (ends->sinks != set) return;
+    ends->is_written = true;
+    run->clips_failed += ends->failed;
+    run->clips_passed_over += ends->passed_over && !ends->failed;
+    run->clips_done += !ends->failed && !ends->passed_over;
+    append(run, ends, end);
+    undoom(run, replica->stage, end->clip);
 }
 
 bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason)
 {
-    if (!lt_plan_is_dataset(run->plan)) return false;
-    if (run->n_doomed == LT_MAX_DOOMED) return false;
-    for (int i = 0; i < run->n_doomed;
-         i++) /* it was told to leave the clip alone, and dies of it all the same */
+    if (source_of(run, stage) < 0 || run->n_doomed == LT_MAX_DOOMED) return false;
+    /* It was told to leave the clip alone, and dies of it all the same. */
+    for (int i = 0; i < run->n_doomed; i++)
         if (run->doomed[i].stage == stage && run->doomed[i].clip == clip) return false;
     lt_doomed *doomed = &run->doomed[run->n_doomed++];
     doomed->stage = stage;
@@ -171,6 +236,7 @@ lt_status lt_clips_end(lt_run *run, lt_err *err)
     lt_status status = LT_OK;
     path_of(run, "failed.json", path);
     snprintf(part, sizeof part, "%s.new", path);
+    for (int i = 0; i < LT_MAX_ENDS; i++) forget(&run->ends[i]);
     if (run->journal < 0) return LT_OK;
     if (!run->clips_failed) {
         if (!lt_run_folder_keeps(run->folder, path, run->arena)) unlink(path);

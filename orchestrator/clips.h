@@ -10,10 +10,14 @@
 /* Whether the plan's sources give clips that may fail alone. */
 bool lt_plan_is_dataset(const lt_run_plan *plan);
 
-/* A sink is through with a clip. */
-void lt_clip_ended(lt_run *run, const lt_replica *replica, const Lt__Wire__ClipEnd *end);
+/* The sinks that the clips of a stage come to, bits by stage: those with the same source. 0: its clips are of no dataset. */
+uint64_t lt_clip_sinks(const lt_run *run, int stage);
 
-/* Stage `stage` cannot do this clip without dying: abandon the clip. False where the run has but one. */
+/* A sink is through with a clip. When all are to which it comes, it is written down and counted: as failed where one of them failed, else as
+ * passed over where one was told so. */
+void lt_clip_ended(lt_run *run, lt_replica *replica, const Lt__Wire__ClipEnd *end);
+
+/* Stage `stage` cannot do this clip without dying: abandon the clip. False where it is of no dataset. */
 bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason);
 /* Tell a replica that was started again which clips are abandoned. */
 void lt_clips_tell(lt_run *run, lt_replica *replica);

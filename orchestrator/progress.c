@@ -41,6 +41,7 @@ static const char *state_of(const lt_run *run, int stage)
 lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
 {
     lt_stage_progress p = {.state = state_of(run, stage), .fps = run->meters[stage].fps};
+    uint64_t clip_frames = 0;
     for (int i = 0; i < run->graph->stages[stage].replicas; i++) {
         const lt_replica *r = lt_run_replica(run, stage, i);
         p.units += r->units + r->past_units;
@@ -54,12 +55,13 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
         p.queued += r->queued;
         p.held += r->held;
         p.restarts += r->n_restarts;
+        clip_frames += r->clip_frames;
     }
     const Lt__Wire__Stream *stream = NULL;
     for (int e = 0; e < run->graph->n_edges && is_sink(run, stage); e++)
         if (run->graph->edges[e].consumer == stage) stream = run->plan->edges[e].stream;
     if (!stream || !stream->expendable) return p;
-    p.frames = run->clip_frames; /* of clips that are through; how many all have is the plan's guess */
+    p.frames = clip_frames; /* of clips that are through; how many all have is the plan's guess */
     p.frames_total = stream->run_frames;
     return p;
 }
@@ -281,10 +283,12 @@ static void end_json(const lt_run *run, int exit_code)
 static uint64_t clips_there(const lt_run *run)
 {
     uint64_t clips = 0, seen = run->clips_done + run->clips_failed + run->clips_passed_over;
-    for (int e = 0; e < run->graph->n_edges; e++)
-        if (!run->graph->stages[run->graph->edges[e].consumer].described->n_outputs)
-            clips =
-                LT_MAX(clips, run->plan->edges[e].stream->run_clips); /* each is through when all sinks are */
+    for (int e = 0; e < run->graph->n_edges; e++) {
+        int sink = run->graph->edges[e].consumer;
+        uint64_t sinks = is_sink(run, sink) ? lt_clip_sinks(run, sink) : 0;
+        /* A clip is through when all sinks of its dataset are: one of them stands for all. */
+        if (sinks && __builtin_ctzll(sinks) == sink) clips += run->plan->edges[e].stream->run_clips;
+    }
     return clips > seen ? clips - seen : 0;
 }
 

@@ -56,6 +56,7 @@ typedef struct lt_replica {
 
     /* Over all incarnations. */
     uint64_t most_frames, first_frames; /* of a sink: in its output, and when this run began */
+    uint64_t clip_frames;               /* of a sink of a dataset: of clips that it made */
     uint64_t past_units, past_frames, past_cached, past_bytes_out, past_busy_ns;
     double cpu_seconds;
     uint64_t memory_bytes, peak_anonymous, peak_shared, peak_memory; /* now, and the highest that was seen */
@@ -84,7 +85,7 @@ typedef enum { LT_OUTPUT_LINES, LT_OUTPUT_SCREEN, LT_OUTPUT_JSON } lt_output_mod
 
 typedef enum { LT_GOING, LT_FINISHED, LT_FAILED, LT_INTERRUPTED } lt_outcome;
 
-enum { LT_MAX_CRASHES = 256, LT_MAX_PENDING = 16, LT_MAX_DOOMED = 256 };
+enum { LT_MAX_CRASHES = 256, LT_MAX_ENDS = 64, LT_MAX_DOOMED = 256 };
 
 /* A clip that a stage dies of. */
 typedef struct lt_doomed {
@@ -92,6 +93,17 @@ typedef struct lt_doomed {
     uint32_t clip;
     char reason[256];
 } lt_doomed;
+
+/* What has become of a clip of a dataset, sink by sink. */
+typedef struct lt_clip_ends {
+    uint64_t set,
+        sinks; /* bits by stage: sinks that the clip comes to (0: free), and those through with it */
+    uint32_t clip;
+    bool is_written; /* all are, and the journal says so */
+    bool failed, passed_over;
+    uint64_t frames;
+    char *reason, *digest, *result; /* owned; NULL: nobody gave one */
+} lt_clip_ends;
 
 typedef struct lt_run {
     const lt_graph *graph;
@@ -114,14 +126,13 @@ typedef struct lt_run {
     uint64_t oom_kills; /* of this host, when last looked at */
 
     /* Clips of a dataset (clips.c). */
-    uint64_t clips_done, clips_failed, clips_passed_over, clip_frames; /* frames: of those done */
-    int journal;                                                       /* descriptor, -1: none */
+    uint64_t clips_done, clips_failed, clips_passed_over;
+    int journal; /* descriptor, -1: none */
     int64_t journal_start;
     bool has_lost_journal;
-    struct {
-        uint32_t clip;
-        uint64_t sinks; /* bits by stage that are through with it; 0: free */
-    } pending[LT_MAX_PENDING];
+    lt_clip_ends
+        ends[LT_MAX_ENDS]; /* of the latest clips, those that are through too: a sink may tell twice */
+    int n_ends;            /* so many were begun; the next takes the place of the oldest */
     lt_doomed doomed[LT_MAX_DOOMED];
     int n_doomed;
 

@@ -198,6 +198,40 @@ def bytes_that_are_no_text_cost_nothing(folder):
     assert "1 clips done" in run(precompute(place / "q.toml", "clips.csv", "other", model), timeout=60)
 
 
+def every_sink_of_a_data_set_has_a_say(folder):
+    """Of two sinks on one source the failure of one counts, whoever ends last; other chains and other data sets of the graph have no part in it."""
+    def graph(name, *chains):
+        (folder / name).write_text("".join(f'[stage.{stage}]\nkind = "{"decode" if at == 0 else "mux"}"\n{text}\n' for chain in chains for at, (stage, text) in enumerate(chain)))
+        return folder / name
+
+    def sink(stage, source, output):
+        return stage, f'from = "{source}"\noutput = "{output}"'
+
+    def entries(name, wrong):
+        (folder / f"{name}.json").write_text(json.dumps([{"path": f"lavfi:testsrc2=size=32x32:rate=24,trim=end_frame={8 if i in wrong else 1}", "name": f"{name}{i:02d}"} for i in range(34)]
+                                                        + [{"path": f"{name}-gone.mp4"}]))
+        return f'manifest = "{name}.json"'
+
+    def failed(run_folder):
+        path = folder / f"{run_folder}.longtake" / "failed.json"
+        return sorted(entry.get("name", entry["path"].rsplit("/", 1)[-1]) for entry in json.loads(path.read_text())) if path.exists() else None
+
+    film = [("film", 'input = "lavfi:testsrc2=size=32x32:rate=24:duration=1"'), sink("film_out", "film", "film.mp4")]
+    two = graph("two.toml", [("read", entries("a", ())), sink("out", "read", "out/{clip}.mp4")], film)
+    assert "34 clips done, 1 failed" in run(two, expect=3) and failed("out") == ["a-gone.mp4"], failed("out")
+    # A picture cannot hold clip 1, which the plan does not look at; the film can.
+    for name, outputs in (("first", ("p1/{clip}.png", "f1/{clip}.mp4")), ("second", ("f2/{clip}.mp4", "p2/{clip}.png"))):
+        both = graph(f"{name}.toml", [("read", entries("b", (1,))), sink("one", "read", outputs[0]), sink("two", "read", outputs[1])], film)
+        assert "33 clips done, 2 failed" in run(both, expect=3), name
+        assert failed(outputs[0].split("/")[0]) == ["b-gone.mp4", "b01"], name
+    sets = graph("sets.toml", [("read", entries("c", ())), sink("one", "read", "c/{clip}.mp4")], [("more", entries("d", ())), sink("two", "more", "d/{clip}.mp4"), sink("three", "more", "d/{clip}.mkv")])
+    said = run(sets, expect=3)
+    assert "68 clips done, 2 failed" in said and "there already" not in said, said
+    assert failed("c") == ["c-gone.mp4", "d-gone.mp4"] and len(list((folder / "d").iterdir())) == 68
+    report = json.loads((folder / "c.longtake" / "report.json").read_text())
+    assert report["frames"] == 34 + 2 * 34, report
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -531,6 +565,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])
