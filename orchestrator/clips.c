@@ -239,7 +239,8 @@ lt_status lt_clips_end(lt_run *run, lt_err *err)
     for (int i = 0; i < LT_MAX_ENDS; i++) forget(&run->ends[i]);
     if (run->journal < 0) return LT_OK;
     if (!run->clips_failed) {
-        if (!lt_run_folder_keeps(run->folder, path, run->arena)) unlink(path);
+        bool is_through = run->outcome == LT_FINISHED;
+        if (is_through && !lt_run_folder_keeps(run->folder, path, run->arena)) unlink(path);
         close(run->journal);
         run->journal = -1;
         return LT_OK;

@@ -22,7 +22,8 @@ bool lt_clip_doom(lt_run *run, int stage, uint32_t clip, const char *reason);
 /* Tell a replica that was started again which clips are abandoned. */
 void lt_clips_tell(lt_run *run, lt_replica *replica);
 
-/* Before the first stage starts, and after the last one ended: failed.json. */
+/* Before the first stage starts, and after the last one ended: failed.json. That of an earlier part stays where this one did not get to
+ * its end and saw no failure. */
 void lt_clips_begin(lt_run *run);
 lt_status lt_clips_end(lt_run *run, lt_err *err);
 

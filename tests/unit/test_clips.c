@@ -173,12 +173,30 @@ static void any_number_of_clips_may_be_abandoned(void **state)
     end_world(w, LT_FINISHED);
 }
 
+static void a_part_that_is_interrupted_leaves_the_list(void **state)
+{
+    for (lt_outcome outcome = LT_FINISHED; outcome <= LT_INTERRUPTED; outcome++) {
+        char path[128];
+        world *w = make_world();
+        snprintf(path, sizeof path, "%s/failed.json", w->path);
+        FILE *file = fopen(path, "w");
+        assert_non_null(file);
+        fclose(file);
+        tell(w, THREE, 0, NULL, NULL);
+        w->run.outcome = outcome;
+        assert_int_equal(lt_clips_end(&w->run, NULL), LT_OK);
+        assert_int_equal(access(path, F_OK) == 0, outcome != LT_FINISHED);
+        end_world(w, outcome);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failure_of_either_sink_counts),
         cmocka_unit_test(datasets_and_other_clips_do_not_meet),
         cmocka_unit_test(any_number_of_clips_may_be_abandoned),
+        cmocka_unit_test(a_part_that_is_interrupted_leaves_the_list),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
