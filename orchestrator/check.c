@@ -149,19 +149,53 @@ const char *lt_stage_output(const lt_graph_stage *stage)
 
 /* ---- files ------------------------------------------------------------------------------------------- */
 
+/* `real` and what of `rest` is no "." and no "..": of what is not there, no link can lead elsewhere. */
+static char *append_names(lt_arena *arena, const char *real, const char *rest)
+{
+    char *path = lt_arena_printf(arena, "%s/%s/", strcmp(real, "/") ? real : "", rest);
+    size_t end = strcmp(real, "/") ? strlen(real) : 0;
+    for (const char *name = rest; path && *name; name += strcspn(name, "/"), name += strspn(name, "/")) {
+        size_t n = strcspn(name, "/");
+        if (!n || (n == 1 && name[0] == '.')) continue;
+        if (n == 2 && name[0] == '.' && name[1] == '.') {
+            while (end && path[--end] != '/') continue;
+            continue;
+        }
+        path[end++] = '/';
+        memmove(path + end, name, n);
+        end += n;
+    }
+    if (path) path[LT_MAX(end, 1)] = 0;
+    return path;
+}
+
 const char *lt_path_real(lt_arena *arena, const char *path)
 {
-    char *real = realpath(path, NULL);
-    const char *result = real ? lt_arena_strdup(arena, real) : NULL;
-    free(real);
-    if (result) return result;
-    const char *slash = strrchr(path, '/');
-    if (!slash) return lt_arena_strdup(arena, path);
-    char *folder = lt_arena_printf(arena, "%.*s", (int)LT_MAX(slash - path, 1), path);
-    real = folder ? realpath(folder, NULL) : NULL;
-    result = lt_arena_printf(arena, "%s/%s", real ? real : folder, slash + 1);
-    free(real);
-    return result;
+    char *there = lt_arena_strdup(arena, path);
+    size_t n = there ? strlen(there) : 0;
+    while (n) {
+        char *real = realpath(there, NULL);
+        const char *result = real ? append_names(arena, real, path + n) : NULL;
+        free(real);
+        if (real) return result;
+        while (n && there[n - 1] == '/') n--;
+        while (n && there[n - 1] != '/') n--;
+        there[n] = 0;
+    }
+    return there ? lt_arena_strdup(arena, path) : NULL;
+}
+
+const char *lt_path_placed(lt_arena *arena, const char *path)
+{
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t at = n;
+    while (at && path[at - 1] != '/') at--;
+    const char *name = lt_arena_printf(arena, "%.*s", (int)(n - at), path + at);
+    if (!name || !*name || !strcmp(name, ".") || !strcmp(name, "..")) return lt_path_real(arena, path);
+    const char *folder = lt_arena_printf(arena, "%.*s", (int)LT_MAX(at, 1), path);
+    folder = folder ? lt_path_real(arena, folder) : NULL;
+    return folder ? lt_arena_printf(arena, "%s/%s", strcmp(folder, "/") ? folder : "", name) : NULL;
 }
 
 /* No file is written twice, none is written over that is read. */

@@ -15,7 +15,10 @@ const char *lt_stage_option(const lt_graph_stage *stage, const char *name);
 /* The file a sink writes: its option `output`, or NULL. */
 const char *lt_stage_output(const lt_graph_stage *stage);
 
-/* The same name for all ways to name a file: its real path, or that of its folder where it is not there. In `arena`. */
+/* The same name for all ways to name a file: its real path; of what is not there, that of the last folder that is, and the names behind
+ * it, with "." and ".." taken out. Of an absolute path; in `arena`, NULL when memory is out. */
 const char *lt_path_real(lt_arena *arena, const char *path);
+/* The same of its folder, and its name as it stands: where a link points may change, and what it is called does not. */
+const char *lt_path_placed(lt_arena *arena, const char *path);
 
 #endif

@@ -9,11 +9,11 @@
 #include "orchestrator/check.h"
 #include "orchestrator/json_text.h"
 
-/* A path below the graph's folder, seen from there. */
-static const char *short_path(const lt_graph *graph, const char *path)
+const char *lt_config_path(const lt_graph *graph, const char *path, lt_arena *arena)
 {
     size_t n = strlen(graph->base);
-    return !strncmp(path, graph->base, n) && path[n] == '/' ? path + n + 1 : path;
+    if (path[0] == '/') path = lt_path_placed(arena, path);
+    return path && !strncmp(path, graph->base, n) && path[n] == '/' ? path + n + 1 : path;
 }
 
 static void put(json_t *config, const char *stage, const char *key, const char *text)
@@ -23,19 +23,30 @@ static void put(json_t *config, const char *stage, const char *key, const char *
     json_object_set_new(config, name, lt_json_text(text));
 }
 
+static void put_path(json_t *config, const lt_graph *graph, const char *stage, const char *key,
+                     const char *path)
+{
+    lt_arena arena = {0};
+    const char *recorded = lt_config_path(graph, path, &arena);
+    put(config, stage, key, recorded ? recorded : path);
+    lt_arena_finish(&arena);
+}
+
 static void put_stage(json_t *config, const lt_graph *graph, const lt_graph_stage *stage)
 {
     const lt_described *d = stage->described;
     if (stage->kind)
         put(config, stage->name, "kind", stage->kind);
     else
-        put(config, stage->name, "exec", short_path(graph, stage->exec));
+        put_path(config, graph, stage->name, "exec", stage->exec);
     if (stage->mixed) put(config, stage->name, "mixed", "true");
     for (int i = 0; i < d->n_options; i++) {
         const char *text = lt_stage_option(stage, d->options[i].name);
         if (d->options[i].cosmetic || !text) continue;
-        put(config, stage->name, d->options[i].name,
-            d->options[i].type == LT_OPT_PATH ? short_path(graph, text) : text);
+        if (d->options[i].type == LT_OPT_PATH)
+            put_path(config, graph, stage->name, d->options[i].name, text);
+        else
+            put(config, stage->name, d->options[i].name, text);
     }
 }
 
@@ -43,7 +54,7 @@ json_t *lt_config_of(const lt_graph *graph)
 {
     json_t *config = json_object();
     if (!config) return NULL;
-    put(config, NULL, "cache", graph->cache ? short_path(graph, graph->cache) : "");
+    put_path(config, graph, NULL, "cache", graph->cache ? graph->cache : "");
     for (int i = 0; i < graph->n_stages; i++) put_stage(config, graph, &graph->stages[i]);
     for (int i = 0; i < graph->n_edges; i++) {
         const lt_edge *edge = &graph->edges[i];

@@ -76,8 +76,8 @@ typedef struct lt_graph {
 lt_status lt_graph_read(const char *file, const char *const *sets, int n_sets, lt_arena *arena,
                         lt_graph **graph, lt_mistakes *mistakes, lt_err *err);
 
-/* `path` made absolute: itself when it is, starts with "scheme:" or is "-"; else below the folder `base`, with "." and
- * ".." taken out. In `arena`; NULL when memory is out. */
+/* `path` made absolute: itself when it is, starts with "scheme:" or is "-"; else below the folder `base`, without "./" in front; ".."
+ * stays, since what it means depends on links (lt_path_real). In `arena`; NULL when memory is out. */
 const char *lt_path_absolute(lt_arena *arena, const char *base, const char *path);
 
 /* Index of the stage with this name, or -1. */

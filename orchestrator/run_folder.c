@@ -19,6 +19,17 @@ enum { DYING_SECONDS = 10 };
 
 /* ---- place ------------------------------------------------------------------------------------------- */
 
+/* Which of the folders this is, by whatever name; -1: another one. */
+static int find_path(const lt_run_folder *folder, const char *path, lt_arena *arena)
+{
+    const char *real = path ? lt_path_real(arena, path) : NULL;
+    for (int i = 0; i < folder->n_paths && real; i++) {
+        const char *other = lt_path_real(arena, folder->paths[i]);
+        if (other && !strcmp(other, real)) return i;
+    }
+    return -1;
+}
+
 static bool add_path(lt_run_folder *folder, const char *path)
 {
     folder->locks[folder->n_paths] = -1;
@@ -52,20 +63,18 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         if (!output) continue;
         folder->outputs[folder->n_outputs++] = output;
         const char *path = lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output);
-        for (int k = 0; path && k < folder->n_paths; k++)
-            if (!strcmp(folder->paths[k], path))
-                path = lt_arena_printf(arena, "%.*s.%s.longtake", stem_bytes(output), output,
-                                       graph->stages[i].name);
+        if (find_path(folder, path, arena) >= 0)
+            path =
+                lt_arena_printf(arena, "%.*s.%s.longtake", stem_bytes(output), output, graph->stages[i].name);
         ok = add_path(folder, path);
     }
     if (graph->run) {
-        ok = ok && add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->run));
-        first = folder->n_paths - 1;
         /* It may say what an output's folder is called anyway: that is one folder, and one lock. */
-        for (int i = 0; ok && i < first; i++) {
-            if (strcmp(folder->paths[i], folder->paths[first])) continue;
-            folder->n_paths--;
-            first = i;
+        const char *path = lt_arena_printf(arena, "%s.longtake", graph->run);
+        first = find_path(folder, path, arena);
+        if (first < 0) {
+            first = folder->n_paths;
+            ok = ok && add_path(folder, path);
         }
     } else if (!folder->n_paths && graph->cache) {
         ok = add_path(folder, lt_arena_printf(arena, "%s.longtake", graph->cache));

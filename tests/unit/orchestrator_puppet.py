@@ -39,7 +39,7 @@ OPTIONS = [
 if KIND == "puppet_source":
     OPTIONS.append(option("input", "path", "", "file whose size decides the digest"))
 if KIND == "puppet_sink":
-    OPTIONS.append(option("output", "path", None, "file that is written"))
+    OPTIONS.append(option("output", "path", None, "file that is written", cosmetic=True))
 if KIND == "puppet_filter":
     OPTIONS.append(option("memory", "bytes", "1G", "bound of memory"))
 
@@ -260,7 +260,7 @@ class Stage:
             return
         if not HAS_OUTPUT:
             if not self.stopping:
-                with open(self.given["output"], "w") as file:
+                with open(self.given["output"].replace("{clip}", "clip"), "w") as file:
                     file.write(f"{self.given['units']} units\n")
             write_frame(field(5, field(1, self.stopping) + field(2, self.given["output"])))
         while self.given["end"] != "failed" and self.take(0.2):

@@ -338,6 +338,22 @@ def runs_once(place):
 
 
 @test
+def one_file_by_several_names(place):
+    """".." and links on the way to a file make no other configuration, and no other run folder."""
+    (place.path / "sub").mkdir()
+    (place.path / "link").symlink_to("sub")
+    (place.path / "in.dat").write_bytes(b"x" * 5)
+    (place.path / "current.dat").symlink_to("in.dat")
+    graph = place.graph(source='input = "../in.dat"', name="sub/graph.toml", graph='cache = "../c"', output="../out.txt")
+    place.call("run", graph)
+    for name in ("in.dat", "link/../in.dat", "sub/./..//in.dat"):
+        has(place.call("run", graph, "--set", f"stage.read.input={name}", "--set", f"graph.cache={place.path}/link/../c"), "nothing to do")
+    for name in ("link/../out.txt", "sub/../sub/../out.txt"):
+        has(place.call("run", graph, "--set", f"stage.write.output={name}", "--set", f"graph.run={name}"), "nothing to do")
+    has(place.call("run", graph, "--set", "stage.read.input=current.dat", code=1), f'stage.read.input is "{place.path}/current.dat", was "{place.path}/in.dat"')
+
+
+@test
 def json_lines(place):
     events = [json.loads(line) for line in place.call("run", place.graph(sink="unit_ms = 150"), "--json").splitlines() if line[0] == "{"]
     names = [event["event"] for event in events]
@@ -355,7 +371,7 @@ def text_that_is_not_utf8_is_told_all_the_same(place):
     end = json.loads(place.call("run", place.graph(), *options).splitlines()[-1])
     same((end["event"], end["outputs"]), ("end", [f"{place.path}/caf\u00e9.txt"]))
     read = lambda file: json.loads((place.path / f"{name}.longtake" / file).read_text())
-    same((read("report.json")["outputs"], read("manifest.json")["config"]["stage.write.output"]), ([f"{place.path}/caf\u00e9.txt"], "caf\u00e9.txt"))
+    same((read("report.json")["outputs"], read("manifest.json")["outputs"]), ([f"{place.path}/caf\u00e9.txt"], ["caf\u00e9.txt"]))
     end = json.loads(place.call("run", place.graph(), *options).splitlines()[-1])
     has(end["text"], "nothing to do")
     for begin in ("", "x"):
