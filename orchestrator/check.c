@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "orchestrator/edges.h"
+#include "orchestrator/run_folder.h"
 
 static const char *const reserved[] = {"kind", "exec", "from", "replicas", "threads", "host", "mixed"};
 
@@ -237,5 +238,6 @@ lt_status lt_graph_check(lt_graph *graph, lt_mistakes *mistakes, lt_arena *arena
         if (stage->described) check_options(&c, stage);
     }
     check_files(&c);
-    return lt_edges_check(graph, mistakes, arena, err);
+    status = lt_run_folder_check(graph, mistakes, arena, err);
+    return status ? status : lt_edges_check(graph, mistakes, arena, err);
 }

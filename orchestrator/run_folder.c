@@ -88,6 +88,31 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
     return ok ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory");
 }
 
+/* Whether a real path lies in a folder; *inside is what is left of it, NULL: it is the folder itself. */
+static bool lies_in(const char *path, const char *folder, lt_arena *arena, const char **inside)
+{
+    const char *place = lt_path_real(arena, folder);
+    size_t n = place ? strlen(place) : 0;
+    if (!n || strncmp(path, place, n) || (path[n] && path[n] != '/')) return false;
+    *inside = path[n] ? path + n + 1 : NULL;
+    return true;
+}
+
+lt_status lt_run_folder_check(const lt_graph *graph, lt_mistakes *mistakes, lt_arena *arena, lt_err *err)
+{
+    lt_run_folder folder = {0};
+    lt_status status = find_paths(graph, arena, &folder, err);
+    const char *inside, *cache = graph->cache ? lt_path_real(arena, graph->cache) : NULL;
+    for (int i = 0; i < folder.n_paths && cache && !status; i++)
+        if (lies_in(cache, folder.paths[i], arena, &inside))
+            lt_mistake_add(
+                mistakes, graph->cache_where,
+                "the cache lies in the run folder %s, which is emptied when a run starts over: keep it "
+                "in another place",
+                folder.paths[i]);
+    return status;
+}
+
 /* What lies in a run folder is removed when the run starts over; what the run reads must not be. */
 static void find_kept(const lt_graph_stage *stage, lt_arena *arena, lt_run_folder *folder)
 {
@@ -99,10 +124,9 @@ static void find_kept(const lt_graph_stage *stage, lt_arena *arena, lt_run_folde
             continue;
         const char *path = lt_path_real(arena, given->text);
         for (int k = 0; path && k < folder->n_paths; k++) {
-            const char *place = lt_path_real(arena, folder->paths[k]);
-            size_t n = place ? strlen(place) : 0;
-            if (!n || strncmp(path, place, n) || path[n] != '/') continue;
-            if (strchr(path + n + 1, '/') || folder->n_kept == LT_MAX_KEPT)
+            const char *inside = NULL;
+            if (!lies_in(path, folder->paths[k], arena, &inside) || !inside) continue;
+            if (strchr(inside, '/') || folder->n_kept == LT_MAX_KEPT)
                 folder->inside = given->text;
             else
                 folder->kept[folder->n_kept++] = path;

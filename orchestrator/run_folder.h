@@ -29,9 +29,12 @@ typedef struct lt_run_folder {
     const char *inside; /* what a stage reads further down in one of them; NULL: nothing */
 } lt_run_folder;
 
+/* Add to `mistakes` that the cache lies in one of a graph's run folders. Stages need not be described. E_NO_MEMORY. */
+lt_status lt_run_folder_check(const lt_graph *graph, lt_mistakes *mistakes, lt_arena *arena, lt_err *err);
+
 /* Make the folders and lock them. When another run holds one: E_BUSY at once, naming its pid; when that run's
  * orchestrator is dead, its stages get 10 s to end. *folder is the caller's to finish, also after an error. Strings
- * in `arena`. Errors: E_BUSY, E_IO, E_PERMISSION, E_NO_SPACE. */
+ * in `arena`. Errors: E_BUSY, E_NOT_FOUND (a link to nothing), E_IO, E_PERMISSION, E_NO_SPACE. */
 lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err);
 
 /* Close the locks: the folders are free once no stage holds them either. `unused`: the run has not begun, so folders

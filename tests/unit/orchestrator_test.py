@@ -354,6 +354,15 @@ def one_file_by_several_names(place):
 
 
 @test
+def what_lies_in_a_run_folder_is_not_lost(place):
+    graph = place.graph(output="out.txt", graph='cache = "out.txt.longtake/cache"')
+    has(place.call("check", graph, code=2), f"graph.toml:2:9: the cache lies in the run folder {place.folder()}, which is emptied")
+    for cache in ("x/../out.txt.longtake", "out.txt.longtake/", "r.longtake/a/b"):
+        has(place.call("run", graph, "--set", f"graph.cache={cache}", "--set", "graph.run=r", code=2), "--set graph.cache: the cache lies in the run folder")
+    place.call("check", graph, "--set", "graph.cache=out.txt.longtake2")
+
+
+@test
 def json_lines(place):
     events = [json.loads(line) for line in place.call("run", place.graph(sink="unit_ms = 150"), "--json").splitlines() if line[0] == "{"]
     names = [event["event"] for event in events]
