@@ -177,6 +177,12 @@ static lt_status wait_for_lock(int fd, const char *path, lt_err *err)
     return LT_OK;
 }
 
+static bool is_dangling(const char *path)
+{
+    struct stat info;
+    return !lstat(path, &info) && S_ISLNK(info.st_mode) && stat(path, &info) && errno == ENOENT;
+}
+
 /* Open and lock <path>/lock. AGAIN: its owner has removed it meanwhile. */
 static lt_status try_lock(const char *path, const char *name, int *lock, lt_err *err)
 {
@@ -184,6 +190,9 @@ static lt_status try_lock(const char *path, const char *name, int *lock, lt_err 
     if (mkdir(path, 0777) && errno != EEXIST)
         return lt_fail_errno(err, errno, "cannot make the run folder %s", path);
     *lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (*lock < 0 && errno == ENOENT && (is_dangling(path) || is_dangling(name)))
+        return lt_fail(err, LT_E_NOT_FOUND, "%s is a link to what is not there: remove it, or make that",
+                       is_dangling(path) ? path : name);
     if (*lock < 0) return errno == ENOENT ? LT_AGAIN : lt_fail_errno(err, errno, "%s", name);
     lt_status status = wait_for_lock(*lock, path, err);
     if (!status && (fstat(*lock, &opened) || stat(name, &there) || opened.st_ino != there.st_ino))

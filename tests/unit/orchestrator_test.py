@@ -363,6 +363,18 @@ def what_lies_in_a_run_folder_is_not_lost(place):
 
 
 @test
+def a_run_folder_that_is_a_link(place):
+    place.folder().symlink_to("elsewhere")
+    has(place.call("run", place.graph(), code=1, timeout=10), f"{place.folder()} is a link to what is not there")
+    (place.path / "elsewhere").mkdir()
+    place.call("run", place.graph())
+    assert (place.path / "elsewhere" / "manifest.json").exists()
+    (place.folder("b.txt")).mkdir()
+    (place.folder("b.txt") / "lock").symlink_to("nowhere/lock")
+    has(place.call("run", place.graph(output="b.txt"), code=1, timeout=10), "lock is a link to what is not there")
+
+
+@test
 def json_lines(place):
     events = [json.loads(line) for line in place.call("run", place.graph(sink="unit_ms = 150"), "--json").splitlines() if line[0] == "{"]
     names = [event["event"] for event in events]
