@@ -97,7 +97,7 @@ static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena
         uint64_t spent = is_new ? 0 : lt_manifest_spent(graph, &s->folder, &s->manifest);
         LT_TRY(lt_disk_check(disks, n, spent, err));
     }
-    LT_TRY(lt_manifest_begin(&s->plan, &s->folder, &s->manifest, err));
+    LT_TRY(lt_manifest_begin(&s->plan, &s->folder, arena, &s->manifest, err));
     if (*done) return LT_OK;
     LT_TRY(catch_signals(s, err));
     LT_TRY(lt_run_prepare(&s->run, err));

@@ -7,9 +7,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "orchestrator/check.h"
 #include "orchestrator/config.h"
 #include "orchestrator/disk.h"
 #include "orchestrator/json_text.h"
+#include "proto/wire.h"
 
 enum { MANIFEST_FORMAT = 1 };
 
@@ -51,11 +53,45 @@ static lt_status read_manifest(const lt_run_folder *folder, lt_manifest *manifes
     return LT_OK;
 }
 
-static bool outputs_exist(const lt_run_folder *folder)
+static bool holds_text(const json_t *list, const char *text)
 {
-    for (int i = 0; i < folder->n_outputs; i++)
-        if (!lt_output_pattern(folder->outputs[i]) && access(folder->outputs[i], F_OK)) return false;
+    json_t *wanted = lt_json_text(text);
+    bool found = false;
+    for (size_t i = 0; i < json_array_size(list) && !found; i++)
+        found = json_equal(json_array_get(list, i), wanted);
+    json_decref(wanted);
+    return found;
+}
+
+/* What the finished run has written is what this one would write, and is still there. */
+static bool outputs_exist(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest,
+                          lt_arena *arena)
+{
+    const json_t *outputs = json_object_get(manifest->json, "outputs"),
+                 *files = json_object_get(manifest->json, "files");
+    for (int i = 0; i < folder->n_outputs; i++) {
+        const char *output = folder->outputs[i], *recorded = lt_config_path(graph, output, arena);
+        /* An earlier build recorded it as it stands. */
+        if (!recorded || (!holds_text(outputs, recorded) && !holds_text(outputs, output))) return false;
+        if (!lt_output_pattern(output) && access(output, F_OK)) return false;
+    }
+    for (size_t i = 0; i < json_array_size(files); i++) {
+        const char *file = json_string_value(json_array_get(files, i));
+        const char *path = file ? lt_path_absolute(arena, graph->base, file) : NULL;
+        if (!path || access(path, F_OK)) return false;
+    }
     return true;
+}
+
+bool lt_manifest_is_dataset(const lt_manifest *manifest)
+{
+    const json_t *stages = json_object_get(manifest->json, "stages");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const json_t *outputs = json_object_get(json_array_get(stages, i), "outputs");
+        for (size_t k = 0; k < json_array_size(outputs); k++)
+            if (json_is_true(json_object_get(json_array_get(outputs, k), "dataset"))) return true;
+    }
+    return false;
 }
 
 /* Options of the recorded plan. */
@@ -83,20 +119,15 @@ static lt_status read_resolved(lt_manifest *manifest, lt_arena *arena, lt_err *e
 }
 
 /* A manifest for a run that has not begun. */
-static lt_status make_manifest(const lt_graph *graph, const lt_run_folder *folder, json_t *config,
-                               lt_manifest *manifest, lt_err *err)
+static lt_status make_manifest(const lt_graph *graph, json_t *config, lt_manifest *manifest, lt_err *err)
 {
     char now[32], digest[LT_DIGEST_BYTES];
-    json_t *outputs = json_array();
     lt_time_text(now);
     lt_config_digest(config, digest);
-    for (int i = 0; i < folder->n_outputs; i++)
-        json_array_append_new(outputs, lt_json_text(folder->outputs[i]));
     json_decref(manifest->json);
-    manifest->json =
-        json_pack("{si ss ss sn ss sO sI so}", "format", MANIFEST_FORMAT, "version", LT_VERSION, "created",
-                  now, "finished", "digest", digest, "config", config, "cache_bytes",
-                  (json_int_t)(graph->cache ? lt_disk_used(graph->cache) : 0), "outputs", outputs);
+    manifest->json = json_pack("{si ss ss sn ss sO sI}", "format", MANIFEST_FORMAT, "version", LT_VERSION,
+                               "created", now, "finished", "digest", digest, "config", config, "cache_bytes",
+                               (json_int_t)(graph->cache ? lt_disk_used(graph->cache) : 0));
     manifest->state = LT_RUN_NEW;
     return manifest->json ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory for the manifest");
 }
@@ -118,12 +149,12 @@ lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, b
                 "%s holds a run with another configuration: %s. Use --fresh to start over, or another "
                 "output",
                 folder->path, difference);
-        else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(folder))
+        else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(graph, folder, manifest, arena))
             fresh = true;
     }
     manifest->is_over_another = fresh;
     if (!status && (fresh || !manifest->json))
-        status = make_manifest(graph, folder, config, manifest, err);
+        status = make_manifest(graph, config, manifest, err);
     else if (!status)
         status = read_resolved(manifest, arena, err);
     json_decref(config);
@@ -168,6 +199,22 @@ static json_t *stage_record(const lt_run_plan *plan, const lt_manifest *manifest
                      resolved, "outputs", outputs);
 }
 
+/* What the sinks write, and of outputs with a clip's name in them the file that this is. */
+static void record_outputs(const lt_run_plan *plan, lt_arena *arena, lt_manifest *manifest)
+{
+    json_t *outputs = json_array(), *files = json_array();
+    for (int i = 0; i < plan->graph->n_stages; i++) {
+        const char *output = lt_stage_output(&plan->graph->stages[i]), *file = lt_plan_output(plan, i, arena);
+        const char *recorded = output ? lt_config_path(plan->graph, output, arena) : NULL;
+        if (recorded) json_array_append_new(outputs, lt_json_text(recorded));
+        if (!file || !strcmp(file, output) || lt_output_pattern(file)) continue;
+        file = lt_config_path(plan->graph, file, arena);
+        if (file && lt_text_is_clean(file, SIZE_MAX)) json_array_append_new(files, json_string(file));
+    }
+    json_object_set_new(manifest->json, "outputs", outputs);
+    json_object_set_new(manifest->json, "files", files);
+}
+
 static const json_t *find_stage(const json_t *stages, const json_t *name)
 {
     for (size_t i = 0; i < json_array_size(stages); i++)
@@ -176,8 +223,8 @@ static const json_t *find_stage(const json_t *stages, const json_t *name)
     return NULL;
 }
 
-lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_manifest *manifest,
-                            lt_err *err)
+lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_arena *arena,
+                            lt_manifest *manifest, lt_err *err)
 {
     json_t *stages = json_array(), *recorded = json_object_get(manifest->json, "stages");
     for (int i = 0; i < plan->graph->n_stages; i++)
@@ -195,6 +242,7 @@ lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder
         return status;
     }
     json_object_set_new(manifest->json, "stages", stages);
+    if (manifest->state != LT_RUN_FINISHED) record_outputs(plan, arena, manifest);
     lt_status status = manifest->is_over_another ? lt_run_folder_clear(folder, err) : LT_OK;
     if (status) return status;
     return manifest->state == LT_RUN_FINISHED ? LT_OK : write_manifest(folder, manifest, err);

@@ -18,16 +18,19 @@ typedef struct lt_manifest {
 } lt_manifest;
 
 /* Read <folder>/manifest.json and compare its configuration with the graph's. E_MISMATCH: it is another one (the
- * sentence says which key, and --fresh). `fresh`, or a finished run whose output is gone: the run is new, and
- * is_over_another. Changes no file. *manifest is the caller's to finish, also after an error. */
+ * sentence says which key, and --fresh). `fresh`, or a finished run that has not written these outputs, or whose output is gone: the run is
+ * new, and is_over_another. Changes no file. *manifest is the caller's to finish, also after an error. */
 lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, bool fresh, lt_arena *arena,
                            lt_manifest *manifest, lt_err *err);
+
+/* Whether the recorded run was one of clips that may fail alone: it may have others by now. */
+bool lt_manifest_is_dataset(const lt_manifest *manifest);
 
 /* Record the plan of a new run, in place of the earlier one where it is_over_another; of one that continues, compare it
  * with what was recorded: E_MISMATCH when a stage would make other data than when the run began (its input has changed).
  * Then the run has begun. */
-lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_manifest *manifest,
-                            lt_err *err);
+lt_status lt_manifest_begin(const lt_run_plan *plan, const lt_run_folder *folder, lt_arena *arena,
+                            lt_manifest *manifest, lt_err *err);
 
 /* Record that the run is finished. */
 lt_status lt_manifest_end(const lt_run_folder *folder, lt_manifest *manifest, lt_err *err);

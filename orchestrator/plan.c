@@ -320,19 +320,18 @@ static void size_slabs(planner *p)
     }
 }
 
-/* The file that a sink makes of its one clip; NULL: it makes none, or the clips are many. */
-static const char *file_of(const planner *p, int sink)
+const char *lt_plan_output(const lt_run_plan *plan, int sink, lt_arena *arena)
 {
     static const char placeholder[] = "{clip}";
-    const char *output = lt_stage_output(&p->graph->stages[sink]),
+    const char *output = lt_stage_output(&plan->graph->stages[sink]),
                *at = output ? strstr(output, placeholder) : NULL;
     const Lt__Wire__Stream *stream = NULL;
-    for (int e = 0; e < p->graph->n_edges; e++)
-        if (p->graph->edges[e].consumer == sink) stream = p->plan->edges[e].stream;
+    for (int e = 0; e < plan->graph->n_edges; e++)
+        if (plan->graph->edges[e].consumer == sink) stream = plan->edges[e].stream;
     if (!output || !stream || stream->expendable) return NULL;
-    return lt_path_real(p->arena, at ? lt_arena_printf(p->arena, "%.*s%s%s", (int)(at - output), output,
-                                                       stream->name, at + sizeof placeholder - 1)
-                                     : output);
+    return at ? lt_arena_printf(arena, "%.*s%s%s", (int)(at - output), output, stream->name,
+                                at + sizeof placeholder - 1)
+              : output;
 }
 
 /* With the clip's name in it an output may be another stage's. */
@@ -340,7 +339,8 @@ static lt_status check_files(const planner *p, lt_err *err)
 {
     const char *files[LT_MAX_STAGES];
     for (int i = 0; i < p->graph->n_stages; i++) {
-        files[i] = file_of(p, i);
+        files[i] = lt_plan_output(p->plan, i, p->arena);
+        if (files[i]) files[i] = lt_path_real(p->arena, files[i]);
         for (int k = 0; k < i && files[i]; k++)
             if (files[k] && !strcmp(files[i], files[k]))
                 return lt_fail(err, LT_E_INVALID, "%s: stage \"%s\" writes %s, too",

@@ -66,6 +66,9 @@ lt_status lt_plan_devices(lt_run_plan *plan, lt_arena *arena, lt_err *err);
 
 void lt_plan_finish(lt_run_plan *plan);
 
+/* The file, or pattern of pictures, that a sink makes of its one clip; NULL: it makes none, or the clips are many. In `arena`. */
+const char *lt_plan_output(const lt_run_plan *plan, int sink, lt_arena *arena);
+
 /* Options of a stage as it is told them: given, or resolved before (`recorded`), or by this plan (NULL: not yet).
  * *n of them, in `arena`; NULL when memory is out. */
 Lt__Wire__Option **lt_plan_options(const lt_graph *graph, int stage, const lt_resolved *recorded,

@@ -15,14 +15,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (status) {
         FUZZ_REFUSED(status, err);
     } else {
-        FUZZ_MUST(manifest.json && manifest.state != LT_RUN_NEW);
+        FUZZ_MUST(manifest.json && (manifest.state != LT_RUN_NEW || manifest.is_over_another));
         for (int i = 0; i < manifest.n_resolved; i++) {
             const lt_resolved *resolved = &manifest.resolved[i];
             FUZZ_MUST(resolved->stage && resolved->name && resolved->text);
         }
         lt_run_plan plan = {.graph = &graph};
         lt_manifest_spent(&graph, &folder, &manifest);
-        status = lt_manifest_begin(&plan, &folder, &manifest, &err);
+        status = lt_manifest_begin(&plan, &folder, &arena, &manifest, &err);
         if (status) FUZZ_REFUSED(status, err);
     }
     lt_manifest_finish(&manifest);

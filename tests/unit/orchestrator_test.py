@@ -338,6 +338,29 @@ def runs_once(place):
 
 
 @test
+def finished_is_what_has_been_written(place):
+    """A file that was there before, or an output that is no more, is not this run's."""
+    graph = place.graph(output="film-{clip}.txt")
+    place.call("run", graph)
+    has(place.call("run", graph), "nothing to do")
+    (place.path / "film-clip.txt").unlink()
+    place.call("run", graph)
+    same((place.path / "film-clip.txt").read_text(), "10 units\n")
+    graph = place.graph(graph='run = "r"', output="a.txt")
+    place.call("run", graph)
+    has(place.call("run", graph), "nothing to do")
+    (place.path / "b.txt").write_text("of somebody else")
+    place.call("run", graph, "--set", "stage.write.output=b.txt")
+    same((place.path / "b.txt").read_text(), "10 units\n")
+    # A folder that is moved is the same run; so is one of an earlier build, which recorded outputs as they stand.
+    manifest = place.path / "r.longtake" / "manifest.json"
+    old = json.loads(manifest.read_text())
+    same(old["outputs"], ["b.txt"])
+    manifest.write_text(json.dumps({**old, "outputs": [f"{place.path}/b.txt"]}))
+    has(place.call("run", graph, "--set", "stage.write.output=b.txt"), "nothing to do")
+
+
+@test
 def one_file_by_several_names(place):
     """".." and links on the way to a file make no other configuration, and no other run folder."""
     (place.path / "sub").mkdir()
