@@ -85,7 +85,8 @@ static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena
         s->manifest.state = LT_RUN_CONTINUES;
         *done = false;
     }
-    if (*done && status) return LT_OK; /* what it was made from may be gone */
+    if (*done && status && !lt_manifest_is_dataset(&s->manifest))
+        return LT_OK; /* what it was made from may be gone */
     if (status) goto fail;
     if (s->manifest.state == LT_RUN_CONTINUES && s->plan.is_live) { /* it cannot be asked for twice */
         LT_TRY(lt_run_folder_clear(&s->folder, err));

@@ -232,6 +232,19 @@ def every_sink_of_a_data_set_has_a_say(folder):
     assert report["frames"] == 34 + 2 * 34, report
 
 
+def a_finished_data_set_is_looked_at_again(folder):
+    """What has become of its manifest is said: there may be clips in it that nobody has made."""
+    manifest = folder / "list.jsonl"
+    manifest.write_text('{"path": "lavfi:testsrc2=size=32x32:rate=24,trim=end_frame=2", "name": "a"}\n')
+    graph = folder / "g.toml"
+    graph.write_text(f'[stage.read]\nkind = "decode"\nmanifest = "{manifest}"\n[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "out/{{clip}}.mp4"\n')
+    assert "1 clips done" in run(graph) and "0 clips done, 1 there already" in run(graph)
+    manifest.write_text(manifest.read_text() + '{"path": 3}\n')
+    assert "list.jsonl:2: " in run(graph, expect=1)
+    manifest.unlink()
+    assert "list.jsonl: No such file" in run(graph, expect=1)
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -565,6 +578,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])
