@@ -277,6 +277,7 @@ void lt_handle_death(lt_run *run, lt_replica *replica, int wait_status, const st
         return;
     }
     lt_announce(run, replica);
-    if (run->outcome == LT_GOING && is_sink && run->n_interrupts) return; /* it was told to end anyway */
+    bool is_through = is_sink && run->n_interrupts && !run->plan->is_live; /* it was told to end anyway */
+    if (is_through) return;
     if (run->outcome == LT_GOING) schedule_restart(replica);
 }

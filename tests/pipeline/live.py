@@ -152,6 +152,20 @@ def any_stage_may_die(folder):
         assert sha256(folder / "file.mp4") == sha256(folder / f"{name}.mp4"), program
 
 
+def a_sink_that_dies_after_the_interrupt_is_started_again(folder):
+    """Ctrl-C has ended the input, what came is in nobody's file yet, and mux is killed: another one finishes it."""
+    model = narrow_model(folder / "model")
+    live = Run(graph(folder, "g", "lavfi:testsrc2=size=64x64:rate=24,realtime", model, read="live = true"))
+    wait_until(lambda: list(folder.glob("g.mp4.longtake/segments/*.mp4")) or not live.running(), 60, "a segment")
+    mux = next(pid for pid, program in live.stages().items() if program == "stage-mux")
+    os.kill(mux, signal.SIGSTOP)
+    live.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "the input ends here" in live.text(), 20, "the interrupt")
+    os.kill(mux, signal.SIGKILL)
+    assert live.wait(60) == 0, live.text()
+    assert "stage write started again" in live.text() and frames_of(folder / "g.mp4") > 20, live.text()
+
+
 def what_is_kept_no_more_is_said(folder):
     """A consumer that needs what is gone: a sentence, and the finished segments as a file."""
     model = narrow_model(folder / "model")
@@ -470,7 +484,7 @@ def memory_stays_constant(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([a_pipe_gives_the_bytes_of_a_file, other_containers, a_clock_that_starts_again, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die,
+    main([a_pipe_gives_the_bytes_of_a_file, other_containers, a_clock_that_starts_again, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die, a_sink_that_dies_after_the_interrupt_is_started_again,
           ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input, a_stream_that_begins_in_the_middle, tags_of_deep_colour_stay,
           sound_is_that_of_a_file, sound_until_it_ends, a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant,
           memory_stays_constant_with_sound])
