@@ -38,22 +38,22 @@ uint64_t lt_oom_kills(void)
 
 /* ---- words ------------------------------------------------------------------------------------------- */
 
-/* The last line of a log, without the name and time in front when it is one of ours. */
-static void last_line(const char *path, char *line, size_t room)
+/* The last line that this incarnation has logged, without the name and time in front when it is one of ours. */
+static void last_line(const lt_replica *replica, char *line, size_t room)
 {
     char tail[2048];
     line[0] = 0;
-    FILE *file = fopen(path, "rb");
+    FILE *file = fopen(replica->log_path, "rb");
     if (!file) return;
     if (!fseek(file, 0, SEEK_END)) {
         long size = ftell(file);
-        fseek(file, LT_MAX(size - (long)sizeof tail + 1, 0), SEEK_SET);
+        fseek(file, LT_MAX(size - (long)sizeof tail + 1, (long)replica->log_start), SEEK_SET);
         size_t n = fread(tail, 1, sizeof tail - 1, file);
         while (n && (tail[n - 1] == '\n' || tail[n - 1] == '\r')) n--;
         tail[n] = 0;
         const char *begin = strrchr(tail, '\n');
         const char *level = strstr(begin ? begin : tail, " error: ");
-        snprintf(line, room, "%s", level ? level + 8 : begin ? begin + 1 : tail);
+        lt_text_print(line, room, "%s", level ? level + 8 : begin ? begin + 1 : tail);
     }
     fclose(file);
 }
@@ -173,7 +173,7 @@ static void count_kill(lt_run *run, lt_replica *replica, const char *how)
 static void count_transient(lt_run *run, lt_replica *replica, const char *how)
 {
     char title[96], line[512] = "";
-    if (!*replica->failure) last_line(replica->log_path, line, sizeof line);
+    if (!*replica->failure) last_line(replica, line, sizeof line);
     if (++replica->n_transients >= MAX_TRANSIENTS)
         lt_run_fail(run, "%s ended %d times without getting any further (%s%s%s); see %s",
                     lt_replica_title(run, replica, title), replica->n_transients, how, *line ? ": " : "",
@@ -189,7 +189,7 @@ static void end_run(lt_run *run, const lt_replica *replica)
         lt_run_fail(run, "%s: %s", lt_replica_title(run, replica, title), replica->failure);
         return;
     }
-    last_line(replica->log_path, line, sizeof line);
+    last_line(replica, line, sizeof line);
     lt_run_fail(run, "%s: %s (see %s)", lt_replica_title(run, replica, title), *line ? line : "failed",
                 replica->log_path);
 }
@@ -224,7 +224,7 @@ static void judge_end(lt_run *run, lt_replica *replica, int wait_status)
     bool is_fine = WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == LT_EXIT_DONE;
     if (is_fine || number == SIGKILL || number == SIGTERM) return;
     how_it_ended(replica, wait_status, false, how, sizeof how);
-    if (!*replica->failure) last_line(replica->log_path, line, sizeof line);
+    if (!*replica->failure) last_line(replica, line, sizeof line);
     if (!run->n_bad_ends++ && !*run->why)
         snprintf(run->why, sizeof run->why, "%s ended badly after all was done (%s%s%.400s); see %s",
                  lt_replica_title(run, replica, title), how, *line ? ": " : "", line, replica->log_path);

@@ -184,6 +184,7 @@ lt_status lt_launch(lt_run *run, lt_replica *replica, lt_err *err)
     lt_status status = LT_OK;
     reset_incarnation(replica);
     log = open(replica->log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+    replica->log_start = log >= 0 ? (int64_t)lseek(log, 0, SEEK_END) : 0;
     if (log < 0)
         status = lt_fail_errno(err, errno, "%s", replica->log_path);
     else if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))

@@ -53,6 +53,7 @@ typedef struct lt_replica {
     uint64_t units, moves, frames, frames_total, cached, bytes_out, busy_ns;
     uint32_t queued, held;
     bool is_idle;
+    int64_t log_start; /* bytes of its log that others wrote */
 
     /* Over all incarnations. */
     uint64_t most_frames, first_frames; /* of a sink: in its output, and when this run began */

@@ -28,7 +28,7 @@ OPTIONS = [
            choices=["none", "segv", "kill", "exit100", "exit101", "exit111", "exit7", "failed", "garbage", "silent"]),
     option("at", "integer", "3", "unit at which it goes wrong", min=0, max=100000, cosmetic=True),
     option("times", "integer", "1000000", "how often it goes wrong", min=0, max=1000000, cosmetic=True),
-    option("end", "choice", "none", "how it leaves when all is done; failed: at once", choices=["none", "exit7", "segv", "kill", "failed"], cosmetic=True),
+    option("end", "choice", "none", "how it leaves when all is done; failed: at once", choices=["none", "exit7", "exit8", "segv", "kill", "failed"], cosmetic=True),
     option("stubborn", "boolean", "false", "ignore Stop and SIGTERM", cosmetic=True),
     option("tile", "string", "auto", "resolved by the plan"),
     option("disk", "bytes", "0", "disk space asked for", cosmetic=True),
@@ -276,6 +276,8 @@ class Stage:
         elif end == "exit7":
             print("SUMMARY: 24 bytes leaked", file=sys.stderr, flush=True)
             os._exit(7)
+        elif end == "exit8":
+            os._exit(8)
         elif end == "failed":
             write_frame(field(4, field(1, 11) + field(2, "the device did not close")))
             os._exit(101)

@@ -5,6 +5,7 @@
 
 import concurrent.futures
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -515,6 +516,14 @@ def a_bad_end_after_all_is_done_is_told(place):
     path.write_text(path.read_text() + '[stage.late]\nkind = "puppet_sink"\nfrom = "work"\noutput = "late.txt"\nunits = 8\nunit_ms = 50\n')
     has(place.call("run", path, code=4), complete, "stage write ended badly after all was done (exit code 101: the device did not close)")
     same((place.path / "late.txt").read_text(), "8 units\n")
+
+
+@test
+def last_words_are_those_of_today(place):
+    """A log is appended to: what another process of the stage once said is no cause of this one's end."""
+    text = place.call("run", place.graph(filter='fault = "exit111"\ntimes = 1\nat = 0\nend = "exit8"', sink="unit_ms = 300\nunits = 5"), code=4)
+    has(text, "about to leave with exit111", "stage work ended badly after all was done (exit code 8)")
+    assert "after all was done (exit code 8; " not in text and "(exit code 8: " not in text, text
 
 
 @test
