@@ -89,7 +89,8 @@ lt_status lt_run_prepare(lt_run *run, lt_err *err)
     snprintf(logs, sizeof logs, "%s/logs", run->folder->path);
     if (mkdir(logs, 0777) && errno != EEXIST) return lt_fail_errno(err, errno, "%s", logs);
     lt_status status = LT_OK;
-    if (!run->graph->is_tcp) status = lt_sockets_make(run->sockets, sizeof run->sockets, err);
+    if (!run->graph->is_tcp)
+        status = lt_sockets_make(run->sockets, sizeof run->sockets, &run->sockets_lock, err);
     for (int i = 0; i < run->graph->n_stages && !status; i++)
         for (int n = 0; n < run->graph->stages[i].replicas && !status; n++) {
             status = make_replica(run, i, n, err);
@@ -114,7 +115,7 @@ void lt_run_finish(lt_run *run)
         lt_reader_finish(&replica->reader);
     }
     run->n_replicas = 0;
-    if (*run->sockets) lt_sockets_remove(run->sockets);
+    if (*run->sockets) lt_sockets_remove(run->sockets, run->sockets_lock);
 }
 
 /* ---- starting ---------------------------------------------------------------------------------------- */

@@ -113,7 +113,8 @@ typedef struct lt_run {
     const lt_manifest *manifest;
     lt_arena *arena;
     uint64_t id;
-    char sockets[80]; /* folder of the ipc sockets */
+    char sockets[80]; /* folder of the ipc sockets; "": none */
+    int sockets_lock;
     lt_replica *replicas;
     int n_replicas;
     lt_crash crashes[LT_MAX_CRASHES];

@@ -4,11 +4,12 @@
 
 #include "core/core.h"
 
-/* Make a folder of mode 0700 below $XDG_RUNTIME_DIR, $TMPDIR or /tmp, and remove those that dead runs of this user
- * left there. `path` gets its name. E_IO; E_INVALID: the name is too long for a socket's. */
-lt_status lt_sockets_make(char *path, size_t room, lt_err *err);
+/* Make a folder of mode 0700 below $XDG_RUNTIME_DIR, $TMPDIR or /tmp, the first whose name is short enough for a socket's, and remove those
+ * that runs of this user which are no more left there. `path` gets its name, "" on failure, and *lock a descriptor with a lock on it, which
+ * says that the run goes on: to whoever sees the folder, in a container where processes have other numbers, too. E_IO. */
+lt_status lt_sockets_make(char *path, size_t room, int *lock, lt_err *err);
 
-/* Remove the folder and what is in it. */
-void lt_sockets_remove(const char *path);
+/* Remove the folder and what is in it; closes the lock. */
+void lt_sockets_remove(const char *path, int lock);
 
 #endif

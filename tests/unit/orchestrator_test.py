@@ -527,6 +527,31 @@ def last_words_are_those_of_today(place):
 
 
 @test
+def sockets_of_others_stay(place):
+    """Who holds a folder's lock uses it, whatever processes there are with its number: they may be in another container."""
+    held, left = (place.path / "run" / f"longtake-{number}-abcdef" for number in (4194305, 1))
+    for folder in (held, left):
+        folder.mkdir(mode=0o700)
+        (folder / "0.0.0.1").write_text("")
+    lock = os.open(held, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    going = place.start("run", place.graph(sink="unit_ms = 100"))
+    wait_until(lambda: len(place.made()) > 2)
+    own = [path for path in (place.path / "run").iterdir() if str(going.pid) in path.name]
+    assert len(own) == 1 and held.exists() and not left.exists(), os.listdir(place.path / "run")
+    mine = os.open(own[0], os.O_RDONLY)
+    try:
+        fcntl.flock(mine, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise AssertionError("the folder of a run is not locked")
+    except BlockingIOError:
+        os.close(mine)
+    assert going.wait(20) == 0
+    same(os.listdir(place.path / "run"), [held.name])
+    same(os.listdir(held), ["0.0.0.1"])
+    os.close(lock)
+
+
+@test
 def kills_are_no_crashes(place):
     has(place.call("run", place.graph(filter='fault = "kill"\ntimes = 4\nat = 0', sink="unit_ms = 600")), "4 restarts")
 
