@@ -87,15 +87,24 @@ static int64_t deadline_of(const lt_run *run, const lt_replica *replica)
     return LT_MAX((int64_t)(LT_MIN(seconds, 1e6) * 1e9), least_deadline_ns);
 }
 
+bool lt_is_stalled(const lt_run *run, int64_t now_ns)
+{
+    for (int i = 0; i < run->n_replicas; i++) {
+        const lt_replica *replica = &run->replicas[i];
+        if (replica->state == LT_REPLICA_ENDED || replica->is_done) continue;
+        /* One that is down may have all the work there is, and does it when it is started again. */
+        if (!replica->pid || !replica->is_idle) return false;
+    }
+    return !run->plan->is_live && now_ns - run->moved_ns > stalled_ns;
+}
+
 static void check_deadlines(lt_run *run)
 {
     int64_t now = lt_now_ns();
-    bool all_idle = true;
     for (int i = 0; i < run->n_replicas; i++) {
         lt_replica *replica = &run->replicas[i];
         if (!replica->pid || replica->is_done) continue;
         bool is_loading = replica->state == LT_REPLICA_STARTING;
-        all_idle &= replica->is_idle;
         if (now - replica->heard_ns > heartbeat_ns)
             lt_kill_stuck(run, replica, "gave no sign of life for 30 s");
         else if (is_loading && now - replica->started_ns > load_ns)
@@ -104,7 +113,7 @@ static void check_deadlines(lt_run *run)
                  now - replica->moved_ns > deadline_of(run, replica))
             lt_kill_stuck(run, replica, "has worked on one unit for far too long");
     }
-    if (all_idle && !run->plan->is_live && now - run->moved_ns > stalled_ns)
+    if (lt_is_stalled(run, now))
         lt_run_fail(run, "no stage has had anything to do for %d s: this is a bug in Longtake",
                     (int)(stalled_ns / SECOND));
 }

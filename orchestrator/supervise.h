@@ -10,4 +10,8 @@
  * first interrupt lets sinks finish their segment, the second ends everything at once. One thread. */
 void lt_supervise(lt_run *run, int signals);
 
+/* Whether every stage is up and waits for others, and all have for five minutes, though the run is not over: a bug of ours. Part of
+ * lt_supervise. */
+bool lt_is_stalled(const lt_run *run, int64_t now_ns);
+
 #endif
