@@ -105,12 +105,62 @@ void convert(const toml::node &node, lt_toml *out, lt_arena *arena)
     }
 }
 
+/* Behind the string that begins at `at`; of one that does not end, where TOML gives up. */
+size_t behind_string(std::string_view text, size_t at)
+{
+    char quote = text[at];
+    bool is_long = text.substr(at, 3) == std::string(3, quote);
+    for (at += is_long ? 3 : 1; at < text.size(); at++) {
+        if (quote == '"' && text[at] == '\\') {
+            at++;
+        } else if (!is_long && (text[at] == quote || text[at] == '\n')) {
+            return at + (text[at] == quote);
+        } else if (is_long && text.substr(at, 3) == std::string(3, quote)) {
+            /* Up to two quotes may stand before those that end it. */
+            for (at += 3; at < text.size() && text[at] == quote;) at++;
+            return at;
+        }
+    }
+    return text.size();
+}
+
+/* A key of very many parts is a table in a table in a table, and toml++ and what is here go down into them by recursion. False, and where,
+ * when there is one. Values in values are limited by toml++ itself, to 256. */
+bool keys_are_short(std::string_view text, lt_where *where)
+{
+    const int max_parts = 8; /* [stage.NAME], OPTION.KEY */
+    int dots = 0;
+    for (size_t at = 0; at < text.size();) {
+        char c = text[at];
+        if (c == '"' || c == '\'') {
+            at = behind_string(text, at);
+            continue;
+        }
+        if (c == '#') {
+            at = std::min(text.find('\n', at), text.size());
+            continue;
+        }
+        if (strchr("=,[]{}\n", c)) dots = 0;
+        if (c == '.' && ++dots >= max_parts) {
+            std::string_view before = text.substr(0, at);
+            size_t line = before.rfind('\n');
+            *where = {static_cast<int>(std::count(before.begin(), before.end(), '\n')) + 1,
+                      static_cast<int>(line == before.npos ? at : at - line - 1) + 1, nullptr};
+            return false;
+        }
+        at++;
+    }
+    return true;
+}
+
 } // namespace
 
 extern "C" lt_status lt_toml_parse(const char *text, size_t bytes, lt_arena *arena, lt_toml **root,
                                    lt_where *where, lt_err *err)
 {
     try {
+        if (!keys_are_short(std::string_view(text, bytes), where))
+            return lt_fail(err, LT_E_FORMAT, "a key of more than 8 parts");
         toml::table table = toml::parse(std::string_view(text, bytes));
         *root = new_items(1, arena);
         (*root)->key = "";

@@ -34,7 +34,7 @@ typedef struct lt_toml {
 extern "C" {
 #endif
 
-/* Parse `bytes` bytes of TOML 1.0. *root: the tree, owned by `arena`. E_FORMAT: *where says where it broke and err why;
+/* Parse `bytes` bytes of TOML 1.0 whose keys have at most 8 parts ("a.b.c" has 3). *root: the tree, owned by `arena`. E_FORMAT: *where says where it broke and err why;
  * E_NO_MEMORY. One thread, no input or output. */
 lt_status lt_toml_parse(const char *text, size_t bytes, lt_arena *arena, lt_toml **root, lt_where *where,
                         lt_err *err);

@@ -196,6 +196,21 @@ graph.toml:34:12: replicas = 1.5: must be a whole number between 1 and 256
 
 
 @test
+def keys_of_very_many_parts_are_refused(place):
+    """Each part is a table in a table, which took 20,000 levels of recursion and the stack."""
+    key, many = ".".join("abcdefgh"), ".".join(["a"] * 20000)
+    for text, where in ((f"[{many}]\n", "1:17"), (f"x = 1\n{many} = 1\n", "2:16"), (f'a."b.c".{many} = 1\n', "1:20"), (f"x = [{{ y = 1, {many} = 1 }}]", "1:30"),
+                        (f"x = {{ y = \'\'\'a\n\'\'\'\'\', {many} = 1 }}\n", "2:23"), (f'x = """\\"""\n{many} = 1"""\n{many} = 1', "3:16"),
+                        (f"x = 'a\n{many} = 1", "2:16"), ("x = " + ("{ " + ".".join(["a"] * 64) + " = ") * 255, "1:22"), (f"{key}.i = 1", "1:16")):
+        place.write(text)
+        has(place.call("check", "graph.toml", code=2), f"graph.toml:{where}: a key of more than 8 parts")
+    for text in (f"[{key}]\n", f"{key} = 1 # {many}\n", f'x."{many}" = "{many}"\n', f"x = \'\'\'\n{many}\'\'\'\n", "x = [" + "1.5, " * 50 + "]\n", "[a.b.c.d]\n" * 1 + "e.f.g = 1\n"):
+        place.write(text)
+        assert "more than 8 parts" not in place.call("check", "graph.toml", code=2), text[:80]
+    has(place.call("check", place.graph(), "--set", f"stage.read.note={{ {many} = 1 }}", code=2), "note")
+
+
+@test
 def cycles_loose_ends_and_no_sink(place):
     place.write("""[stage.a]
 kind = "puppet_filter"
