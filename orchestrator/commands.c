@@ -138,7 +138,7 @@ static int supervise(session *s)
     if (lt_write_report(run, &err)) fprintf(stderr, "orchestrator: report: %s\n", err.text);
     if (run->outcome == LT_FAILED) return LT_EXIT_RUN_FAILED;
     if (run->outcome != LT_FINISHED) return LT_EXIT_INTERRUPTED;
-    return run->n_bad_ends ? LT_EXIT_BAD_END : run->clips_failed ? LT_EXIT_CLIPS_FAILED : 0;
+    return run->clips_failed ? LT_EXIT_CLIPS_FAILED : run->n_bad_ends ? LT_EXIT_BAD_END : 0;
 }
 
 int lt_command_run(const lt_graph *graph, bool json, bool fresh, lt_arena *arena)

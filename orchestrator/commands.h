@@ -4,7 +4,7 @@
 
 #include "orchestrator/graph.h"
 
-/* Exit codes, for scripts. */
+/* Exit codes, for scripts. Of a run with failed clips and a bad end it is that of the clips: something is missing then. */
 enum {
     LT_EXIT_RUN_FAILED = 1,
     LT_EXIT_USAGE = 2,

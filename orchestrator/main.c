@@ -44,8 +44,8 @@ static const char usage[] =
     "Exit codes: 0 done, 1 the run failed, 2 usage or graph wrong, 3 done but for clips that failed "
     "(failed.json in "
     "the run's\n"
-    "folder lists them, as a manifest), 4 done, but a stage crashed or left with an error after its work, "
-    "130 "
+    "folder lists them, as a manifest), 4 all is done, but a stage crashed or left with an error after its "
+    "work, 130 "
     "interrupted.\n";
 
 enum { MAX_SETS = 256 };

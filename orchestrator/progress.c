@@ -344,5 +344,7 @@ void lt_progress_end(lt_run *run, int exit_code)
     printf("\n");
     if (lt_plan_is_dataset(run->plan)) print_clips(run);
     fflush(stdout);
-    if (run->n_bad_ends) fprintf(stderr, "orchestrator: what was made is complete, but %s\n", run->why);
+    if (run->n_bad_ends)
+        fprintf(stderr, "orchestrator: what was made %s, but %s\n",
+                run->clips_failed ? "stands" : "is complete", run->why);
 }

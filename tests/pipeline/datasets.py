@@ -245,6 +245,21 @@ def a_finished_data_set_is_looked_at_again(folder):
     assert "list.jsonl: No such file" in run(graph, expect=1)
 
 
+def failed_clips_are_told_before_a_bad_end(folder):
+    """Both: what is missing matters more to a script than how a process left."""
+    (folder / "mux").write_text(f'#!/bin/sh\n{BIN}/stage-mux "$@" || exit\ntest $# -gt 0 || exit 7\n')
+    (folder / "mux").chmod(0o755)
+    (folder / "list.jsonl").write_text('{"path": "lavfi:testsrc2=size=32x32:rate=24,trim=end_frame=2", "name": "a"}\n{"path": "gone.mp4"}\n')
+    graph = folder / "g.toml"
+    graph.write_text('[stage.read]\nkind = "decode"\nmanifest = "list.jsonl"\n[stage.write]\nexec = "mux"\nfrom = "read"\noutput = "out/{clip}.mp4"\n')
+    said = run(graph, expect=3)
+    assert "1 clips done, 1 failed" in said and "what was made stands, but stage write ended badly" in said, said
+    report = json.loads((folder / "out.longtake" / "report.json").read_text())
+    assert (report["clips_failed"], report["bad_ends"]) == (1, 1), report
+    (folder / "list.jsonl").write_text('{"path": "lavfi:testsrc2=size=32x32:rate=24,trim=end_frame=2", "name": "a"}\n')
+    assert "what was made is complete, but" in run(graph, expect=4)
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -578,6 +593,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again, failed_clips_are_told_before_a_bad_end,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])
