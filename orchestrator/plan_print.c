@@ -183,7 +183,7 @@ static json_t *edge_json(const lt_run_plan *plan, int index)
 
 json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks)
 {
-    json_t *stages = json_array(), *edges = json_array(), *places = json_array();
+    json_t *stages = json_array(), *edges = json_array(), *places = json_array(), *devices = json_array();
     for (int i = 0; i < plan->graph->n_stages; i++)
         json_array_append_new(stages, stage_json(plan, plan->graph->order[i]));
     for (int i = 0; i < plan->graph->n_edges; i++) json_array_append_new(edges, edge_json(plan, i));
@@ -191,6 +191,14 @@ json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks)
         json_array_append_new(places, json_pack("{so sI sI}", "path", lt_json_text(disks[i].path), "needed",
                                                 (json_int_t)disks[i].needed, "available",
                                                 (json_int_t)disks[i].available));
-    return json_pack("{sb so so sI si so}", "live", plan->is_live, "stages", stages, "edges", edges,
-                     "memory_bytes", (json_int_t)plan->memory_bytes, "cores", plan->cores, "disks", places);
+    for (int i = 0; i < plan->n_devices; i++) {
+        const lt_planned_device *d = &plan->devices[i];
+        json_array_append_new(devices,
+                              json_pack("{ss ss sI si sI sI}", "name", d->name, "title", d->title, "bytes",
+                                        (json_int_t)d->bytes, "processes", d->n_processes, "total_bytes",
+                                        (json_int_t)d->total, "free_bytes", (json_int_t)d->available));
+    }
+    return json_pack("{sb so so sI si so so}", "live", plan->is_live, "stages", stages, "edges", edges,
+                     "memory_bytes", (json_int_t)plan->memory_bytes, "cores", plan->cores, "devices", devices,
+                     "disks", places);
 }

@@ -9,13 +9,15 @@
 /* The table of stages, of edges, notes, memory and disks. */
 void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out);
 
-/* {"stages": [{"name", "kind", "host", "replicas", "threads", "units", "peak_bytes", "slab_bytes", "disk_bytes",
+/* {"live", "stages": [{"name", "kind", "host", "replicas", "threads", "units", "peak_bytes", "slab_bytes", "disk_bytes",
  *              "work_factor", "tflop", "resolved": {}, "notes": [],
  *              "device": null or {"name", "title", "bytes", "total_bytes", "free_bytes"}}],
  *  "edges": [{"name", "kind", "unit_bytes", "slots", "transport", "bytes_per_frame", "bytes_per_second"}],
- *  "memory_bytes", "cores", "disks": [{"path", "needed", "available"}]}
+ *  "memory_bytes", "cores", "devices": [{"name", "title", "bytes", "processes", "total_bytes", "free_bytes"}],
+ *  "disks": [{"path", "needed", "available"}]}
  * peak_bytes and slab_bytes are of one replica: its own memory, and the shared memory it may map. bytes_per_second is
- * in the video's own time, null where durations are not known. "device" is a memory that is not the host's. The caller's to decref; NULL when memory is out. */
+ * in the video's own time, null where durations are not known. "device" is a memory that is not the host's; in
+ * "devices" it is what all processes on it take together. The caller's to decref; NULL when memory is out. */
 json_t *lt_plan_json(const lt_run_plan *plan, const lt_disk *disks, int n_disks);
 
 #endif

@@ -3,13 +3,15 @@
  * On a terminal: a line a stage, redrawn in place, with events above them. Elsewhere: a line an event, and every 10 s how far the run
  * is. With --json, on standard output, one object a line; all have "event" and "time" (seconds since 1970):
  *
- *   start, restart, ready, crash, killed, ended, stuck, interrupt
- *            "text"; and, but for interrupt, "stage", "replica", "incarnation"
+ *   start, restart, ready, crash, killed, ended, stuck
+ *            "text", "stage", "replica", "incarnation"
+ *   interrupt, clip (one of a dataset that failed), journal (it cannot be written)
+ *            "text"
  *   progress every second: "frames", "frames_total" (0: unknown), "fps", "eta_seconds" (null: unknown), of the sinks;
  *            "stages": ["name", "state", "units", "frames", "frames_total", "fps", "queued", "held", "cached",
  *            "memory_bytes", "restarts"]
  *   end      "outcome" (finished, failed, interrupted), "text", "exit_code", "outputs", "frames", "seconds", "fps",
- *            "restarts" */
+ *            "restarts", "clips_done", "clips_failed", "clips_passed_over" */
 #ifndef LT_ORCHESTRATOR_PROGRESS_H
 #define LT_ORCHESTRATOR_PROGRESS_H
 

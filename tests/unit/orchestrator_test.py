@@ -285,7 +285,7 @@ def usage(place):
                             (("describe", "puppet_sinc"), 'did you mean "puppet_sink"?'),
                             (("describe", "xyz"), 'unknown kind "xyz"; there are '), (("fly",), 'unknown command "fly"; there are run, check, plan')]:
         has(place.call(*arguments, code=2), part)
-    has(place.call("--help"), "orchestrator run GRAPH", "Exit codes")
+    has(place.call("--help"), "orchestrator run GRAPH", "Exit codes", "clip (one that failed), journal")
     has(place.call("--version"), "longtake ")
     has(place.call("describe", "puppet_sink"), "puppet_sink - Pretends.", "input frames: frames", "output           path; required")
     reference = place.call("reference")
@@ -309,6 +309,7 @@ def plans(place):
     same((work["replicas"], work["threads"], work["units"], work["peak_bytes"], work["tflop"]), (2, 4, 10, 50 << 20, 5.0))
     same(work["slab_bytes"], 4 * unit + 6 * unit + 2 * 4096)  # its own slots, those of its producer, two headers
     same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (8, 9216, 221184)])
+    same((plan["live"], plan["devices"]), (False, []))
     has(place.call("plan", graph, "--set", "stage.work.refuse=no such model: nowhere", code=1), "graph.toml:6:8: stage \"work\": no such model: nowhere")
     has(place.call("run", graph, "--set", "stage.write.disk=109951162777600", code=1), "not enough disk space at", "100 TiB needed", "missing")
     assert not place.folder().exists(), "a run that never began leaves a folder"
