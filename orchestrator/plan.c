@@ -104,8 +104,8 @@ static bool takes_device(const planner *p, int edge)
     return false;
 }
 
-/* The request of a stage, framed; NULL when memory is out. */
-static uint8_t *pack_request(planner *p, int index, size_t *bytes)
+/* The request of a stage, framed. */
+static lt_status pack_request(planner *p, int index, void **frame, size_t *bytes, lt_err *err)
 {
     const lt_graph *graph = p->graph;
     const lt_graph_stage *stage = &graph->stages[index];
@@ -132,32 +132,24 @@ static uint8_t *pack_request(planner *p, int index, size_t *bytes)
         input->device_id = (char *)offered_device(p, e);
         input_list[request.n_inputs++] = input;
     }
-    size_t body = lt__wire__plan_request__get_packed_size(&request);
-    uint8_t *packed = request.options && body < UINT32_MAX ? malloc(body + 4) : NULL;
-    if (!packed) return NULL;
-    for (int i = 0; i < 4; i++) packed[i] = (uint8_t)(body >> 8 * i);
-    lt__wire__plan_request__pack(&request, packed + 4);
-    *bytes = body + 4;
-    return packed;
+    if (!request.options) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    return lt_plan_request_pack(&request, frame, bytes, err);
 }
 
 /* The reply in an answer, or an error with the best sentence there is. */
 static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **reply, lt_err *err)
 {
-    const uint8_t *out = (const uint8_t *)answer->out;
-    size_t body = 0;
-    for (int i = 0; i < 4 && answer->out_bytes >= 4; i++) body |= (size_t)out[i] << 8 * i;
-    if (answer->out_bytes >= 4 && body == answer->out_bytes - 4)
-        *reply = lt__wire__plan_reply__unpack(NULL, body, out + 4);
+    lt_err why = {0};
+    lt_status unpacked = lt_plan_reply_unpack(answer->out, answer->out_bytes, reply, &why);
     int number = answer->exit_code - 128; /* of the signal, as shells say it */
-    if (!*reply && number > 0)
+    if (unpacked && number > 0)
         return lt_fail(err, LT_E_INVALID, "planning died of signal %d (%s)%s%s", number, strsignal(number),
                        *answer->errors ? ": " : "", answer->errors);
-    if (!*reply && answer->exit_code)
+    if (unpacked && answer->exit_code)
         return lt_fail(err, LT_E_INVALID, "planning ended with code %d%s%s", answer->exit_code,
                        *answer->errors ? ": " : "", answer->errors);
-    if (!*reply) return lt_fail(err, LT_E_FORMAT, "its answer to --plan cannot be read");
-    if (!(*reply)->status) return lt_plan_reply_check(*reply, err);
+    if (unpacked) return lt_fail(err, unpacked, "its answer to --plan cannot be read: %s", why.text);
+    if (!(*reply)->status) return LT_OK;
     lt_status status = (*reply)->status < LT_N_STATUS ? (lt_status)(*reply)->status : LT_E_INVALID;
     return lt_fail(err, status, "%s",
                    (*reply)->text && *(*reply)->text ? (*reply)->text : lt_status_string(status));
@@ -204,11 +196,12 @@ static lt_status plan_stage(planner *p, int index, lt_err *err)
     size_t bytes = 0;
     if (planned->reply) lt__wire__plan_reply__free_unpacked(planned->reply, NULL);
     planned->reply = NULL;
-    uint8_t *request = pack_request(p, index, &bytes);
+    void *request = NULL;
     const int kept[] = {planned->pipe.fd, planned->pipe.head_fd};
-    lt_status status = request ? lt_ask_keeping(stage->described->program, "--plan", request, bytes,
-                                                PLAN_SECONDS, kept, planned->pipe.fd ? 2 : 0, &answer, err)
-                               : lt_fail(err, LT_E_NO_MEMORY, "no memory for the plan");
+    lt_status status = pack_request(p, index, &request, &bytes, err);
+    if (!status)
+        status = lt_ask_keeping(stage->described->program, "--plan", request, bytes, PLAN_SECONDS, kept,
+                                planned->pipe.fd ? 2 : 0, &answer, err);
     if (!status) status = unpack_reply(&answer, &planned->reply, err);
     if (!status) status = take_outputs(p, index, err);
     for (int e = 0; e < p->graph->n_edges && !status; e++) {

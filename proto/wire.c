@@ -205,9 +205,9 @@ static lt_status write_message(int fd, const ProtobufCMessage *message, lt_err *
     return status;
 }
 
-/* ---- the four conversations on pipes ---------------------------------------------------------------------------- */
+/* ---- the conversations on pipes ----------------------------------------------------------------------------------- */
 
-#define CONVERSATION(name, Type)                                                                             \
+#define READ(name, Type)                                                                                     \
     lt_status lt_##name##_read(lt_reader *reader, int fd, int timeout_ms, Lt__Wire__##Type **message,        \
                                lt_err *err)                                                                  \
     {                                                                                                        \
@@ -221,20 +221,45 @@ static lt_status write_message(int fd, const ProtobufCMessage *message, lt_err *
         else                                                                                                 \
             *message = (Lt__Wire__##Type *)read;                                                             \
         return status;                                                                                       \
-    }                                                                                                        \
+    }
+READ(control, Control)
+READ(report, Report)
+READ(plan_request, PlanRequest)
+#undef READ
+
+#define WRITE(name, Type)                                                                                    \
     lt_status lt_##name##_write(int fd, const Lt__Wire__##Type *message, lt_err *err)                        \
     {                                                                                                        \
         return write_message(fd, &message->base, err);                                                       \
     }
-CONVERSATION(control, Control)
-CONVERSATION(report, Report)
-CONVERSATION(plan_request, PlanRequest)
-CONVERSATION(plan_reply, PlanReply)
-#undef CONVERSATION
+WRITE(control, Control)
+WRITE(report, Report)
+WRITE(plan_reply, PlanReply)
+#undef WRITE
 
-lt_status lt_control_pack(const Lt__Wire__Control *message, void **frame, size_t *bytes, lt_err *err)
+#define PACK(name, Type)                                                                                     \
+    lt_status lt_##name##_pack(const Lt__Wire__##Type *message, void **frame, size_t *bytes, lt_err *err)    \
+    {                                                                                                        \
+        return pack(&message->base, PREFIX, frame, bytes, err);                                              \
+    }
+PACK(control, Control)
+PACK(plan_request, PlanRequest)
+#undef PACK
+
+lt_status lt_plan_reply_unpack(const void *frame, size_t bytes, Lt__Wire__PlanReply **reply, lt_err *err)
 {
-    return pack(&message->base, PREFIX, frame, bytes, err);
+    ProtobufCMessage *message;
+    if (bytes < PREFIX || bytes - PREFIX > LT_FRAME_MAX || get_u32(frame) != bytes - PREFIX)
+        return lt_fail(err, LT_E_FORMAT, "%zu bytes are not one plan_reply", bytes);
+    lt_status status = unpack(&lt__wire__plan_reply__descriptor, (const unsigned char *)frame + PREFIX,
+                              bytes - PREFIX, &message, err);
+    if (status) return status;
+    status = lt_plan_reply_check((Lt__Wire__PlanReply *)message, err);
+    if (status)
+        protobuf_c_message_free_unpacked(message, NULL);
+    else
+        *reply = (Lt__Wire__PlanReply *)message;
+    return status;
 }
 
 /* ---- headers ------------------------------------------------------------------------------------------------------ */

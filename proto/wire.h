@@ -46,19 +46,20 @@ lt_status lt_control_read(lt_reader *reader, int fd, int timeout_ms, Lt__Wire__C
 lt_status lt_report_read(lt_reader *reader, int fd, int timeout_ms, Lt__Wire__Report **message, lt_err *err);
 lt_status lt_plan_request_read(lt_reader *reader, int fd, int timeout_ms, Lt__Wire__PlanRequest **message,
                                lt_err *err);
-lt_status lt_plan_reply_read(lt_reader *reader, int fd, int timeout_ms, Lt__Wire__PlanReply **message,
-                             lt_err *err);
 
 /* Write one framed message to `fd`, whole, with one write(2) where the pipe takes it (always, and atomically, up to
  * PIPE_BUF bytes); waits while the pipe is full. END: the reader is gone (SIGPIPE must be ignored). E_INVALID: longer
  * than LT_FRAME_MAX. E_IO, E_NO_MEMORY. */
 lt_status lt_control_write(int fd, const Lt__Wire__Control *message, lt_err *err);
 lt_status lt_report_write(int fd, const Lt__Wire__Report *message, lt_err *err);
-lt_status lt_plan_request_write(int fd, const Lt__Wire__PlanRequest *message, lt_err *err);
 lt_status lt_plan_reply_write(int fd, const Lt__Wire__PlanReply *message, lt_err *err);
 
 /* The same framed bytes in memory, for a caller that must never wait: *frame (*bytes long) is freed by free(). */
 lt_status lt_control_pack(const Lt__Wire__Control *message, void **frame, size_t *bytes, lt_err *err);
+lt_status lt_plan_request_pack(const Lt__Wire__PlanRequest *message, void **frame, size_t *bytes,
+                               lt_err *err);
+/* Unpack and check one framed reply and nothing behind it; *reply is freed as what is read. E_FORMAT, E_NO_MEMORY. */
+lt_status lt_plan_reply_unpack(const void *frame, size_t bytes, Lt__Wire__PlanReply **reply, lt_err *err);
 
 /* ---- headers of an edge --------------------------------------------------------------------------------------- */
 

@@ -573,6 +573,29 @@ static void a_field_of_number_0_is_refused(void **state)
     }
 }
 
+/* What a stage answers to --plan is one frame, and taken with the same care. */
+static void an_answer_in_memory_is_checked(void **state)
+{
+    static const unsigned char right[] = {7, 0, 0, 0, 0x28, 0x80, 0x80, 0x80, 0x80, 0x80, 1};
+    static const unsigned char cases[][12] = {
+        {7, 0, 0},                                              /* no length */
+        {8, 0, 0, 0, 0x28, 0x80, 0x80, 0x80, 0x80, 0x80, 1},    /* a longer one */
+        {6, 0, 0, 0, 0x28, 0x80, 0x80, 0x80, 0x80, 0x80, 1},    /* something behind it */
+        {7, 0, 0, 0, 0x85, 0x80, 0, 1, 2, 3, 4},                /* a field of number 0 */
+        {7, 0, 0, 0, 0x08, 0xff, 0x01, 0x28, 0x80, 0x80, 0x01}, /* a status that there is not */
+    };
+    static const size_t bytes[] = {3, 11, 11, 11, 11};
+    Lt__Wire__PlanReply *reply = NULL;
+    assert_int_equal(lt_plan_reply_unpack(right, sizeof right, &reply, &err), LT_OK);
+    assert_int_equal(reply->peak_bytes, INT64_C(1) << 35);
+    lt__wire__plan_reply__free_unpacked(reply, NULL);
+    reply = NULL;
+    for (size_t i = 0; i < LT_COUNT(cases); i++)
+        if (lt_plan_reply_unpack(cases[i], bytes[i], &reply, &err) != LT_E_FORMAT || reply)
+            fail_msg("case %zu is taken", i);
+    assert_int_equal(lt_plan_reply_unpack("", 0, &reply, &err), LT_E_FORMAT);
+}
+
 static void few_bytes_cannot_ask_for_much_memory(void **state)
 {
     /* Empty spans: two bytes each on the wire, a hundred in memory. */
@@ -611,6 +634,7 @@ int main(void)
         cmocka_unit_test(a_truncated_header_never_passes_as_another),
         cmocka_unit_test(garbage_is_refused_or_harmless),
         cmocka_unit_test(a_field_of_number_0_is_refused),
+        cmocka_unit_test(an_answer_in_memory_is_checked),
         cmocka_unit_test(few_bytes_cannot_ask_for_much_memory),
     };
     signal(SIGPIPE, SIG_IGN);
