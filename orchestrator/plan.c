@@ -104,6 +104,23 @@ static bool takes_device(const planner *p, int edge)
     return false;
 }
 
+/* What the sinks downstream of a stage write. */
+static size_t outputs_of(const lt_graph *graph, int stage, char *outputs[LT_MAX_STAGES])
+{
+    bool is_below[LT_MAX_STAGES] = {false};
+    size_t n = 0;
+    is_below[stage] = true;
+    for (int i = 0; i < graph->n_stages; i++) /* producers first */
+        for (int e = 0; e < graph->n_edges; e++)
+            if (graph->edges[e].producer == graph->order[i] && is_below[graph->order[i]])
+                is_below[graph->edges[e].consumer] = true;
+    for (int i = 0; i < graph->n_stages; i++) {
+        const char *output = is_below[i] ? lt_stage_output(&graph->stages[i]) : NULL;
+        if (output) outputs[n++] = (char *)output;
+    }
+    return n;
+}
+
 /* The request of a stage, framed. */
 static lt_status pack_request(planner *p, int index, void **frame, size_t *bytes, lt_err *err)
 {
@@ -111,6 +128,9 @@ static lt_status pack_request(planner *p, int index, void **frame, size_t *bytes
     const lt_graph_stage *stage = &graph->stages[index];
     Lt__Wire__PlanRequest request = LT__WIRE__PLAN_REQUEST__INIT;
     Lt__Wire__PlannedInput inputs[16], *input_list[16];
+    char *outputs[LT_MAX_STAGES];
+    request.outputs = outputs;
+    request.n_outputs = outputs_of(graph, index, outputs);
     request.options =
         lt_plan_options(graph, index, p->recorded, p->n_recorded, NULL, p->arena, &request.n_options);
     request.base_folder = (char *)graph->base;

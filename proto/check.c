@@ -11,6 +11,7 @@ enum {
     ENTRY_MAX_BYTES = 1 << 20,
     LIST_MAX = 4096, /* entries of any list but timestamps */
     PORTS_MAX = 16,
+    SINKS_MAX = 64,
     REPLICAS_MAX = 4096,
     IN_FLIGHT_MAX = 65536,
 };
@@ -261,6 +262,8 @@ lt_status lt_plan_request_check(const Lt__Wire__PlanRequest *request, lt_err *er
     PASS(check_options(request->options, request->n_options, err));
     PASS(check_path("base_folder", request->base_folder, err));
     PASS(check_path("cache", request->cache, err));
+    PASS(check_count("outputs", request->n_outputs, SINKS_MAX, err));
+    for (size_t i = 0; i < request->n_outputs; i++) PASS(check_path("an output", request->outputs[i], err));
     PASS(check_count("planned inputs", request->n_inputs, PORTS_MAX, err));
     for (size_t i = 0; i < request->n_inputs; i++) {
         PASS(check_planned(request->inputs[i]->port, request->inputs[i]->stream, err));

@@ -271,6 +271,8 @@ static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inpu
     lt_source source;
     lt_status status = lt_source_open(&source, setup->config, err);
     plan->work_factor = 1;
+    if (!status && source.list)
+        status = lt_clip_list_check_outputs(source.list, setup->outputs, setup->n_outputs, err);
     if (!status && !source.list && lt_source_is_live(setup->config, setup))
         status = plan_live(&source, setup, plan, err);
     else if (!status)

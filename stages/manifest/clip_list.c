@@ -40,7 +40,7 @@ static lt_status read_at(const lt_clip_list *list, uint64_t offset, char *to, si
     return LT_OK;
 }
 
-static lt_status read_whole(lt_clip_list *list, char **text, size_t *bytes, lt_err *err)
+static lt_status read_whole(const lt_clip_list *list, char **text, size_t *bytes, lt_err *err)
 {
     struct stat info;
     if (fstat(list->fd, &info)) return lt_fail_errno(err, errno, "%s", list->path);
@@ -51,6 +51,16 @@ static lt_status read_whole(lt_clip_list *list, char **text, size_t *bytes, lt_e
     *text = malloc(*bytes + 1);
     if (!*text) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", list->path);
     return read_at(list, 0, *text, *bytes, err);
+}
+
+lt_status lt_list_read(const lt_clip_list *list, char **text, lt_err *err)
+{
+    const lt_list_place *last = &list->places[list->n - 1];
+    size_t bytes = 0;
+    lt_status status = read_whole(list, text, &bytes, err);
+    if (!status && last->offset + last->bytes > bytes)
+        status = lt_fail(err, LT_E_FORMAT, "%s: was cut off while it was being read", list->path);
+    return status;
 }
 
 /* ---- names --------------------------------------------------------------------------------------------- */

@@ -58,6 +58,13 @@ int64_t lt_clip_list_count(const lt_clip_list *list);
 lt_status lt_clip_list_get(lt_clip_list *list, int64_t index, lt_arena *arena, lt_clip_entry *entry,
                            lt_err *err);
 
+/* Whether what is made of the shard's clips, by the patterns `outputs` ("films/{clip}.mp4", of pictures "films/{clip}/%06d.png"; absolute,
+ * those without {clip} are passed over), would be written over the source of any clip of the list, its own too: E_INVALID with the lines of
+ * both. Names of pictures are compared without their numbers. Links to a source are not seen through, those to its folder are. Reads the
+ * list again and looks at every folder once; memory is some 40 bytes an entry meanwhile. E_IO, E_FORMAT, E_NO_MEMORY. */
+lt_status lt_clip_list_check_outputs(const lt_clip_list *list, const char *const *outputs, int n_outputs,
+                                     lt_err *err);
+
 /* XXH3-128 of the shard's entries, in hex: changes when any of them does. */
 const char *lt_clip_list_digest(const lt_clip_list *list);
 

@@ -31,6 +31,9 @@ struct lt_clip_list {
 lt_status lt_list_scan(lt_clip_list *list, const char *text, size_t bytes, lt_err *err);
 lt_status lt_list_add_place(lt_clip_list *list, uint64_t offset, size_t bytes, int64_t line, lt_err *err);
 
+/* clip_list.c: the whole file, with a 0 behind it (malloc'd). */
+lt_status lt_list_read(const lt_clip_list *list, char **text, lt_err *err);
+
 /* csv.c: where the record at `text` ends (behind its line end), and its fields as a JSON object of strings. */
 size_t lt_csv_record(const char *text, size_t bytes, int64_t *lines);
 lt_status lt_csv_header(lt_clip_list *list, const char *record, size_t bytes, lt_err *err);

@@ -81,6 +81,8 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
                       .cache = request->cache,
                       .stage = stage->kind,
                       .threads = (int)LT_MAX(request->threads, 1u)};
+    setup.outputs = (const char *const *)request->outputs;
+    setup.n_outputs = (int)request->n_outputs;
     if (request->pipe) {
         setup.pipe_fd = request->pipe->fd;
         setup.head_fd = request->pipe->head_fd;

@@ -57,6 +57,9 @@ typedef struct lt_setup {
      * an input's. When running: where those of an input may lie, and where those of the output may be left. */
     const char *input_device[LT_MAX_PORTS], *output_device;
     uint64_t slot_bytes; /* when running: the largest unit that output_device is for */
+    const char *const
+        *outputs; /* when planning: what the sinks downstream write, absolute, as the graph says it */
+    int n_outputs;
 } lt_setup;
 
 /* One clip on its way through this stage. */

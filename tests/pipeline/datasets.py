@@ -260,6 +260,21 @@ def failed_clips_are_told_before_a_bad_end(folder):
     assert "what was made is complete, but" in run(graph, expect=4)
 
 
+def a_clip_is_not_written_over_another(folder):
+    """What is made of one clip may be called as what another is made from: the plan says so, before anything is written."""
+    for place in "ab":
+        (folder / place).mkdir()
+        make_clip(folder / place / "x.mp4", 0.25, source="testsrc" if place == "b" else "testsrc2")
+    (folder / "list.jsonl").write_text('{"path": "a/x.mp4", "name": "x"}\n{"path": "b/x.mp4", "name": "y"}\n')
+    before = {place: sha256(folder / place / "x.mp4") for place in "ab"}
+    graph = folder / "g.toml"
+    graph.write_text('[stage.read]\nkind = "decode"\nmanifest = "list.jsonl"\n[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "b/{clip}.mp4"\n')
+    said = run(graph, expect=1)
+    assert "list.jsonl:1: what is made of this clip is " in said and "of line 2 is made from would be written over: choose another output" in said, said
+    assert before == {place: sha256(folder / place / "x.mp4") for place in "ab"}
+    assert "2 clips done" in run(graph, "--set", "stage.write.output=" + str(folder / "b" / "{clip}.mkv"))
+
+
 def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     """failed.json named as the manifest of the run that wrote it: --fresh empties the folder around it, and it lists what fails again."""
     model, cache, failed = narrow_model(folder / "model"), folder / "cache", folder / "cache.longtake" / "failed.json"
@@ -593,6 +608,6 @@ def very_many_clips(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again, failed_clips_are_told_before_a_bad_end,
+    main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again, failed_clips_are_told_before_a_bad_end, a_clip_is_not_written_over_another,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
           wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])

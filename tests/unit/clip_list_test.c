@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "stages/manifest/clip_list.h"
@@ -162,10 +163,76 @@ static void cut_off(void **state)
     lt_arena_finish(&arena);
 }
 
+static void outputs_meet_no_source(void **state)
+{
+    static const struct {
+        const char *list, *outputs[2]; /* below the folder; the list has %s for it */
+        int line, other;               /* 0: all is well */
+    } cases[] = {
+        {"{\"path\": \"a/x.mp4\"}\n{\"path\": \"b/x.mp4\", \"name\": \"y\"}", {"b/{clip}.mp4"}, 1, 2},
+        {"{\"path\": \"a/x.mp4\"}\n{\"path\": \"b/x.mp4\", \"name\": \"y\"}", {"b/{clip}.mkv"}, 0, 0},
+        {"{\"path\": \"a/x.mp4\"}\n{\"path\": \"b/x.mp4\", \"name\": \"y\"}",
+         {"a/o-{clip}.mp4", "link/{clip}.mp4"},
+         1,
+         2},
+        {"{\"path\": \"b/x.mp4\"}", {"b/{clip}.mp4"}, 1, 1},
+        {"{\"path\": \"b/x.mp4\"}", {"none/{clip}.mp4", "b/x.mp4"}, 0, 0},
+        {"{\"path\": \"a/x.png\"}\n{\"path\": \"b/x-12.png\", \"name\": \"y\"}", {"b/{clip}-%d.png"}, 1, 2},
+        {"{\"path\": \"a/x.png\"}\n{\"path\": \"b/x.png\", \"name\": \"y\"}", {"b/{clip}-%04d.png"}, 0, 0},
+        {"{\"path\": \"a/x.png\"}\n{\"path\": \"b/%04d.png\", \"name\": \"b\"}", {"{clip}/%d.png"}, 2, 2},
+        {"{\"path\": \"a/x.png\", \"name\": \"17\"}\n{\"path\": \"b/%04d.png\", \"name\": \"y\"}",
+         {"b/{clip}.png"},
+         1,
+         2},
+        {"{\"path\": \"a/x.png\"}\n{\"path\": \"b/*.png\", \"name\": \"y\"}", {"b/{clip}.PNG"}, 1, 2},
+        {"{\"path\": \"a/x.png\"}\n{\"path\": \"b/*.png\", \"name\": \"y\"}", {"b/{clip}-%d.tiff"}, 0, 0},
+        {"{\"path\": \"a/x.mp4\"}\n{\"path\": \"b/[1].mp4\", \"name\": \"y\"}", {"b/{clip}.mp4"}, 0, 0},
+        {"{\"path\": \"lavfi:testsrc\", \"name\": \"x\"}", {"b/{clip}.mp4"}, 0, 0},
+    };
+    static const char *const folders[] = {"a", "b"};
+    char path[256], outputs[2][256];
+    for (size_t i = 0; i < LT_COUNT(folders); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, folders[i]);
+        assert_int_equal(mkdir(path, 0777), 0);
+    }
+    put("b/[1].mp4", "");
+    snprintf(path, sizeof path, "%s/link", folder);
+    assert_int_equal(symlink("b", path), 0);
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        const char *patterns[] = {outputs[0], outputs[1]};
+        char wanted[2][64];
+        lt_err err = {0};
+        int n = 0;
+        for (; n < 2 && cases[i].outputs[n]; n++)
+            snprintf(outputs[n], sizeof outputs[n], "%s/%s", folder, cases[i].outputs[n]);
+        lt_clip_list *list = open_list("meet.jsonl", cases[i].list, (lt_shard){0});
+        lt_status status = lt_clip_list_check_outputs(list, patterns, n, &err);
+        lt_clip_list_close(list);
+        if (status != (cases[i].line ? LT_E_INVALID : LT_OK)) fail_msg("case %zu: %s", i, err.text);
+        if (!cases[i].line) continue;
+        snprintf(wanted[0], sizeof wanted[0], "meet.jsonl:%d: ", cases[i].line);
+        snprintf(wanted[1], sizeof wanted[1], "of line %d is made from", cases[i].other);
+        if (!strstr(err.text, wanted[0]) || !strstr(err.text, wanted[1]))
+            fail_msg("case %zu: %s", i, err.text);
+    }
+    /* Sources of other shards are sources, outputs of other shards are theirs. */
+    for (int64_t shard = 0; shard < 2; shard++) {
+        lt_err err = {0};
+        lt_clip_list *list = open_list("meet.jsonl", cases[0].list, (lt_shard){shard, 2});
+        snprintf(outputs[0], sizeof outputs[0], "%s/b/{clip}.mp4", folder);
+        const char *pattern = outputs[0];
+        assert_int_equal(lt_clip_list_check_outputs(list, &pattern, 1, &err), shard ? LT_OK : LT_E_INVALID);
+        lt_clip_list_close(list);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(forms_agree), cmocka_unit_test(quotes_of_csv),
-                                       cmocka_unit_test(names_stay), cmocka_unit_test(shards_share),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(forms_agree),
+                                       cmocka_unit_test(quotes_of_csv),
+                                       cmocka_unit_test(outputs_meet_no_source),
+                                       cmocka_unit_test(names_stay),
+                                       cmocka_unit_test(shards_share),
                                        cmocka_unit_test(cut_off)};
     if (!mkdtemp(folder)) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
