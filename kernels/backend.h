@@ -22,7 +22,7 @@
 #include "kernels/share.h"
 
 /* Raised when this file, tensor.h, ops.h or share.h change so that a plug-in must be built again. */
-#define LT_BACKEND_ABI 5
+#define LT_BACKEND_ABI 6
 
 /* n_planes planes of n_lines lines of line_bytes bytes in host memory; the next line starts line_stride bytes further, the
  * next plane plane_stride. */
@@ -155,6 +155,8 @@ typedef struct lt_backend {
 
     lt_status (*pixels_to_values)(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
     lt_status (*values_to_pixels)(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
+    /* out [H,W,3]. The picture is what somebody else has asked of the device's default stream, for which the device waits. */
+    lt_status (*yuv_to_rgb)(lt_context *c, const lt_yuv *picture, int bits, lt_tensor *out);
 
     /* sums += tile * weights, in f32, product and sum rounded apart: lt_add_tile. */
     lt_status (*add_tile)(lt_context *c, const lt_tensor *tile, const lt_tile_weights *weights, int64_t row,

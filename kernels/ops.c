@@ -332,3 +332,33 @@ lt_tensor lt_values_to_pixels(lt_context *c, lt_tensor x, int bits, bool truncat
     lt_status status = op_count(&x) == 0 ? LT_OK : c->backend->values_to_pixels(c, &x, bits, truncate, &out);
     return op_done(c, status, 2 * op_count(&x), out);
 }
+
+/* ---- colour ------------------------------------------------------------------------------------------ */
+
+static bool is_picture(const lt_yuv *p, bool dry)
+{
+    bool there = dry || (p->y && p->u && p->v);
+    bool sized = p->width > 0 && p->height > 0 && p->uv_step >= 1 && p->uv_step <= 2;
+    bool known = p->bits >= 8 && p->bits <= 16 && p->low_zeros >= 0 && p->bits + p->low_zeros <= 16 &&
+                 (p->bits > 8 || p->low_zeros == 0) && p->matrix >= LT_MATRIX_601 &&
+                 p->matrix <= LT_MATRIX_2020;
+    return there && sized && known && (p->shift_x | 1) == 1 && (p->shift_y | 1) == 1 && p->at_x >= 0 &&
+           p->at_x <= 2 && p->at_y >= 0 && p->at_y <= 2;
+}
+
+void lt_yuv_to_rgb(lt_context *c, const lt_yuv *p, int bits, lt_tensor out)
+{
+    if (c->err.status != LT_OK) return;
+    if (out.data && out.rank == 4 && out.shape[0] == 1)
+        out = LT_VIEW(c, out, out.shape[1], out.shape[2], out.shape[3]);
+    bool wanted =
+        out.dtype == (bits == 8 ? LT_U8 : LT_U16) || (c->backend->any_float && lt_dtype_is_float(out.dtype));
+    if (!out.data || out.rank != 3 || out.shape[2] != 3 || bits < 8 || bits > 16 || !wanted ||
+        !is_picture(p, c->dry) || out.shape[0] < p->height || out.shape[1] < p->width) {
+        lt_context_fail(c, LT_E_INVALID, "yuv_to_rgb: a picture of %dx%d in %d bits into %s, with %d bits",
+                        p->width, p->height, p->bits, op_say(&out).s, bits);
+        return;
+    }
+    lt_status status = c->backend->yuv_to_rgb(c, p, bits, &out);
+    if (status != LT_OK) lt_context_fail(c, status, "%s", lt_status_string(status));
+}

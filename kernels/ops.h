@@ -22,6 +22,7 @@
 #ifndef LT_OPS_H
 #define LT_OPS_H
 
+#include "kernels/colour.h"
 #include "kernels/tensor.h"
 
 /* none; x sigmoid(x); 0.5 x (1 + erf(x / sqrt 2)); 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))); x sigmoid(1.702 x) */
@@ -199,5 +200,15 @@ lt_tensor lt_pixels_to_values(lt_context *c, lt_tensor pixels, int bits);
 /* Model values to pixels: clamp((x + 1) * max/2, 0, max), computed in f64, rounded half to even (diffusers) or truncated
  * (lite-sora); NaN becomes 0. Returns u8 for bits <= 8, else u16; bits 1 to 16. Exact. FLOPs: 2 an element. */
 lt_tensor lt_values_to_pixels(lt_context *c, lt_tensor x, int bits, bool truncate);
+
+/* ---- colour ------------------------------------------------------------------------------------------ */
+
+/* A picture as RGB, into a tensor that is there: out [H,W,3] or [1,H,W,3] (lt_rows), not smaller than the picture, whose edge pixels are
+ * repeated up to H and W; u8 for bits 8, u16 for 9 to 16, full range; on ref any float dtype, too, which is not rounded. Chroma is interpolated
+ * linearly. The picture may lie outside the workspace (a decoder's surface) but not over out; what the device's default stream was given
+ * before the call is waited for, by the device. The picture must stay until the context has waited (lt_wait). FLOPs: none.
+ * f32 arithmetic, clamped, rounded to nearest even: within 0.5 + 2^-8 of exact arithmetic for 8 bits, 0.5 + 2^(bits - 20) above. On cuda the
+ * bytes depend on no model of GPU. E_INVALID in the context for a picture or an out that is not as stated. */
+void lt_yuv_to_rgb(lt_context *c, const lt_yuv *picture, int bits, lt_tensor out);
 
 #endif

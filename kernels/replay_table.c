@@ -202,6 +202,12 @@ static lt_status share_await_watched(lt_context *c, lt_share *share)
     return share_watched(c, share, false);
 }
 
+static lt_status yuv_to_rgb_watched(lt_context *c, const lt_yuv *picture, int bits, lt_tensor *out)
+{
+    if (!allowed(c, "a decoder's picture is taken in between")) return c->err.status;
+    return pass_of(c)->real->yuv_to_rgb(c, picture, bits, out);
+}
+
 static void release_weight_watched(lt_context *c, lt_weight *weight)
 {
     allowed(c, "weights are released in between");
@@ -209,7 +215,7 @@ static void release_weight_watched(lt_context *c, lt_weight *weight)
 }
 
 /* An operator that is added to the table needs a row here, too. */
-_Static_assert(sizeof(lt_backend) == offsetof(lt_backend, probe) + 42 * sizeof(void (*)(void)),
+_Static_assert(sizeof(lt_backend) == offsetof(lt_backend, probe) + 43 * sizeof(void (*)(void)),
                "rows of the backend's table");
 
 /* ---- a pass ------------------------------------------------------------------------------------------- */
@@ -224,7 +230,7 @@ void replay_begin(lt_context *c, replay_pass *p, replay_mode mode)
     ROW(upsample_conv), ROW(noise), ROW(pixels_to_values), ROW(values_to_pixels), ROW(add_tile), ROW(copy),
         ROW(zero);
     ROW(upload), ROW(embedding), ROW(gather_rows), ROW(download), ROW(wait);
-    ROW(share_mark), ROW(share_await), ROW(release_weight);
+    ROW(share_mark), ROW(share_await), ROW(yuv_to_rgb), ROW(release_weight);
 #undef ROW
     c->backend = &p->table;
 }

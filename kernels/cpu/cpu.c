@@ -136,6 +136,7 @@ const lt_backend lt_backend_cpu = {
     .noise = noise_cpu,
     .pixels_to_values = pixels_to_values_cpu,
     .values_to_pixels = values_to_pixels_cpu,
+    .yuv_to_rgb = yuv_to_rgb_cpu,
     .add_tile = add_tile_cpu,
     .release_weight = release_weight_cpu,
 };

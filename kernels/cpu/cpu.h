@@ -127,6 +127,7 @@ lt_status slice_channels_cpu(lt_context *c, const lt_tensor *x, int64_t start, l
 lt_status convert_cpu(lt_context *c, const lt_tensor *x, lt_tensor *out);
 lt_status pixels_to_values_cpu(lt_context *c, const lt_tensor *pixels, int bits, lt_tensor *out);
 lt_status values_to_pixels_cpu(lt_context *c, const lt_tensor *x, int bits, bool truncate, lt_tensor *out);
+lt_status yuv_to_rgb_cpu(lt_context *c, const lt_yuv *p, int bits, lt_tensor *out);
 lt_status layer_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, double eps,
                          const lt_tensor *scale, const lt_tensor *shift, lt_tensor *y);
 lt_status rms_norm_cpu(lt_context *c, const lt_tensor *x, lt_weight *gamma, double eps, lt_tensor *y);

@@ -60,6 +60,7 @@ typedef struct cuda_device {
     lt_dtype dtype;
     cudaStream_t compute, up, down;
     cudaEvent_t arrived, computed; /* of a piece on its way to and from `compute` */
+    cudaEvent_t decoded;           /* what was asked of the default stream */
     cuda_ring uploads, downloads;
     cublasLtHandle_t blas;
     cublasLtMatmulPreference_t preference;

@@ -196,28 +196,13 @@ lt_status lt_launch_tile_store(lt_stream stream, float *mean, float *logvar, con
 
 /* ---- colour (kernels_colour.cu) ------------------------------------------------------------------------- */
 
-typedef enum { LT_MATRIX_601, LT_MATRIX_709, LT_MATRIX_2020 } lt_colour_matrix;
+/* rgb [height,width,3], u8 for bits_rgb 8, u16 for 9 to 16, full range; at least as large as the picture, whose edge is repeated. Bound:
+ * lt_yuv_to_rgb's. */
+lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, int width, int height,
+                               const lt_yuv *picture);
 
-/* One picture of Y'CbCr in planes, as video decoders and encoders have it on the device. */
-typedef struct lt_yuv {
-    void *y, *u, *v;           /* NV12, P010: v is u plus one sample */
-    int64_t y_pitch, uv_pitch; /* bytes from row to row */
-    int uv_step;               /* samples from one Cb to the next: 1 in planes, 2 interleaved */
-    int width, height;         /* of y */
-    int shift_x,
-        shift_y;   /* log2 of chroma's subsampling, 0 or 1: 4:2:0 is 1, 1. Sizes of chroma are rounded up */
-    int bits;      /* 8: samples are u8; 9 to 16: u16 */
-    int low_zeros; /* unused low bits of a sample: 6 in P010, else 0 */
-    lt_colour_matrix matrix;
-    bool full_range;
-} lt_yuv;
-
-/* rgb [height,width,3], u8 for bits_rgb 8, u16 for 9 to 16, full range. Chroma lies where MPEG-2 has it (left, between rows) and is
- * interpolated linearly. f32 arithmetic, clamped, rounded to nearest even: within 0.5 + 2^-8 of exact arithmetic for 8 bits, 0.5 +
- * 2^(bits - 20) above. */
-lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, const lt_yuv *picture);
-
-/* The other way; picture's planes are written. Chroma is the mean of the rows, and of columns weighted 1, 2, 1 (1, 3 at the left edge). */
+/* The other way, rgb of the picture's size; its planes are written. Chroma lies where MPEG-2 has it, and is the mean of the rows, and of
+ * columns weighted 1, 2, 1 (1, 3 at the left edge). */
 lt_status lt_launch_rgb_to_yuv(lt_stream stream, const lt_yuv *picture, const void *rgb, int bits_rgb);
 
 #ifdef __cplusplus

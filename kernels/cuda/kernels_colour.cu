@@ -14,7 +14,13 @@ static bool is_picture(const lt_yuv *p, int bits_rgb)
     return p->width > 0 && p->height > 0 && p->bits >= 8 && p->bits <= 16 && p->low_zeros >= 0 &&
            p->bits + p->low_zeros <= 16 && (p->bits > 8 || p->low_zeros == 0) && p->shift_x >= 0 &&
            p->shift_x <= 1 && p->shift_y >= 0 && p->shift_y <= 1 && p->uv_step >= 1 && p->uv_step <= 2 &&
-           bits_rgb >= 8 && bits_rgb <= 16;
+           p->at_x >= 0 && p->at_x <= 2 && p->at_y >= 0 && p->at_y <= 2 && bits_rgb >= 8 && bits_rgb <= 16;
+}
+
+/* Is chroma where MPEG-2 has it, where it is subsampled? */
+static bool is_of_mpeg2(const lt_yuv *p)
+{
+    return (!p->shift_x || p->at_x == 0) && (!p->shift_y || p->at_y == 1);
 }
 
 static colour_numbers numbers_of(const lt_yuv *p, int bits_rgb)
@@ -53,24 +59,20 @@ static __device__ __forceinline__ float clamp_round(float v, float most)
     return rintf(v < most ? v : most);
 }
 
-/* Places of chroma around a pixel along an axis, and how much the second of them counts. Subsampled columns lie on the even
- * pixels; subsampled rows between two. */
+/* Places of chroma around a pixel along an axis, and how much the second of them counts. `halves`: where subsampled chroma lies
+ * (lt_yuv.at_x). */
 struct neighbours {
     int first, second;
     float part;
 };
 
-static __device__ __forceinline__ neighbours around(int at, int shift, bool between, int size)
+static __device__ __forceinline__ neighbours around(int at, int shift, int halves, int size)
 {
     neighbours n = {at, at, 0};
     if (!shift) return n;
-    if (between) {
-        n.first = at % 2 ? at / 2 : at / 2 - 1;
-        n.part = at % 2 ? 0.25f : 0.75f;
-    } else {
-        n.first = at / 2;
-        n.part = at % 2 ? 0.5f : 0;
-    }
+    int quarters = 2 * at - halves + 4; /* behind the place before the first */
+    n.first = quarters / 4 - 1;
+    n.part = (float)(quarters % 4) * 0.25f;
     n.second = LT_MIN(n.first + 1, size - 1);
     n.first = LT_MAX(n.first, 0);
     return n;
@@ -94,8 +96,10 @@ static __global__ void __launch_bounds__(THREADS)
 {
     int wc = (p.width + p.shift_x) >> p.shift_x, hc = (p.height + p.shift_y) >> p.shift_y;
     for (int64_t i = first_item(); i < pixels; i += item_stride()) {
-        int row = (int)divide(i, width), column = (int)(i - (int64_t)row * p.width);
-        neighbours x = around(column, p.shift_x, false, wc), y = around(row, p.shift_y, true, hc);
+        int row = (int)divide(i, width), column = (int)(i - (int64_t)row * width.d);
+        row = LT_MIN(row, p.height - 1);
+        column = LT_MIN(column, p.width - 1);
+        neighbours x = around(column, p.shift_x, p.at_x, wc), y = around(row, p.shift_y, p.at_y, hc);
         float luma = (sample<P>(p.y, p.y_pitch, 1, row, column, p.low_zeros) - c.y_zero) / c.y_scale;
         float cb = (chroma_at<P>(p.u, p, x, y) - c.c_zero) / c.c_scale;
         float cr = (chroma_at<P>(p.v, p, x, y) - c.c_zero) / c.c_scale;
@@ -107,12 +111,13 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, const lt_yuv *p)
+lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, int rgb_width, int rgb_height,
+                               const lt_yuv *p)
 {
-    if (!is_picture(p, bits_rgb)) return LT_E_INVALID;
+    if (!is_picture(p, bits_rgb) || rgb_width < p->width || rgb_height < p->height) return LT_E_INVALID;
     colour_numbers c = numbers_of(p, bits_rgb);
-    int64_t pixels = (int64_t)p->width * p->height, blocks = blocks_of(pixels);
-    divisor width = divisor_of(p->width);
+    int64_t pixels = (int64_t)rgb_width * rgb_height, blocks = blocks_of(pixels);
+    divisor width = divisor_of(rgb_width);
     if (p->bits == 8 && bits_rgb == 8)
         return launch(yuv_to_rgb<uint8_t, uint8_t>, blocks, 0, stream, (uint8_t *)rgb, *p, c, pixels, width);
     if (p->bits == 8)
@@ -175,7 +180,7 @@ static __global__ void __launch_bounds__(THREADS)
 
 lt_status lt_launch_rgb_to_yuv(lt_stream stream, const lt_yuv *p, const void *rgb, int bits_rgb)
 {
-    if (!is_picture(p, bits_rgb)) return LT_E_INVALID;
+    if (!is_picture(p, bits_rgb) || !is_of_mpeg2(p)) return LT_E_INVALID;
     colour_numbers c = numbers_of(p, bits_rgb);
     int64_t wc = (p->width + p->shift_x) >> p->shift_x, hc = (p->height + p->shift_y) >> p->shift_y;
     int64_t places = wc * hc, blocks = blocks_of(places);

@@ -165,6 +165,18 @@ lt_status values_to_pixels_cuda(lt_context *c, const lt_tensor *x, int bits, boo
                                                                  bits, truncate, lt_n_elements(out)));
 }
 
+/* `compute` does not wait for the default stream by itself. */
+lt_status yuv_to_rgb_cuda(lt_context *c, const lt_yuv *p, int bits, lt_tensor *out)
+{
+    if (c->dry) return LT_OK;
+    cuda_device *d = cuda_of(c);
+    cudaError_t e = cudaEventRecord(d->decoded, NULL);
+    if (e == cudaSuccess) e = cudaStreamWaitEvent(d->compute, d->decoded, 0);
+    if (e != cudaSuccess) return cuda_check(c, "yuv_to_rgb", e);
+    return LAUNCH("yuv_to_rgb", lt_launch_yuv_to_rgb(d->compute, out->data, bits, (int)out->shape[1],
+                                                     (int)out->shape[0], p));
+}
+
 lt_status noise_cuda(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out)
 {
     if (c->dry) return LT_OK;

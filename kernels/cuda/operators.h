@@ -21,6 +21,7 @@ lt_status affine_cuda(lt_context *c, const lt_tensor *x, double a, double b, lt_
                       lt_tensor *out);
 lt_status slice_channels_cuda(lt_context *c, const lt_tensor *x, int64_t start, lt_tensor *out);
 lt_status convert_cuda(lt_context *c, const lt_tensor *x, lt_tensor *out);
+lt_status yuv_to_rgb_cuda(lt_context *c, const lt_yuv *p, int bits, lt_tensor *out);
 lt_status layer_norm_cuda(lt_context *c, const lt_tensor *x, lt_weight *gamma, lt_weight *beta, double eps,
                           const lt_tensor *scale, const lt_tensor *shift, lt_tensor *y);
 lt_status rms_norm_cuda(lt_context *c, const lt_tensor *x, lt_weight *gamma, double eps, lt_tensor *y);

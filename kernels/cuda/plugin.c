@@ -223,6 +223,7 @@ static void destroy_device(cuda_device *d)
     if (d->blas) cublasLtDestroy(d->blas);
     if (d->arrived) cudaEventDestroy(d->arrived);
     if (d->computed) cudaEventDestroy(d->computed);
+    if (d->decoded) cudaEventDestroy(d->decoded);
     cudaStream_t streams[] = {d->compute, d->up, d->down};
     for (size_t i = 0; i < LT_COUNT(streams); i++) {
         if (streams[i]) cudaStreamDestroy(streams[i]);
@@ -268,7 +269,7 @@ static void close_cuda(void *device)
 static cudaError_t create_streams(cuda_device *d)
 {
     cudaStream_t *streams[] = {&d->compute, &d->up, &d->down};
-    cudaEvent_t *events[] = {&d->arrived, &d->computed};
+    cudaEvent_t *events[] = {&d->arrived, &d->computed, &d->decoded};
     cudaError_t e = cudaSetDevice(d->index);
     for (size_t i = 0; i < LT_COUNT(streams) && e == cudaSuccess; i++)
         e = cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking);
@@ -402,6 +403,7 @@ static const lt_backend table = {
     .noise = noise_cuda,
     .pixels_to_values = pixels_to_values_cuda,
     .values_to_pixels = values_to_pixels_cuda,
+    .yuv_to_rgb = yuv_to_rgb_cuda,
     .add_tile = add_tile_cuda,
     .release_weight = release_weight_cuda,
 };

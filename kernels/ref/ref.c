@@ -206,6 +206,7 @@ const lt_backend lt_backend_ref = {
     .noise = noise_ref,
     .pixels_to_values = pixels_to_values_ref,
     .values_to_pixels = values_to_pixels_ref,
+    .yuv_to_rgb = yuv_to_rgb_ref,
     .add_tile = add_tile_ref,
     .release_weight = release_weight_ref,
 };

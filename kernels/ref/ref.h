@@ -36,6 +36,7 @@ lt_status concat_channels_ref(lt_context *c, const lt_tensor *x, const lt_tensor
 lt_status embedding_ref(lt_context *c, lt_weight *table, const int32_t *ids, lt_tensor *out);
 lt_status gather_rows_ref(lt_context *c, const lt_tensor *x, const int32_t *rows, lt_tensor *out);
 lt_status unpatchify_ref(lt_context *c, const lt_tensor *x, int pt, int ph, int pw, lt_tensor *y);
+lt_status yuv_to_rgb_ref(lt_context *c, const lt_yuv *p, int bits, lt_tensor *out);
 lt_status noise_ref(lt_context *c, uint64_t seed, uint32_t clip, uint64_t first_frame, lt_tensor *out);
 
 #endif

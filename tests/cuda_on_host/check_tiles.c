@@ -159,8 +159,9 @@ void check_tiles(int n)
 
 /* ---- colour --------------------------------------------------------------------------------------------------- */
 
-/* ints: width, height, shift_x, shift_y, bits, low_zeros, matrix, full range, bits of RGB, which result, interleaved. The picture is one
- * array of samples: luma, then Cb and Cr, in planes or interleaved. */
+/* ints: width, height, shift_x, shift_y, bits, low_zeros, matrix, full range, bits of RGB, columns and rows of RGB beside the picture (8 x
+ * rows + columns), interleaved, where chroma lies (3 x down + across). The picture is one array of samples: luma, then Cb and Cr, in planes
+ * or interleaved. */
 static lt_yuv picture_of(const test *t, void *samples)
 {
     const int64_t *i = t->ints;
@@ -176,6 +177,8 @@ static lt_yuv picture_of(const test *t, void *samples)
                     .height = (int)i[1],
                     .shift_x = (int)i[2],
                     .shift_y = (int)i[3],
+                    .at_x = (int)(i[11] % 3),
+                    .at_y = (int)(i[11] / 3),
                     .bits = (int)i[4],
                     .low_zeros = (int)i[5],
                     .matrix = (lt_colour_matrix)i[6],
@@ -213,7 +216,9 @@ static double chroma_at(const test *t, int plane, int64_t y, int64_t x)
 {
     const int64_t *i = t->ints;
     int64_t wc = (i[0] + i[2]) >> i[2], hc = (i[1] + i[3]) >> i[3];
-    double py = i[3] ? LT_MAX(((double)y - 0.5) / 2, 0) : (double)y, px = i[2] ? (double)x / 2 : (double)x;
+    double py = (double)y, px = (double)x;
+    if (i[3]) py = LT_MAX((py - (double)(i[11] / 3) / 2) / 2, 0);
+    if (i[2]) px = LT_MAX((px - (double)(i[11] % 3) / 2) / 2, 0);
     int64_t y0 = (int64_t)py, x0 = (int64_t)px, y1 = LT_MIN(y0 + 1, hc - 1), x1 = LT_MIN(x0 + 1, wc - 1);
     double fy = py - (double)y0, fx = px - (double)x0, v[2];
     int64_t at[2] = {y0, y1};
@@ -231,7 +236,8 @@ static double clamp(double v, double most)
 static double expect_rgb(const test *t, int64_t at)
 {
     numbers k = numbers_of(t);
-    int64_t c = at % 3, x = at / 3 % t->ints[0], y = at / 3 / t->ints[0];
+    int64_t width = t->ints[0] + t->ints[9] % 8, c = at % 3;
+    int64_t x = LT_MIN(at / 3 % width, t->ints[0] - 1), y = LT_MIN(at / 3 / width, t->ints[1] - 1);
     double luma = (double)((int64_t)value_of(&t->in[0], y * t->ints[0] + x) >> t->ints[5]);
     luma = (luma - k.y_zero) / k.y_scale;
     double cb = (chroma_at(t, 0, y, x) - k.c_zero) / k.c_scale,
@@ -244,7 +250,8 @@ static double expect_rgb(const test *t, int64_t at)
 static lt_status launch_rgb(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
 {
     lt_yuv p = picture_of(t, in[0]);
-    return lt_launch_yuv_to_rgb(s, out, (int)t->ints[8], &p);
+    return lt_launch_yuv_to_rgb(s, out, (int)t->ints[8], (int)(t->ints[0] + t->ints[9] % 8),
+                                (int)(t->ints[1] + t->ints[9] / 8), &p);
 }
 
 /* Y', Cb, Cr of a pixel of in[0]. */
@@ -295,14 +302,16 @@ void check_colour(int n)
         int64_t zeros = bits == 10 && draw(0, 1) ? 6 : 0, w = draw(1, 13), h = draw(1, 13);
         int64_t samples = w * h + 2 * ((w + sx) >> sx) * ((h + sy) >> sy), most = (1 << bits) - 1;
         bool back = draw(0, 1);
-        test t = {.ints = {w, h, sx, sy, bits, zeros, draw(0, 2), draw(0, 1), rgb, back, draw(0, 1)},
+        int64_t beside = back ? 0 : draw(0, 63), all = (w + beside % 8) * (h + beside / 8);
+        test t = {.ints = {w, h, sx, sy, bits, zeros, draw(0, 2), draw(0, 1), rgb, beside, draw(0, 1),
+                           back ? 3 : draw(0, 8)},
                   .launch = back ? launch_yuv : launch_rgb,
                   .expect = back ? expect_yuv : expect_rgb};
         int64_t n_in = back ? 3 * w * h : samples, most_in = back ? (1 << rgb) - 1 : most;
         t.in[0] = make_array((back ? rgb : bits) > 8 ? LT_U16 : LT_U8, n_in, BYTES);
         for (int64_t i = 0; i < n_in; i++)
             lt_store_f64(t.in[0].data, t.in[0].dtype, i, (double)(draw(0, most_in) << (back ? 0 : zeros)));
-        t.out = (array){(back ? bits : rgb) > 8 ? LT_U16 : LT_U8, back ? samples : 3 * w * h, NULL};
+        t.out = (array){(back ? bits : rgb) > 8 ? LT_U16 : LT_U8, back ? samples : 3 * all, NULL};
         int64_t result_bits = back ? bits : rgb;
         t.absolute = (0.5 + (result_bits == 8 ? 0x1p-8 : pow(2, (double)result_bits - 20))) *
                      (double)(1 << (back ? zeros : 0));

@@ -22,7 +22,6 @@ std::recursive_mutex fake_mutex;
 
 namespace
 {
-
 typedef std::chrono::steady_clock::time_point moment;
 
 /* How often an event was recorded, and how far the device has come. */
@@ -348,10 +347,19 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
     return cudaSuccess;
 }
 
+/* The one stream that the default stream still has to wait for; NULL: none, or several. */
+static cudaStream_t awaited_by_default()
+{
+    auto is = [](const CUstream_st *s) { return s->blocking && !s->queue.empty(); };
+    auto at = std::find_if(streams.begin(), streams.end(), is);
+    return std::count_if(streams.begin(), streams.end(), is) == 1 ? *at : NULL;
+}
+
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     guard lock(fake_mutex);
     if (fake_is_gone()) return fake_gone();
+    if (!stream) stream = awaited_by_default(); /* behind that work, which need not be done at once */
     if (stream == capture.stream && fake_while_capturing() != cudaSuccess)
         return cudaErrorStreamCaptureUnsupported;
     uint64_t ticket = ++event->state->counts->recorded;

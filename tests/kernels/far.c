@@ -212,6 +212,10 @@ FAR(add_tile,
 FAR(copy, (lt_context * c, const lt_tensor *x, lt_tensor *out), TENSORS(x, out), c, x, out)
 FAR(zero, (lt_context * c, lt_tensor *out), TENSORS(out), c, out)
 
+/* The picture may lie in the workspace, or anywhere else. */
+FAR(yuv_to_rgb, (lt_context * c, const lt_yuv *picture, int bits, lt_tensor *out), TENSORS(out), c, picture,
+    bits, out)
+
 static void release_weight_far(lt_context *c, lt_weight *weight)
 {
     far_device *d = c->device;
@@ -478,6 +482,7 @@ static lt_backend far_table = {
     .noise = noise_far,
     .pixels_to_values = pixels_to_values_far,
     .values_to_pixels = values_to_pixels_far,
+    .yuv_to_rgb = yuv_to_rgb_far,
     .add_tile = add_tile_far,
     .release_weight = release_weight_far,
 };

@@ -304,7 +304,7 @@ static void compare(checker *k, const op_case *c, const lt_tensor *y, const lt_t
             b = lt_load_f64(rounded, y->dtype, 0);
         }
         if ((isnan(a) && isnan(b)) || a == b) continue;
-        double max = rounding * fabs(b) + f32_error * (c->magnitude < 0 ? fabs(b) : magnitude) +
+        double max = rounding * fabs(b) + f32_error * (c->magnitude < 0 ? fabs(b) : magnitude) + c->absolute +
                      (c->units > 0 ? 1e-37 : 0) +
                      (rounding > 0 && y->dtype == LT_F16 ? 0x1.03p-25 : 0); /* half of the smallest */
         double err = fabs(a - b);
@@ -489,7 +489,7 @@ static void describe_case(checker *k, const op_case *c)
     }
     at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " act %d values %d ints", c->act,
                    c->inputs[0].values);
-    for (int i = 0; i < 9; i++)
+    for (int i = 0; i < MAX_INTS; i++)
         at += snprintf(k->what + at, sizeof(k->what) - (size_t)at, " %lld", (long long)c->ints[i]);
 }
 

@@ -65,8 +65,9 @@ struct op_case {
     double bf16_units; /* more of them in a bf16 context */
     double narrow[2];  /* on cuda, in bf16 and in f16: so many roundings of the dtype on the way more */
     bool joins;        /* an infinite input may give infinity where the reference takes two from each other */
-    int spreads;  /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
-    bool rounded; /* instead: equal to the reference's f64 result rounded to the result's dtype */
+    int spreads; /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
+    double absolute; /* besides, whatever the values */
+    bool rounded;    /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };
 
 /* A tensor [batch, rows, channels] of any size. */
@@ -78,6 +79,9 @@ typedef struct generator {
 } generator;
 extern const generator transformer_generators[];
 extern const int n_transformer_generators;
+
+/* kernelcheck_colour.c */
+void make_yuv_to_rgb(op_case *k, rng *r, bool big);
 
 /* A random case of every operator; which = 0 .. n_generators() - 1. `big`: shapes of real networks, too large for ref. */
 int n_generators(void);

@@ -486,6 +486,7 @@ static const generator generators[] = {
     {"pixels_to_values", make_from_pixels},
     {"values_to_pixels", make_to_pixels},
     {"add_tile", make_add_tile},
+    {"yuv_to_rgb", make_yuv_to_rgb},
 };
 enum { N_BASIC = LT_COUNT(generators) };
 

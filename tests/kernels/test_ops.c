@@ -82,6 +82,53 @@ static void test_refused(void **state)
     lt_context_destroy(c);
 }
 
+/* What an lt_yuv says is a decoder's, and so a stranger's. */
+static void test_refused_pictures(void **state)
+{
+    static uint8_t samples[64], rgb[4 * 4 * 3];
+    const lt_yuv good = {.y = samples,
+                         .u = samples + 16,
+                         .v = samples + 20,
+                         .y_pitch = 4,
+                         .uv_pitch = 2,
+                         .uv_step = 1,
+                         .width = 4,
+                         .height = 4,
+                         .shift_x = 1,
+                         .shift_y = 1,
+                         .at_y = 1,
+                         .bits = 8};
+    lt_yuv bad[12];
+    for (size_t i = 0; i < LT_COUNT(bad); i++) bad[i] = good;
+    bad[0].v = NULL;
+    bad[1].width = 5;
+    bad[2].height = 0;
+    bad[3].uv_step = 3;
+    bad[4].bits = 17;
+    bad[5].low_zeros = 1;
+    bad[6].matrix = (lt_colour_matrix)3;
+    bad[7].shift_x = 2;
+    bad[8].at_x = 3;
+    bad[9].at_y = -1;
+    bad[10].bits = 7;
+    bad[11].low_zeros = -1;
+    lt_context *c;
+    lt_tensor out = {rgb, LT_U8, 3, {4, 4, 3}, 0};
+    assert_int_equal(lt_context_create(&c, "cpu", LT_F32, 1 << 12, 1, NULL), LT_OK);
+    lt_yuv_to_rgb(c, &good, 8, out);
+    assert_int_equal(lt_context_status(c, NULL), LT_OK);
+    for (size_t i = 0; i < LT_COUNT(bad); i++) {
+        lt_yuv_to_rgb(c, &bad[i], 8, out);
+        if (lt_context_status(c, NULL) != LT_E_INVALID) fail_msg("picture %zu was taken", i);
+    }
+    lt_yuv_to_rgb(c, &good, 16, out);
+    assert_int_equal(lt_context_status(c, NULL), LT_E_INVALID);
+    out.shape[2] = 4;
+    lt_yuv_to_rgb(c, &good, 8, out);
+    assert_int_equal(lt_context_status(c, NULL), LT_E_INVALID);
+    lt_context_destroy(c);
+}
+
 /* A convolution whose stride is its kernel makes tokens whose values are the patch in the order pt, ph, pw, C;
  * unpatchify gives the video back. */
 static void test_patches(void **state)
@@ -157,7 +204,8 @@ static void test_not_finite(void **state)
 int main(void)
 {
     for (size_t i = 0; i < LT_COUNT(data); i++) data[i] = (float)i;
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused), cmocka_unit_test(test_patches),
-                                       cmocka_unit_test(test_not_finite)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused),
+                                       cmocka_unit_test(test_refused_pictures),
+                                       cmocka_unit_test(test_patches), cmocka_unit_test(test_not_finite)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
