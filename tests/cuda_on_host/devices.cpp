@@ -8,6 +8,7 @@ namespace
 {
 
 thread_local cudaError_t last_error;
+bool is_active;
 int n_devices = 1, driver = CUDART_VERSION, capability[2] = {9, 0};
 int64_t until_failure, until_fault, until_full;
 cudaError_t failure, fault, gone;
@@ -167,7 +168,15 @@ cudaError_t cudaSetDevice(int device)
 {
     guard lock(fake_mutex);
     if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
-    return device >= 0 && device < n_devices ? cudaSuccess : fake_error(cudaErrorInvalidDevice);
+    if (device < 0 || device >= n_devices) return fake_error(cudaErrorInvalidDevice);
+    is_active = true;
+    return cudaSuccess;
+}
+
+int fake_cuda_is_active(void)
+{
+    guard lock(fake_mutex);
+    return is_active;
 }
 
 cudaError_t cudaGetDevice(int *device)

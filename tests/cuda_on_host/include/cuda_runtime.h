@@ -201,6 +201,8 @@ int64_t fake_cuda_work(void);
 int64_t fake_cuda_graph_launches(void);
 /* Pieces of both, streams, events and graphs that are in use. */
 int64_t fake_cuda_objects(void);
+/* Has this process made a context, by looking at the device's memory or more? */
+int fake_cuda_is_active(void);
 /* Put host code on a stream, as a library's kernel: work(argument) runs with device memory within reach. */
 cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *argument), void *argument);
 
