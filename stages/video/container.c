@@ -323,15 +323,21 @@ lt_status lt_container_frame(lt_container *container, const lt_video_table *tabl
                              AVFrame *frame, lt_err *err)
 {
     lt_status status = find_frame(container, table, index, frame, err);
-    bool lost = status == LT_E_FORMAT || status == LT_E_DEVICE_LOST;
-    if (!lost || !container->hw.device || !lt_hwaccel_is_exact(container->decoder->codec_id)) return status;
+    bool lost = status == LT_E_FORMAT || status == LT_E_DEVICE_LOST, stays = container->hw.stays;
+    bool known = stays || (container->hw.device && lt_hwaccel_is_exact(container->decoder->codec_id));
+    if (!lost || !known) return status;
     /* Is it the file, or the hardware? Software knows, and gives the same bytes. */
-    lt_log(LT_LOG_WARN, "%s: %s fails at frame %lld: decoding goes on in software", container->name,
-           container->hw.name, (long long)index);
+    if (!stays)
+        lt_log(LT_LOG_WARN, "%s: %s fails at frame %lld: decoding goes on in software", container->name,
+               container->hw.name, (long long)index);
     lt_hwaccel_close(&container->hw);
     av_frame_unref(frame);
     status = lt_container_rewind(container, err);
-    return status ? status : find_frame(container, table, index, frame, err);
+    if (!status) status = find_frame(container, table, index, frame, err);
+    if (status || !stays) return status;
+    av_frame_unref(frame);
+    return lt_fail(err, LT_E_DEVICE_LOST, "%s: frame %lld is not decoded by the GPU, but it is by software",
+                   container->name, (long long)index);
 }
 
 lt_status lt_container_try_end(lt_container *container, const lt_video_table *table, int64_t key, bool *whole,

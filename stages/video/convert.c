@@ -225,6 +225,7 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
     convert->width = (int)lt_round_up((size_t)convert->visible_width, MULTIPLE);
     convert->height = (int)lt_round_up((size_t)convert->visible_height, MULTIPLE);
     describe(convert, frame, info);
+    if (request->gpu) return LT_OK; /* which converts */
     size_t stride =
         lt_round_up((size_t)convert->scaled_width * 3 * (size_t)(convert->bits / 8), STRIDE_ALIGN);
     size_t bytes;

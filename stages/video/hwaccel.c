@@ -41,9 +41,8 @@ static lt_status unknown(const char *name, lt_err *err)
     return lt_fail(err, LT_E_NOT_FOUND, "hwaccel = \"%s\": this FFmpeg knows none%s, and auto", name, list);
 }
 
-/* Through FFmpeg's type `type`, on `device` (NULL: the first). */
-static lt_status open_type(lt_hwaccel *hw, enum AVHWDeviceType type, const char *device, enum AVCodecID id,
-                           lt_err *err)
+/* Whoever decodes by `type`: everything but the device. */
+static lt_status find_codec(lt_hwaccel *hw, enum AVHWDeviceType type, enum AVCodecID id, lt_err *err)
 {
     const char *name = av_hwdevice_get_type_name(type);
     *hw = (lt_hwaccel){.codec = NULL};
@@ -51,6 +50,27 @@ static lt_status open_type(lt_hwaccel *hw, enum AVHWDeviceType type, const char 
     if (!codec)
         return lt_fail(err, LT_E_UNSUPPORTED, "hwaccel = \"%s\": this FFmpeg does not decode %s by it", name,
                        avcodec_get_name(id));
+    hw->codec = codec;
+    snprintf(hw->name, sizeof hw->name, "%s", name);
+    return LT_OK;
+}
+
+lt_status lt_hwaccel_open_gpu(lt_hwaccel *hw, AVBufferRef *device, enum AVCodecID id, lt_err *err)
+{
+    lt_status status = find_codec(hw, AV_HWDEVICE_TYPE_CUDA, id, err);
+    if (status) return status;
+    hw->stays = true;
+    hw->device = av_buffer_ref(device);
+    return hw->device ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+}
+
+/* Through FFmpeg's type `type`, on `device` (NULL: the first). */
+static lt_status open_type(lt_hwaccel *hw, enum AVHWDeviceType type, const char *device, enum AVCodecID id,
+                           lt_err *err)
+{
+    const char *name = av_hwdevice_get_type_name(type);
+    lt_status status = find_codec(hw, type, id, err);
+    if (status) return status;
     int rc = av_hwdevice_ctx_create(&hw->device, type, device, NULL, 0);
     if (rc < 0) {
         *hw = (lt_hwaccel){.codec = NULL};
@@ -58,9 +78,7 @@ static lt_status open_type(lt_hwaccel *hw, enum AVHWDeviceType type, const char 
                        "hwaccel = \"%s%s%s\": there is no such device here: %s", name, device ? ":" : "",
                        device ? device : "", av_err2str(rc));
     }
-    hw->codec = codec;
     hw->fetched = av_frame_alloc();
-    snprintf(hw->name, sizeof hw->name, "%s", name);
     if (hw->fetched) return LT_OK;
     lt_hwaccel_close(hw);
     return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
@@ -200,6 +218,7 @@ lt_status lt_hwaccel_fetch(lt_hwaccel *hw, const AVCodecContext *decoder, AVFram
         hw->declined = true;
         return LT_OK;
     }
+    if (hw->stays) return LT_OK;
     av_frame_unref(hw->fetched);
     int rc = av_hwframe_transfer_data(hw->fetched, frame, 0);
     if (rc < 0)

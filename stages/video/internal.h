@@ -121,6 +121,13 @@ lt_status lt_convert_init(lt_convert *convert, const AVFrame *frame, AVRational 
 void lt_convert_finish(lt_convert *convert);
 lt_status lt_convert_frame(lt_convert *convert, const AVFrame *frame, uint8_t *rgb, lt_err *err);
 
+/* The frame at hand, in a GPU's memory, as one that lt_convert_init can look at: of the stream's format, without what is cut off, without data.
+ * *like is the caller's. E_UNSUPPORTED: its layout there is not known; E_NO_MEMORY. */
+lt_status lt_gpu_describe(const lt_video *video, AVFrame **like, lt_err *err);
+/* Once the geometry is known: can the GPU do it? E_UNSUPPORTED with a sentence. */
+lt_status lt_gpu_check(const lt_video *video, lt_err *err);
+AVBufferRef *lt_gpu_device(const lt_video_gpu *gpu); /* borrowed */
+
 /* What a live input needs beside. */
 typedef struct lt_live {
     AVIOContext *pipe; /* NULL: FFmpeg opened the input itself */
@@ -161,6 +168,9 @@ lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err
 /* Fill the info's rate. */
 void lt_video_guess_rate(lt_video *video);
 lt_status lt_video_check(const lt_video_request *request, lt_err *err);
+
+/* Selected frame `index` into video->frame. */
+lt_status lt_video_seek(lt_video *video, int64_t index, lt_err *err);
 
 /* Path of picture `index` of a sequence; false: there is none. */
 bool lt_sequence_path(const char *input, int64_t index, char *path, size_t path_bytes);

@@ -178,6 +178,7 @@ static lt_status check_live(const lt_video_request *request, lt_err *err)
                        : request->fps > 0 ? "fps"
                        : request->random_start || request->random_interval
                            ? "random_start and random_interval"
+                       : request->gpu                         ? "what stays on a GPU"
                        : lt_video_is_sequence(request->input) ? "a sequence of pictures"
                                                               : NULL;
     if (!what) return lt_video_check(request, err);

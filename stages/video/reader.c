@@ -270,10 +270,16 @@ lt_status lt_video_look(lt_video *video, const lt_video_request *request, lt_err
     AVRational aspect = video->is_graph ? video->frame->sample_aspect_ratio
                                         : av_guess_sample_aspect_ratio(video->container.format,
                                                                        video->container.stream, video->frame);
-    video->info.source_width = video->frame->width;
-    video->info.source_height = video->frame->height;
-    lt_status status = lt_convert_init(&video->convert, video->frame, aspect, display_matrix(video), request,
-                                       &video->info, err);
+    AVFrame *like = NULL;
+    lt_status status = request->gpu ? lt_gpu_describe(video, &like, err) : LT_OK;
+    const AVFrame *frame = like ? like : video->frame;
+    video->info.source_width = frame->width;
+    video->info.source_height = frame->height;
+    if (!status)
+        status = lt_convert_init(&video->convert, frame, aspect, display_matrix(video), request, &video->info,
+                                 err);
+    if (!status && request->gpu) status = lt_gpu_check(video, err);
+    av_frame_free(&like);
     return status ? lt_err_prefix(err, "%s", video->input) : LT_OK;
 }
 
@@ -311,8 +317,10 @@ lt_status lt_video_find_hwaccel(lt_video *video, const lt_video_request *request
     lt_err why;
     lt_container *container = &video->container;
     if (!wants_hwaccel(request)) return LT_OK;
-    lt_status status =
-        lt_hwaccel_open(&container->hw, request->hwaccel, container->stream->codecpar->codec_id, &why);
+    enum AVCodecID id = container->stream->codecpar->codec_id;
+    lt_status status = request->gpu
+                           ? lt_hwaccel_open_gpu(&container->hw, lt_gpu_device(request->gpu), id, &why)
+                           : lt_hwaccel_open(&container->hw, request->hwaccel, id, &why);
     return status ? take_software(video, request, status, why.text, err) : LT_OK;
 }
 
@@ -341,7 +349,7 @@ lt_status lt_video_settle_hwaccel(lt_video *video, const lt_video_request *reque
 
 /* ---- opening, continued -------------------------------------------------------------------------------- */
 
-/* Everything that decides which frames come out and every byte of them. */
+/* Everything that decides which frames come out and every byte of them. The number behind "device" is that of lt_yuv_to_rgb's results. */
 static void make_digest(lt_video *video, const lt_video_request *request)
 {
     char text[512], versions[64], frames[33];
@@ -355,11 +363,12 @@ static void make_digest(lt_video *video, const lt_video_request *request)
     if (c->one_field && video->table.mixed) strcat(exact, " each 1");
     bool may_differ = *info->hwaccel && !lt_hwaccel_is_exact(video->container.decoder->codec_id);
     lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
-    int n = snprintf(
-        text, sizeof text, "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s%s%s",
-        info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
-        request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
-        lt_ffmpeg_versions(versions), exact, may_differ ? " by " : "", may_differ ? info->hwaccel : "");
+    int n = snprintf(text, sizeof text,
+                     "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s%s%s%s",
+                     info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
+                     request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
+                     lt_ffmpeg_versions(versions), exact, may_differ ? " by " : "",
+                     may_differ ? info->hwaccel : "", request->gpu ? " device 1" : "");
     lt_video_hash(text, (size_t)n, info->digest);
 }
 
@@ -368,6 +377,8 @@ lt_status lt_video_check(const lt_video_request *request, lt_err *err)
     if (!request->input || !*request->input) return lt_fail(err, LT_E_INVALID, "input is empty");
     if (request->bits && request->bits != 8 && request->bits != 16)
         return lt_fail(err, LT_E_INVALID, "bits = %d: must be 8 or 16", request->bits);
+    if (request->gpu && (request->size.width || request->n_buckets || request->one_field || request->exact))
+        return lt_fail(err, LT_E_INVALID, "frames that stay on a GPU stay as they are");
     return LT_OK;
 }
 
@@ -423,26 +434,33 @@ void lt_video_close(lt_video *video)
     free(video);
 }
 
-lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
+lt_status lt_video_seek(lt_video *video, int64_t index, lt_err *err)
 {
     if (index < 0 || index >= video->info.n_frames)
         return lt_fail(err, LT_E_INTERNAL, "%s: frame %lld of %lld asked for", video->input, (long long)index,
                        (long long)video->info.n_frames);
-    lt_status status = LT_OK;
     int64_t wanted = video->selected[index];
     int64_t next = video->is_graph ? video->graph.next : video->container.next;
     /* The frame at hand may be the one wanted: the first after opening, or one that is repeated. */
-    if (next != wanted + 1 || !video->frame->data[0]) status = source_frame(video, wanted, err);
-    if (!status) {
-        status = lt_convert_frame(&video->convert, video->frame, rgb, err);
-        char picture[4200];
-        if (status && lt_video_is_sequence(video->input) &&
-            lt_sequence_path(video->input, wanted, picture, sizeof picture))
-            lt_err_prefix(err, "%s", picture);
-        else if (status)
-            lt_err_prefix(err, "%s: frame %lld", video->input, (long long)wanted);
-    }
+    if (next == wanted + 1 && video->frame->data[0]) return LT_OK;
+    lt_status status = source_frame(video, wanted, err);
     if (status) av_frame_unref(video->frame);
+    return status;
+}
+
+lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err)
+{
+    lt_status status = lt_video_seek(video, index, err);
+    if (status) return status;
+    int64_t wanted = video->selected[index];
+    status = lt_convert_frame(&video->convert, video->frame, rgb, err);
+    if (!status) return LT_OK;
+    char picture[4200];
+    if (lt_video_is_sequence(video->input) && lt_sequence_path(video->input, wanted, picture, sizeof picture))
+        lt_err_prefix(err, "%s", picture);
+    else
+        lt_err_prefix(err, "%s: frame %lld", video->input, (long long)wanted);
+    av_frame_unref(video->frame);
     return status;
 }
 

@@ -14,12 +14,16 @@
 
 struct AVFormatContext;
 struct AVPacket;
+struct lt_yuv; /* kernels/colour.h */
 
 /* ---- reading ----------------------------------------------------------------------------------------- */
 
 /* How a picture is brought to a wanted size, its pixel aspect considered: fill it and cut what is over in
  * equal parts, fit inside with black bars, or distort. */
 typedef enum { LT_FIT_CROP, LT_FIT_PAD, LT_FIT_STRETCH } lt_video_fit;
+
+/* A GPU that decodes, whose frames may stay in its memory. */
+typedef struct lt_video_gpu lt_video_gpu;
 
 /* Which frames of which video, and how they shall look. All zero but `input`: every frame as it is. */
 typedef struct lt_video_request {
@@ -47,6 +51,8 @@ typedef struct lt_video_request {
     double fps;    /* > 0: the frame that is shown at each k / fps (repeated, or left out, as needed) */
     const char *
         hwaccel; /* NULL or "none": software decodes; else lt_hwaccel_open's (hwaccel.h): with "auto" software does where it must */
+    const lt_video_gpu *
+        gpu; /* frames stay in its memory (lt_video_read_there), as they are: no size, field or box; then hwaccel is its name. NULL: none does */
 } lt_video_request;
 
 /* What a video is, as numbers of FFmpeg's enumerations (= ITU-T H.273); as tagged, unspecified where not. */
@@ -94,6 +100,24 @@ const lt_video_info *lt_video_get_info(const lt_video *video);
  * a run from the start. E_FORMAT names a frame that is damaged or missing; E_UNSUPPORTED one whose size
  * changes. rgb is then undefined, the video may be used on. */
 lt_status lt_video_read(lt_video *video, int64_t index, void *rgb, lt_err *err);
+
+/* ---- frames that stay on a GPU ------------------------------------------------------------------------ */
+
+/* Open GPU number `index` for decoding, in the context in which CUDA's runtime works in this process, so that what is decoded there has an
+ * address for both. It must come before the process uses this GPU by CUDA's runtime in any other way: FFmpeg takes over no context that
+ * was made with other settings than its own. E_NOT_FOUND: this FFmpeg has no CUDA, or there is no such GPU; E_UNSUPPORTED: the GPU is in use
+ * already; E_NO_MEMORY. */
+lt_status lt_video_gpu_open(lt_video_gpu **gpu, int index, lt_err *err);
+void lt_video_gpu_close(lt_video_gpu *gpu); /* after the videos; takes NULL */
+
+/* Selected frame `index` where it lies in the GPU's memory, of a video that was opened with request->gpu. It stays there until the next call
+ * for this video. What fills it has been asked of the GPU's default stream; what reads it must have been waited for before the next call.
+ * Errors of lt_video_read, and E_DEVICE_LOST: the GPU does not decode any more what it has decoded before. */
+lt_status lt_video_read_there(lt_video *video, int64_t index, struct lt_yuv *picture, lt_err *err);
+
+/* About what a decoder's surfaces take of the memory of the hardware that decodes: worked out of the size and of how many frames refer to each
+ * other. 0 where software decodes. */
+size_t lt_video_device_bytes(const lt_video *video);
 
 /* ---- live inputs: read once, in order, until they end ------------------------------------------------- */
 
