@@ -44,7 +44,8 @@ lt_video_request lt_source_request(const lt_source *source, const lt_wanted *wan
                               .random_crop = config->random_crop,
                               .seed = seed_of(config, wanted),
                               .fps = config->fps,
-                              .hwaccel = config->hwaccel};
+                              .hwaccel = config->hwaccel,
+                              .gpu = source->gpu};
 }
 
 lt_status lt_source_open_video(const lt_source *source, const lt_wanted *wanted, int threads,
@@ -157,12 +158,18 @@ struct lt_chunks {
 int64_t lt_chunks_ring(const lt_decode_config *config, size_t unit_bytes)
 {
     enum { MOST = 128 << 20 };
+    if (config->convert) return 0; /* what is on a device is not kept in the host's memory */
     return LT_MIN(config->ring, LT_MAX((int64_t)(MOST / unit_bytes), 1));
 }
 
 const lt_video_info *lt_chunks_info(const lt_chunks *chunks)
 {
     return lt_video_get_info(chunks->video);
+}
+
+lt_video *lt_chunks_video(const lt_chunks *chunks)
+{
+    return chunks->video;
 }
 
 void lt_chunks_destroy(lt_chunks *chunks)

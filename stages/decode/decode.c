@@ -70,6 +70,11 @@ static const lt_option options[] = {
      "that `ffmpeg -hwaccels` lists, such as cuda, or with a device, cuda:1. H.264, HEVC, VP8, VP9 and AV1 "
      "have the same bytes either way",
      false},
+    {"convert", LT_OPT_ENUM, AT(convert), "ffmpeg", 0, 0, "ffmpeg|device", NULL,
+     "who makes RGB of decoded frames: FFmpeg, on the host, in any size; or the GPU that hwaccel names "
+     "(cuda, cuda:1), as they are, from where they go to vae_encode on the same GPU without the host. The "
+     "bytes differ a little, by how chroma is interpolated",
+     false},
     {"audio", LT_OPT_ENUM, AT(audio), "copy", 0, 0, "copy|none", NULL,
      "put audio, subtitles and chapters aside for mux and the cache, or leave them", false},
     {"ring", LT_OPT_INT, AT(ring), "4", 0, 64, NULL, "chunks",
@@ -92,6 +97,7 @@ static const lt_option options[] = {
 typedef struct decode_state {
     const lt_setup *setup;
     lt_source source;
+    lt_decode_gpu gpu;
 } decode_state;
 
 /* ---- planning ------------------------------------------------------------------------------------------- */
@@ -116,6 +122,15 @@ static void resolve_hwaccel(const lt_decode_config *config, const lt_video_info 
         lt_plan_resolve(plan, "hwaccel", "%s", *info->hwaccel ? info->hwaccel : "none");
     if (*info->hwaccel && !automatic) lt_plan_note(plan, "decoded by %s", info->hwaccel);
     if (*info->hwaccel_why) lt_plan_note(plan, "decoded in software: %s", info->hwaccel_why);
+}
+
+/* Who converts on the GPU counts this, too. */
+static void add_surfaces(const lt_decode_config *config, const lt_video *video, lt_plan *plan)
+{
+    size_t bytes = lt_video_device_bytes(video);
+    if (bytes && !config->convert)
+        lt_plan_note(plan, "of its memory the decoder takes about %.0f MiB, which is not counted",
+                     (double)bytes / 0x1p20);
 }
 
 static void add_notes(const lt_video_info *info, bool deinterlace, lt_plan *plan)
@@ -147,18 +162,24 @@ static size_t clip_bytes(const lt_decode_config *config, const lt_video *video)
     return lt_video_peak_bytes(video) + unit * (size_t)ring;
 }
 
-static lt_status plan_one(lt_source *source, int threads, lt_plan *plan, lt_err *err)
+static lt_status plan_one(lt_source *source, lt_decode_gpu *gpu, int threads, lt_plan *plan, lt_err *err)
 {
     lt_video *video;
     lt_wanted wanted;
     lt_status status = lt_source_get(source, 0, plan->arena, &wanted, err);
     wanted.tries_end = true;
+    if (!status) status = lt_decode_gpu_open(gpu, source, err);
     if (!status) status = lt_source_open_video(source, &wanted, threads, &video, err);
     if (status) return status;
-    status = lt_source_describe(source, &wanted, lt_video_get_info(video), plan->output, plan->arena, err);
+    const lt_video_info *info = lt_video_get_info(video);
+    status = lt_source_describe(source, &wanted, info, plan->output, plan->arena, err);
     plan->peak_bytes = clip_bytes(source->config, video);
-    add_notes(lt_video_get_info(video), source->config->deinterlace, plan);
-    resolve_hwaccel(source->config, lt_video_get_info(video), plan);
+    add_notes(info, source->config->deinterlace, plan);
+    resolve_hwaccel(source->config, info, plan);
+    add_surfaces(source->config, video, plan);
+    if (!status && gpu->decoder)
+        status =
+            lt_decode_gpu_plan(gpu, lt_video_frame_bytes(info), lt_video_device_bytes(video), 1, plan, err);
     lt_video_close(video);
     return status;
 }
@@ -186,6 +207,7 @@ static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *pl
                  n * source->config->chunk);
     add_notes_of_pictures(info, source->config->deinterlace, plan);
     resolve_hwaccel(source->config, info, plan);
+    add_surfaces(source->config, video, plan);
     lt_kept_close(kept);
     return status;
 }
@@ -194,7 +216,7 @@ static lt_status plan_live(lt_source *source, const lt_setup *setup, lt_plan *pl
 typedef struct sample {
     int n, n_failed;
     uint64_t frames, unit_bytes;
-    size_t peak_bytes;
+    size_t peak_bytes, frame_bytes, surface_bytes;
     lt_err first_error;
     lt_trial *trial;
 } sample;
@@ -220,6 +242,8 @@ static lt_status look_at(lt_source *source, uint32_t index, int threads, lt_plan
     sample->n++;
     sample->frames += (uint64_t)info->n_frames;
     sample->peak_bytes = LT_MAX(sample->peak_bytes, clip_bytes(source->config, video));
+    sample->frame_bytes = LT_MAX(sample->frame_bytes, lt_video_frame_bytes(info));
+    sample->surface_bytes = LT_MAX(sample->surface_bytes, lt_video_device_bytes(video));
     bool is_longer = unit_bytes == sample->unit_bytes && (uint64_t)info->n_frames > plan->output->n_frames;
     if (unit_bytes > sample->unit_bytes || is_longer) {
         sample->unit_bytes = unit_bytes;
@@ -230,7 +254,7 @@ static lt_status look_at(lt_source *source, uint32_t index, int threads, lt_plan
 }
 
 /* A manifest: some clips, spread over it, stand for all. */
-static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err *err)
+static lt_status plan_list(lt_source *source, lt_decode_gpu *gpu, int threads, lt_plan *plan, lt_err *err)
 {
     enum { SAMPLES = 16, TRIES = 256, BASE = 9600 << 10 };
     uint32_t count = lt_source_count(source);
@@ -240,6 +264,7 @@ static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err
               : lt_fail(err, LT_E_NOT_FOUND, "%s: this shard of it holds no clips", source->config->manifest);
     uint32_t n = LT_MIN(count, (uint32_t)SAMPLES);
     if (!status) sample.trial = lt_trial_begin();
+    if (!status) status = lt_decode_gpu_open(gpu, source, err); /* in the child: a GPU is not inherited */
     for (uint32_t i = 0; i < n && !status; i++)
         status = look_at(source, (uint32_t)((uint64_t)i * count / n), threads, plan, &sample, err);
     for (uint32_t i = 0; i < LT_MIN(count, (uint32_t)TRIES) && !status && !sample.n; i++)
@@ -262,23 +287,38 @@ static lt_status plan_list(lt_source *source, int threads, lt_plan *plan, lt_err
     if (sample.n_failed)
         lt_plan_note(plan, "%d of the clips looked at cannot be had; the first: %s", sample.n_failed,
                      sample.first_error.text);
-    return LT_OK;
+    return gpu->decoder
+               ? lt_decode_gpu_plan(gpu, sample.frame_bytes, sample.surface_bytes, (uint32_t)open, plan, err)
+               : LT_OK;
+}
+
+/* What comes once is not converted on a GPU: the last chunks of it are kept, in the host's memory. */
+static lt_status check_pipe(const lt_setup *setup, lt_err *err)
+{
+    const lt_decode_config *config = setup->config;
+    if (!config->convert || !lt_source_is_live(config, setup)) return LT_OK;
+    return lt_fail(err, LT_E_INVALID,
+                   "%s does not go with convert = \"device\": the GPU takes the frames of a file",
+                   *config->input ? config->input : "a live input");
 }
 
 static lt_status decode_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,
                              lt_err *err)
 {
     lt_source source;
+    lt_decode_gpu gpu = {0};
     lt_status status = lt_source_open(&source, setup->config, err);
     plan->work_factor = 1;
     if (!status && source.list)
         status = lt_clip_list_check_outputs(source.list, setup->outputs, setup->n_outputs, err);
+    if (!status) status = check_pipe(setup, err);
     if (!status && !source.list && lt_source_is_live(setup->config, setup))
         status = plan_live(&source, setup, plan, err);
     else if (!status)
-        status = source.list ? plan_list(&source, setup->threads, plan, err)
-                             : plan_one(&source, setup->threads, plan, err);
+        status = source.list ? plan_list(&source, &gpu, setup->threads, plan, err)
+                             : plan_one(&source, &gpu, setup->threads, plan, err);
     lt_source_close(&source);
+    lt_decode_gpu_close(&gpu);
     return status;
 }
 
@@ -289,6 +329,7 @@ static void decode_destroy(void *opaque)
     decode_state *state = opaque;
     if (!state) return;
     lt_source_close(&state->source);
+    lt_decode_gpu_close(&state->gpu);
     free(state);
 }
 
@@ -298,6 +339,8 @@ static lt_status decode_create(void **out, const lt_setup *setup, const char **n
     if (!state) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     state->setup = setup;
     lt_status status = lt_source_open(&state->source, setup->config, err);
+    if (!status) status = check_pipe(setup, err);
+    if (!status) status = lt_decode_gpu_open(&state->gpu, &state->source, err);
     if (!status) status = lt_source_remember(&state->source, setup->run_folder, setup->cache, err);
     if (status) {
         decode_destroy(state);
@@ -319,6 +362,7 @@ typedef struct open_clip {
 static lt_status open_chunks(decode_state *state, open_clip *open, lt_video **video, lt_err *err)
 {
     lt_status status = lt_source_open_video(&state->source, &open->wanted, state->setup->threads, video, err);
+    if (status) status = lt_decode_gpu_blame(&state->gpu, status, err);
     return status == LT_AGAIN ? LT_E_MISMATCH : status;
 }
 
@@ -350,8 +394,8 @@ static lt_status open_new(decode_state *state, lt_clip *clip, lt_err *err)
     open_clip *open = clip->state;
     const char *run_folder = state->setup->run_folder, *input = open->wanted.input, *side = NULL;
     lt_video *video = NULL;
-    lt_status status;
-    LT_TRY(lt_source_open_video(source, &open->wanted, state->setup->threads, &video, err));
+    lt_status status = lt_source_open_video(source, &open->wanted, state->setup->threads, &video, err);
+    if (status) return lt_decode_gpu_blame(&state->gpu, status, err);
     const lt_video_info *info = lt_video_get_info(video);
     LT_TRY(lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err));
     bool has_side = !lt_video_is_graph(input) && !lt_video_is_sequence(input) && !source->config->audio;
@@ -417,6 +461,11 @@ static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     if (first >= (uint64_t)info->n_frames)
         return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " lies behind the end", unit);
     uint64_t count = LT_MIN(chunk, (uint64_t)info->n_frames - first);
+    if (state->gpu.decoder) {
+        status = lt_decode_gpu_make(&state->gpu, state->setup, lt_chunks_video(open->chunks), first, count,
+                                    output, err);
+        return status ? lt_decode_gpu_blame(&state->gpu, status, err) : LT_OK;
+    }
     size_t bytes = lt_video_frame_bytes(info) * count;
     status = lt_payload_add(output, first, count, clip->output->dtype, bytes, &span, err);
     return status ? status : lt_chunks_read(open->chunks, unit, span->data, bytes, err);

@@ -3,6 +3,8 @@
 #define LT_DECODE_H
 
 #include "cache/cache.h"
+#include "stages/device/handover.h"
+#include "stages/device/device.h"
 #include "stages/manifest/clip_list.h"
 #include "stages/manifest/journal.h"
 #include "stages/runtime/stage.h"
@@ -22,6 +24,7 @@ typedef struct lt_decode_config {
     const char *input, *manifest, *base, *shard, *buckets, *name, *caption, *hwaccel;
     lt_size size;
     int fit, scaler, bits, short_clips, audio; /* bits: 0 auto, 1: 8, 2: 16; audio: 0 copy, 1 none */
+    int convert;                               /* 0: FFmpeg, 1: the GPU that decodes */
     double start, fps;
     int64_t frames, interval, chunk, ring, seed;
     bool random_interval, random_start, random_crop, deinterlace, live;
@@ -49,7 +52,8 @@ typedef struct lt_source {
     const lt_decode_config *config;
     lt_clip_list *list; /* NULL: the option `input` alone */
     lt_journal *journal;
-    lt_cache *cache; /* NULL: none, or not needed */
+    lt_cache *cache;         /* NULL: none, or not needed */
+    const lt_video_gpu *gpu; /* on which frames stay; NULL: none does */
     lt_size buckets[LT_DECODE_BUCKETS];
     int n_buckets;
     bool keeps; /* the cache may be written to */
@@ -119,6 +123,37 @@ void lt_chunks_destroy(lt_chunks *chunks); /* takes NULL */
 /* Frames of chunk `unit` into data. E_FORMAT and such, from reading. */
 lt_status lt_chunks_read(lt_chunks *chunks, uint64_t unit, void *data, size_t bytes, lt_err *err);
 const lt_video_info *lt_chunks_info(const lt_chunks *chunks);
+lt_video *lt_chunks_video(const lt_chunks *chunks);
+
+/* ---- frames that stay on a GPU (gpu.c) --------------------------------------------------------------------- */
+
+/* The GPU that decodes and converts; a zeroed one is none. */
+typedef struct lt_decode_gpu {
+    lt_video_gpu *decoder;
+    lt_stage_device device;
+    lt_context *context; /* NULL before the first chunk */
+    size_t frame_bytes;  /* that its workspace is for */
+    lt_outlet outlet;
+} lt_decode_gpu;
+
+/* The number of the GPU that hwaccel names, "cuda" or "cuda:N"; -1: none. */
+int lt_decode_gpu_number(const char *hwaccel);
+/* With convert = device: open it for the source's videos, before anything else of the process uses a GPU. Else nothing. E_NOT_FOUND,
+ * E_UNSUPPORTED. */
+lt_status lt_decode_gpu_open(lt_decode_gpu *gpu, lt_source *source, lt_err *err);
+void lt_decode_gpu_close(lt_decode_gpu *gpu); /* after the videos */
+
+/* Put into the plan what it takes of the GPU's memory for frames of this size, of `n_open` videos with surfaces of surface_bytes. */
+lt_status lt_decode_gpu_plan(const lt_decode_gpu *gpu, size_t frame_bytes, size_t surface_bytes,
+                             uint32_t n_open, lt_plan *plan, lt_err *err);
+
+/* Frames first .. first + count - 1 of a clip's video, as RGB, into `output`: on the GPU where they may stay there, else in the host's memory,
+ * with the same bytes. */
+lt_status lt_decode_gpu_make(lt_decode_gpu *gpu, const lt_setup *setup, lt_video *video, uint64_t first,
+                             uint64_t count, lt_payload *output, lt_err *err);
+
+/* What a failure of a video is in truth: E_DEVICE_LOST, where the GPU is gone, else what it was. */
+lt_status lt_decode_gpu_blame(const lt_decode_gpu *gpu, lt_status status, lt_err *err);
 
 /* ---- live inputs (live.c) ---------------------------------------------------------------------------------- */
 

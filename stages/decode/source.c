@@ -32,6 +32,29 @@ static lt_status parse_buckets(const char *text, lt_source *source, lt_err *err)
     return LT_OK;
 }
 
+/* With convert = device: what the GPU that decodes does not do. */
+static lt_status check_device(const lt_decode_config *config, lt_err *err)
+{
+    const char *what = config->size.width                 ? "size"
+                       : *config->buckets                 ? "buckets"
+                       : config->scaler                   ? "scaler"
+                       : config->deinterlace              ? "deinterlace"
+                       : config->live                     ? "live"
+                       : lt_video_is_graph(config->input) ? "a filter graph as input"
+                                                          : NULL;
+    if (!config->convert) return LT_OK;
+    if (lt_decode_gpu_number(config->hwaccel) < 0)
+        return lt_fail(
+            err, LT_E_INVALID,
+            "convert = \"device\" needs the GPU that decodes: say hwaccel = \"cuda\", or \"cuda:1\" "
+            "or another number, not \"%s\"",
+            config->hwaccel);
+    if (!what) return LT_OK;
+    return lt_fail(err, LT_E_INVALID,
+                   "%s does not go with convert = \"device\": the GPU takes the frames of a file as they are",
+                   what);
+}
+
 static lt_status check(const lt_decode_config *config, lt_err *err)
 {
     bool input = config->input && *config->input, manifest = config->manifest && *config->manifest;
@@ -57,7 +80,7 @@ static lt_status check(const lt_decode_config *config, lt_err *err)
     if (config->short_clips != LT_SHORT_KEEP && !config->frames)
         return lt_fail(err, LT_E_INVALID,
                        "short says what happens to clips of fewer than `frames`: give frames");
-    return LT_OK;
+    return check_device(config, err);
 }
 
 lt_status lt_source_open(lt_source *source, const lt_decode_config *config, lt_err *err)
@@ -121,12 +144,12 @@ static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *
     const char *text = lt_arena_printf(
         arena,
         "clip 1 %s|%s|%s|%s|%.17g|%.17g|%s|%dx%d %s %d %d %d %d|%.17g %.17g %" PRId64 " %" PRId64 " %" PRId64
-        "|%d %d%d%d%d %" PRId64 "%s%s",
+        "|%d %d%d%d%d %" PRId64 "%s%s%s",
         lt_ffmpeg_versions(versions), wanted->input, wanted->name, wanted->caption, wanted->start,
         wanted->end, file, c->size.width, c->size.height, c->buckets, c->fit, c->bits, c->short_clips,
         c->audio, c->start, c->fps, c->frames, c->interval, c->chunk, c->scaler, c->random_crop,
         c->random_start, c->random_interval, c->deinterlace, c->seed, strcmp(c->hwaccel, "none") ? "|" : "",
-        strcmp(c->hwaccel, "none") ? c->hwaccel : "");
+        strcmp(c->hwaccel, "none") ? c->hwaccel : "", c->convert ? "|device" : "");
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_video_hash(text, strlen(text), hex);
     wanted->key = lt_arena_strdup(arena, hex);

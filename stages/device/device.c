@@ -69,7 +69,7 @@ lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option
         return LT_OK;
     }
     size_t bytes = workspace_bytes + weight_bytes + own_bytes(info);
-    plan->peak_bytes += dry->staging_peak + info->staging_bytes + info->host_allowance_bytes;
+    plan->peak_bytes += (dry ? dry->staging_peak : 0) + info->staging_bytes + info->host_allowance_bytes;
     plan->device = lt_arena_strdup(plan->arena, device->name);
     plan->device_title = lt_arena_strdup(plan->arena, info->name);
     plan->device_bytes = bytes;

@@ -37,7 +37,8 @@ void lt_stage_device_report(lt_stage_device *device, const lt_context *context);
 size_t lt_stage_device_memory(const lt_stage_device *device, int64_t option);
 
 /* Put into the plan what the context of one replica takes: into peak_bytes, to which it is added, where the device works in the host's memory,
- * else into the device's part, and the host's memory that goes with it into peak_bytes, with notes that name the allowances; and what an option "auto" became, and why. E_NO_MEMORY when the device has less in all,
+ * else into the device's part, and the host's memory that goes with it into peak_bytes, with notes that name the allowances; and what an
+ * option "auto" became, and why. dry: NULL where the host makes no values for it. E_NO_MEMORY when the device has less in all,
  * with what it has and the advice (what to make smaller). */
 lt_status lt_stage_device_plan(const lt_stage_device *device, const char *option, const lt_context *dry,
                                size_t workspace_bytes, size_t weight_bytes, const char *advice, lt_plan *plan,

@@ -5,6 +5,12 @@ if(TARGET lt_decode AND TARGET lt_mux)
     longtake_unit_test(video_reader video_reader_test.c lt_video_harness)
     longtake_unit_test(video_mux video_mux_test.c lt_video_harness)
     longtake_unit_test(video_hwaccel video_hwaccel_test.c lt_video_harness ${CMAKE_DL_LIBS})
+    if(TARGET decoder_on_host) # before FFmpeg, whose functions it takes the place of
+        longtake_unit_test(video_on_gpu video_on_gpu_test.c decoder_on_host lt_video_harness)
+        add_dependencies(unit_video_on_gpu longtake_cuda_on_host)
+        set_tests_properties(unit_video_on_gpu PROPERTIES
+            ENVIRONMENT "OMP_WAIT_POLICY=passive;LT_BACKEND_PATH=${CMAKE_BINARY_DIR}/lib/cuda_on_host")
+    endif()
     longtake_unit_test(resample resample_test.c lt_video)
     target_compile_definitions(unit_resample PRIVATE LT_FIXTURES="${CMAKE_SOURCE_DIR}/tests/fixtures")
     pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
