@@ -208,12 +208,28 @@ static lt_tensor to_values(lt_context *c, lt_tensor x, int bits)
     return y;
 }
 
-/* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments go to m->data, where they are after lt_wait. */
-static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int bits, int64_t first,
-                        int64_t n, int64_t y, int64_t h, int64_t x, int64_t w, moments *m,
-                        const destination *to)
+/* What is encoded, [n,H,W,3], in the host's memory or, without tiles, on the device. */
+typedef struct origin {
+    lt_tensor frames;
+    bool there;
+    int bits;
+} origin;
+
+/* The pixels [y, y+h) x [x, x+w) of n frames as a tensor of the workspace: where they lie decides about no address. */
+static lt_tensor take_pixels(lt_context *c, const origin *from, int64_t first, int64_t n, int64_t y,
+                             int64_t h, int64_t x, int64_t w)
 {
-    lt_tensor pixels = to_values(c, lt_upload_part(c, *frames, first, n, y, h, x, w), bits);
+    if (!from->there) return lt_upload_part(c, from->frames, first, n, y, h, x, w);
+    lt_tensor pixels = lt_new(c, from->frames.dtype, 4, (int64_t[]){n, h, w, from->frames.shape[3]});
+    if (pixels.data) lt_copy(c, lt_rows(c, from->frames, first, n), pixels);
+    return pixels;
+}
+
+/* Encode the pixels [y, y+h) x [x, x+w) of n frames; the moments go to m->data, where they are after lt_wait. */
+static void encode_tile(lt_context *c, lt_vae *vae, const origin *from, int64_t first, int64_t n, int64_t y,
+                        int64_t h, int64_t x, int64_t w, moments *m, const destination *to)
+{
+    lt_tensor pixels = to_values(c, take_pixels(c, from, first, n, y, h, x, w), from->bits);
     lt_tensor result = run_vae(c, vae, pixels, false);
     lt_drop(c, &pixels);
     *m = (moments){n, result.shape[1], result.shape[2], result.shape[3], m->data};
@@ -223,15 +239,15 @@ static void encode_tile(lt_context *c, lt_vae *vae, const lt_tensor *frames, int
 }
 
 /* One batch of frames: tiles row by row, blended with those above and to the left as they come. tiles: two rows of them. */
-static void encode_batch(lt_context *c, lt_vae *vae, const lt_encode_plan *p, const lt_tensor *frames,
-                         int bits, int64_t first, int64_t n, moments *tiles, const destination *to)
+static void encode_batch(lt_context *c, lt_vae *vae, const lt_encode_plan *p, const origin *from,
+                         int64_t first, int64_t n, moments *tiles, const destination *to)
 {
     encode_axis down = lt_encode_axis(p, p->height), across = lt_encode_axis(p, p->width);
     for (int64_t i = 0; i < down.n; i++) {
         moments *row = tiles + (i % 2) * across.n, *above = tiles + ((i + 1) % 2) * across.n;
         for (int64_t j = 0; j < across.n && c->err.status == LT_OK; j++) {
             int64_t y = i * down.stride, x = j * across.stride;
-            encode_tile(c, vae, frames, bits, first, n, y, LT_MIN(down.tile, p->height - y), x,
+            encode_tile(c, vae, from, first, n, y, LT_MIN(down.tile, p->height - y), x,
                         LT_MIN(across.tile, p->width - x), &row[j], to);
             if (lt_wait(c) != LT_OK || c->dry) continue;
             if (i > 0) blend_down(&above[j], &row[j], down.extent);
@@ -258,11 +274,12 @@ static moments *tile_rows(const lt_encode_plan *p, int64_t batch, int64_t channe
 lt_status lt_encode_frames(lt_context *c, lt_vae *vae, const lt_encode_plan *p, lt_tensor frames, int bits,
                            float *mean, float *logvar, lt_err *err)
 {
-    return lt_encode_frames_there(c, vae, p, frames, bits, mean, logvar, LT_NONE, err);
+    return lt_encode_frames_there(c, vae, p, frames, false, bits, mean, logvar, LT_NONE, err);
 }
 
 lt_status lt_encode_frames_there(lt_context *c, lt_vae *vae, const lt_encode_plan *p, lt_tensor frames,
-                                 int bits, float *mean, float *logvar, lt_tensor kept, lt_err *err)
+                                 bool there, int bits, float *mean, float *logvar, lt_tensor kept,
+                                 lt_err *err)
 {
     int64_t channels = lt_vae_get_info(vae)->latent_channels;
     char text[96];
@@ -270,15 +287,17 @@ lt_status lt_encode_frames_there(lt_context *c, lt_vae *vae, const lt_encode_pla
         frames.shape[3] != 3)
         return lt_fail(err, LT_E_INVALID, "frames are %s; wanted [n,%d,%d,3]",
                        lt_tensor_describe(&frames, text, sizeof(text)), p->height, p->width);
-    if (kept.data && lt_encode_has_tiles(p))
-        return lt_fail(err, LT_E_INVALID, "tiles are put together on the host: they are not kept elsewhere");
+    if ((kept.data || there) && lt_encode_has_tiles(p))
+        return lt_fail(err, LT_E_INVALID,
+                       "tiles are cut out and put together on the host: they are not kept elsewhere");
     int64_t n = frames.shape[0], batch = LT_MIN(LT_MAX(p->batch, 1), LT_MAX(n, 1));
     moments *tiles = tile_rows(p, batch, 2 * channels, c->dry);
     if (!tiles) return lt_fail(err, LT_E_NO_MEMORY, "out of memory for the tiles of a frame");
+    const origin from = {frames, there, bits};
     destination to = {p->height / p->factor, p->width / p->factor, channels, mean, logvar, kept};
     for (int64_t first = 0; first < n && c->err.status == LT_OK; first += batch) {
         int64_t now = LT_MIN(batch, n - first);
-        encode_batch(c, vae, p, &frames, bits, first, now, tiles, &to);
+        encode_batch(c, vae, p, &from, first, now, tiles, &to);
         if (c->dry) continue;
         size_t cells = (size_t)(now * to.h * to.w * channels);
         to.mean += cells;

@@ -135,11 +135,11 @@ lt_status lt_encode_plan_check(const lt_encode_plan *plan, lt_err *err);
 lt_status lt_encode_frames(lt_context *context, lt_vae *vae, const lt_encode_plan *plan, lt_tensor frames,
                            int bits, float *mean, float *logvar, lt_err *err);
 
-/* The same for a plan without tiles, and the means once more in `kept`, a tensor [n,h,w,C] in the device's memory of any float dtype: rounded
- * to it once. */
+/* The same, with what may be in the device's memory, for a plan without tiles: `frames`, where `there` says so; and `kept`, a tensor [n,h,w,C]
+ * of any float dtype, LT_NONE: none, that gets the means once more, rounded to it once. */
 lt_status lt_encode_frames_there(lt_context *context, lt_vae *vae, const lt_encode_plan *plan,
-                                 lt_tensor frames, int bits, float *mean, float *logvar, lt_tensor kept,
-                                 lt_err *err);
+                                 lt_tensor frames, bool there, int bits, float *mean, float *logvar,
+                                 lt_tensor kept, lt_err *err);
 bool lt_encode_has_tiles(const lt_encode_plan *plan);
 
 /* ---- plans --------------------------------------------------------------------------------------------------- */

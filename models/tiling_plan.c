@@ -43,8 +43,8 @@ static lt_status run_encode(lt_context *dry, lt_vae *vae, const job *j, int64_t 
                            .dtype = r->kept,
                            .rank = 4,
                            .shape = {n, h / info->factor, w / info->factor, info->latent_channels}};
-    return lt_encode_frames_there(dry, vae, &plan, frames, r->frames == LT_U8 ? 8 : 16, NULL, NULL, kept,
-                                  err);
+    return lt_encode_frames_there(dry, vae, &plan, frames, false, r->frames == LT_U8 ? 8 : 16, NULL, NULL,
+                                  kept, err);
 }
 
 /* One tile of h x w of n frames, at the corner of a whole that is at least as large; through the same code as the real call. */

@@ -238,6 +238,8 @@ lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     LT_TRY(lt_encode_geometry_of(config, &host, inputs[0], &g, err));
     LT_TRY(lt_encode_describe(config, &host, inputs[0], &g, plan->output, plan->arena, err));
     plan->in_flight[0] = 2;
+    const char *device = setup->input_device[0];
+    plan->takes_device[0] = device && !strcmp(device, host.device.info.id) && !lt_encode_has_tiles(&g.plan);
     plan->peak_bytes = held_bytes(config, &host.device.info, &g, cache) - g.cost.weight_bytes;
     LT_TRY(lt_stage_device_plan(&host.device, config->common.device, host.dry, g.cost.workspace_bytes,
                                 g.cost.weight_bytes, "smaller tiles take less", plan, err));

@@ -36,6 +36,7 @@ typedef struct encode_state {
     const lt_setup *setup;
     const lt_vae_encode_config *config;
     lt_vae_host host;
+    lt_inlet inlet;
     lt_outlet outlet;
     lt_cache *cache; /* NULL: none */
     char numeric_class[128];
@@ -69,6 +70,7 @@ static void encode_destroy(void *opaque)
     free(state->latents);
     free(state->logvars);
     lt_cache_close(state->cache);
+    lt_inlet_close(&state->inlet);
     lt_outlet_close(&state->outlet);
     lt_vae_host_close(&state->host);
     free(state);
@@ -263,6 +265,21 @@ static lt_status check_finite(encode_state *state, const unit_of *u, const char 
     return status;
 }
 
+/* Where the frames of a chunk lie; *there: on the device. It is only offered where a plan without tiles has said so, and then no clip
+ * has any: tile = none is what it is from then on. */
+static lt_status find_pixels(encode_state *state, const lt_payload *frames, lt_tensor *pixels, bool *there,
+                             lt_err *err)
+{
+    lt_share *share;
+    lt_context *run = state->host.run;
+    lt_status status = lt_inlet_open(&state->inlet, run, frames, &share, err);
+    *there = !status && share;
+    if (!*there) return status;
+    size_t offset = (size_t)((char *)frames->spans[0].data - (char *)frames->data);
+    *pixels = lt_share_tensor(run, share, offset, pixels->dtype, 4, pixels->shape);
+    return run->err.status ? lt_context_status(run, err) : LT_OK;
+}
+
 /* kept: the chunk's latents once more, on the device; LT_NONE: not. */
 static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, const lt_payload *frames,
                          lt_tensor kept, lt_err *err)
@@ -274,9 +291,13 @@ static lt_status compute(encode_state *state, unit_of *u, const lt_stream *in, c
         span->dtype != in->dtype || span->bytes != lt_tensor_bytes(&pixels))
         return lt_fail(err, LT_E_FORMAT, "clip %s: the chunk at frame %lld is not %lld frames of %ux%u",
                        in->name, (long long)u->first, (long long)u->n, in->width, in->height);
-    lt_status status = lt_encode_frames_there(state->host.run, state->host.vae, &c->geometry.plan, pixels,
-                                              (int)in->bits, state->mean, state->logvar, kept, err);
+    bool there;
+    lt_status status = find_pixels(state, frames, &pixels, &there, err);
+    if (status) return status;
+    status = lt_encode_frames_there(state->host.run, state->host.vae, &c->geometry.plan, pixels, there,
+                                    (int)in->bits, state->mean, state->logvar, kept, err);
     lt_stage_device_report(&state->host.device, state->host.run);
+    if (!status) status = lt_inlet_check(&state->inlet, frames, 1, err);
     if (status) {
         lt_err_prefix(err, "clip %s, chunk at frame %lld", in->name, (long long)u->first);
         return status;
