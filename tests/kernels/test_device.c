@@ -53,7 +53,7 @@ static void names(void **state)
     assert_int_equal(lt_device_takes("ref", LT_F16, &err), LT_OK);
 }
 
-/* A plug-in of another build is looked at once, and "auto" says why it is the CPU. */
+/* With a plug-in of another build "auto" is the CPU, and says why. */
 static void auto_says_why(void **state)
 {
     const char *folders = getenv("LT_BACKEND_PATH");
@@ -182,8 +182,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lost_and_small), /* first: it counts calls */
-        cmocka_unit_test(names),          cmocka_unit_test(auto_says_why),
-        cmocka_unit_test(between),        cmocka_unit_test(host_memory_is_noticed),
+        cmocka_unit_test(auto_says_why),  /* before a plug-in for CUDA is loaded */
+        cmocka_unit_test(names),          cmocka_unit_test(between), cmocka_unit_test(host_memory_is_noticed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
