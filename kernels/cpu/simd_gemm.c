@@ -45,6 +45,26 @@ INLINE void tile(float *c, int64_t c_stride, const float *a, int64_t a_stride, c
     }
 }
 
+/* All rows of a panel's columns over one run. */
+INLINE void panel_rows(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *panel,
+                       bool b_bf16, int64_t rows, int64_t columns, int64_t k, bool accumulate)
+{
+    for (int64_t i = 0; i < rows; i += TILE_ROWS) {
+        if (columns > LANES) {
+            tile(c + i * c_stride, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 2);
+        } else {
+            tile(c + i * c_stride, c_stride, a + i * a_stride, a_stride, panel, b_bf16, k, accumulate, 1);
+        }
+    }
+}
+
+/* bf16 values are made f32 once where a few tiles of rows use them and the first-level cache has room for them. */
+#if defined(__AVX512F__)
+enum { LEAST_ROWS = BLOCK_ROWS + 1 };
+#else
+enum { LEAST_ROWS = 4 * TILE_ROWS };
+#endif
+
 INLINE void gemm_body(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b,
                       bool b_bf16, int64_t panel_stride, int64_t rows, int64_t columns, int64_t k,
                       bool accumulate)
@@ -56,14 +76,13 @@ INLINE void gemm_body(float *c, int64_t c_stride, const float *a, int64_t a_stri
                 (const char *)b + (size_t)(j / TILE_COLUMNS * panel_stride + run * TILE_COLUMNS) * size;
             int64_t n = LT_MIN(k - run, RUN);
             bool add = accumulate || run > 0;
-            for (int64_t i = 0; i < rows; i += TILE_ROWS) {
-                float *to = c + i * c_stride + j;
-                const float *from = a + i * a_stride + run;
-                if (columns - j > LANES) {
-                    tile(to, c_stride, from, a_stride, panel, b_bf16, n, add, 2);
-                } else {
-                    tile(to, c_stride, from, a_stride, panel, b_bf16, n, add, 1);
-                }
+            if (b_bf16 && rows >= LEAST_ROWS) {
+                _Alignas(64) float values[RUN * TILE_COLUMNS];
+                for (int64_t i = 0; i < n * TILE_COLUMNS; i += LANES)
+                    store_f32(values + i, load_t(panel, true, i));
+                panel_rows(c + j, c_stride, a + run, a_stride, values, false, rows, columns - j, n, add);
+            } else {
+                panel_rows(c + j, c_stride, a + run, a_stride, panel, b_bf16, rows, columns - j, n, add);
             }
         }
     }
