@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,10 @@ void lt_sockets_remove(const char *path, int lock)
     int fd = openat(lock, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* a list closes its descriptor */
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     if (!dir && fd >= 0) close(fd);
+    struct stat info;
     for (struct dirent *entry; dir && (entry = readdir(dir));)
-        if (entry->d_name[0] != '.') unlinkat(dirfd(dir), entry->d_name, 0);
+        if (!fstatat(dirfd(dir), entry->d_name, &info, AT_SYMLINK_NOFOLLOW) && S_ISSOCK(info.st_mode))
+            unlinkat(dirfd(dir), entry->d_name, 0);
     if (dir) closedir(dir);
     rmdir(path);
     close(lock);
@@ -32,7 +35,7 @@ static int open_folder(const char *path)
     return open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
-/* Folders of this user that nobody holds any more. */
+/* Folders of this user that nobody holds any more. A build without locks held none: its processes are asked for by their number. */
 static void remove_leftovers(const char *base)
 {
     DIR *dir = opendir(base);
@@ -40,7 +43,7 @@ static void remove_leftovers(const char *base)
         int pid = 0;
         struct stat info;
         char path[512];
-        if (sscanf(entry->d_name, "longtake-%d-", &pid) != 1) continue;
+        if (sscanf(entry->d_name, "longtake-%d-", &pid) != 1 || pid <= 0 || !kill(pid, 0)) continue;
         if (snprintf(path, sizeof path, "%s/%s", base, entry->d_name) >= (int)sizeof path) continue;
         int lock = open_folder(path);
         bool is_ours = lock >= 0 && !fstat(lock, &info) && info.st_uid == getuid() && !(info.st_mode & 077);

@@ -9,7 +9,7 @@
  * says that the run goes on: to whoever sees the folder, in a container where processes have other numbers, too. E_IO. */
 lt_status lt_sockets_make(char *path, size_t room, int *lock, lt_err *err);
 
-/* Remove the folder and what is in it; closes the lock. */
+/* Remove the folder and the sockets in it; closes the lock. */
 void lt_sockets_remove(const char *path, int lock);
 
 #endif

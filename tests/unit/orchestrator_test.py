@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -545,10 +546,11 @@ def last_words_are_those_of_today(place):
 @test
 def sockets_of_others_stay(place):
     """Who holds a folder's lock uses it, whatever processes there are with its number: they may be in another container."""
-    held, left = (place.path / "run" / f"longtake-{number}-abcdef" for number in (4194305, 1))
+    held, left = (place.path / "run" / f"longtake-{number}-abcdef" for number in (4194305, 4194306))
     for folder in (held, left):
         folder.mkdir(mode=0o700)
-        (folder / "0.0.0.1").write_text("")
+        with socket.socket(socket.AF_UNIX) as there:
+            there.bind(str(folder / "0.0.0.1"))
     lock = os.open(held, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     going = place.start("run", place.graph(sink="unit_ms = 100"))
