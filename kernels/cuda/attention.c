@@ -62,6 +62,8 @@ static cudnnBackendDescriptor_t mask_future(graph_builder *g, int64_t *uid, cons
     return masked;
 }
 
+/* The graph that cuDNN knows as attention. It has the logarithm of every query's sum of powers, which nobody reads: without it
+ * cuDNN does not know the graph, and has no engine for it. */
 static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
 {
     const sdpa_problem *p = problem;
@@ -70,7 +72,8 @@ static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
     const int64_t k_dims[4] = {n, p->heads, p->width, p->keys}, k_strides[4] = {k_step, p->width, 1, row};
     const int64_t v_dims[4] = {n, p->heads, p->keys, p->width}, v_strides[4] = {k_step, p->width, row, 1};
     int64_t uid = UID_FIRST_VIRTUAL;
-    cudnnBackendDescriptor_t q, k, v, y, scores, scaled, largest, shifted, powers, sum, weights;
+    cudnnBackendDescriptor_t q, k, v, y, scores, scaled, largest, shifted, powers, sum, logarithm, statistics,
+        weights;
     q = graph_tensor(g, UID_Q, p->type, GRAPH_STORED, 4, q_dims, q_strides, p->alignment);
     k = graph_tensor(g, UID_K, p->type, GRAPH_STORED, 4, k_dims, k_strides, p->alignment);
     v = graph_tensor(g, UID_V, p->type, GRAPH_STORED, 4, v_dims, v_strides, p->alignment);
@@ -88,6 +91,10 @@ static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
     graph_pointwise(g, CUDNN_POINTWISE_EXP, CUDNN_DATA_FLOAT, 0, shifted, NULL, NULL, powers);
     sum = matrix(g, &uid, CUDNN_DATA_FLOAT, p, n, 1);
     graph_reduce(g, CUDNN_REDUCE_TENSOR_ADD, powers, sum);
+    logarithm = matrix(g, &uid, CUDNN_DATA_FLOAT, p, n, 1);
+    graph_pointwise(g, CUDNN_POINTWISE_LOG, CUDNN_DATA_FLOAT, 0, sum, NULL, NULL, logarithm);
+    statistics = matrix(g, &uid, CUDNN_DATA_FLOAT, p, n, 1);
+    graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, largest, logarithm, NULL, statistics);
     weights = matrix(g, &uid, p->type, p, n, p->keys);
     graph_pointwise(g, CUDNN_POINTWISE_DIV, CUDNN_DATA_FLOAT, 0, powers, sum, NULL, weights);
     graph_matmul(g, weights, v, y);

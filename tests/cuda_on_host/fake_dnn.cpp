@@ -222,7 +222,8 @@ static cudnnStatus_t check_pointwise(const descriptor *op)
 {
     const descriptor *y = part(op, CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
     int mode = get<int>(part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR), CUDNN_ATTR_POINTWISE_MODE);
-    bool unary = mode == CUDNN_POINTWISE_EXP || mode == CUDNN_POINTWISE_GEN_INDEX;
+    bool unary =
+        mode == CUDNN_POINTWISE_EXP || mode == CUDNN_POINTWISE_LOG || mode == CUDNN_POINTWISE_GEN_INDEX;
     bool ternary = mode == CUDNN_POINTWISE_BINARY_SELECT;
     const descriptor *b = part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC),
                      *t = part(op, CUDNN_ATTR_OPERATION_POINTWISE_TDESC);
@@ -362,14 +363,37 @@ static bool supported_conv(const std::vector<descriptor *> &ops)
                numbers(c, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
 }
 
+/* Is there a LOG of a sum, and an ADD of it to what the maximum was written to? */
+static bool has_statistics(const std::vector<descriptor *> &ops)
+{
+    const descriptor *largest = NULL, *sum = NULL, *logarithm = NULL;
+    for (const descriptor *op : ops) {
+        const descriptor *y = tensors_of(op).back();
+        if (op->type == CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR) {
+            int how = get<int>(part(op, CUDNN_ATTR_OPERATION_REDUCTION_DESC), CUDNN_ATTR_REDUCTION_OPERATOR);
+            (how == CUDNN_REDUCE_TENSOR_MAX ? largest : sum) = y;
+        }
+        if (op->type != CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR) continue;
+        int mode =
+            get<int>(part(op, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR), CUDNN_ATTR_POINTWISE_MODE);
+        const descriptor *x = part(op, CUDNN_ATTR_OPERATION_POINTWISE_XDESC);
+        if (mode == CUDNN_POINTWISE_LOG && sum && x == sum) logarithm = y;
+        if (mode == CUDNN_POINTWISE_ADD && logarithm && x == largest &&
+            part(op, CUDNN_ATTR_OPERATION_POINTWISE_BDESC) == logarithm)
+            return true;
+    }
+    return false;
+}
+
+/* As the library: softmax without the branch of its statistics is no attention. */
 static bool supported_attention(const std::vector<descriptor *> &ops)
 {
     const descriptor *q = part(ops[0], CUDNN_ATTR_OPERATION_MATMUL_ADESC);
     const descriptor *weights = part(ops.back(), CUDNN_ATTR_OPERATION_MATMUL_ADESC);
     auto dims = numbers(q, CUDNN_ATTR_TENSOR_DIMENSIONS);
     return ops.back()->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR &&
-           (ops.size() == 8 || ops.size() == 12) && dims[3] % 8 == 0 && dims[3] <= 256 &&
-           is_virtual(weights) &&
+           (ops.size() == 10 || ops.size() == 14) && has_statistics(ops) && dims[3] % 8 == 0 &&
+           dims[3] <= 256 && is_virtual(weights) &&
            get<int>(weights, CUDNN_ATTR_TENSOR_DATA_TYPE) == get<int>(q, CUDNN_ATTR_TENSOR_DATA_TYPE);
 }
 

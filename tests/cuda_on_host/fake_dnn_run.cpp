@@ -177,6 +177,7 @@ void run_pointwise(job *j, const descriptor *op)
         case CUDNN_POINTWISE_SUB: y.v[i] = a - b; break;
         case CUDNN_POINTWISE_DIV: y.v[i] = a / b; break;
         case CUDNN_POINTWISE_EXP: y.v[i] = expf(a); break;
+        case CUDNN_POINTWISE_LOG: y.v[i] = logf(a); break;
         case CUDNN_POINTWISE_CMP_GE: y.v[i] = a >= b; break;
         case CUDNN_POINTWISE_GEN_INDEX: y.v[i] = (float)(i / inner % (size_t)y.dims[(size_t)axis]); break;
         case CUDNN_POINTWISE_BINARY_SELECT: y.v[i] = broadcast(read(j, tt), i, y.dims) != 0 ? a : b; break;

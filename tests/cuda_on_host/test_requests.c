@@ -169,11 +169,27 @@ static void activations(void **state)
           "product 12x16 -> 12x24, f32\n");
 }
 
+/* ---- attention ----------------------------------------------------------------------------------------- */
+
+static void attends(bool causal)
+{
+    lt_tensor in[2] = {ON_DEVICE(2, 6, 3, 16), ON_DEVICE(2, 7, 3, 16)};
+    lt_weight none = {0};
+    asked(lt_attention(context, in[0], in[1], in[1], LT_NONE, 0.25, causal), in, &none, &none, "attention\n");
+}
+
+/* One graph of cuDNN's, for all samples and heads. */
+static void attention(void **state)
+{
+    attends(false);
+    attends(true);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),  cmocka_unit_test(over_a_long_time),
-                                       cmocka_unit_test(over_space), cmocka_unit_test(upsampled),
-                                       cmocka_unit_test(pointwise),  cmocka_unit_test(inexact_bias),
-                                       cmocka_unit_test(activations)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),   cmocka_unit_test(over_a_long_time),
+                                       cmocka_unit_test(over_space),  cmocka_unit_test(upsampled),
+                                       cmocka_unit_test(pointwise),   cmocka_unit_test(inexact_bias),
+                                       cmocka_unit_test(activations), cmocka_unit_test(attention)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }
