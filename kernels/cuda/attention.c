@@ -100,7 +100,7 @@ static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
     graph_matmul(g, weights, v, y);
 }
 
-static lt_status run_sdpa(lt_context *c, const attention *a, const cuda_graph_plan *plan)
+static lt_status run_sdpa(lt_context *c, const attention *a, cuda_graph_plan *plan)
 {
     void *workspace = NULL;
     if (plan->workspace && !(workspace = lt_scratch(c, plan->workspace))) return c->err.status;
@@ -115,7 +115,7 @@ static lt_status run_sdpa(lt_context *c, const attention *a, const cuda_graph_pl
 }
 
 /* cuDNN's plan, NULL when it has none, or after an error. */
-static const cuda_graph_plan *sdpa_plan(lt_context *c, const attention *a)
+static cuda_graph_plan *sdpa_plan(lt_context *c, const attention *a)
 {
     enum { SDPA = 2 };
     bool fits = c->dtype != LT_F32 && !a->mask->data && a->width % 8 == 0 && a->width <= LARGEST_HEAD &&
@@ -129,11 +129,10 @@ static const cuda_graph_plan *sdpa_plan(lt_context *c, const attention *a)
                       .causal = a->causal,
                       .alignment = CUDA_ALIGNMENT};
     graph_key key = {{SDPA, p.queries, p.keys, p.heads, p.width, p.type, p.causal}};
-    const cuda_graph_plan *choice =
+    cuda_graph_plan *choice =
         cuda_graph_get(c, "attention", &key, build_sdpa, &p, CANONICAL_SAMPLES, CANONICAL_SAMPLES);
     if (!choice || !choice->supported) return NULL;
-    const cuda_graph_plan *plan =
-        cuda_graph_get(c, "attention", &key, build_sdpa, &p, a->batch, CANONICAL_SAMPLES);
+    cuda_graph_plan *plan = cuda_graph_get(c, "attention", &key, build_sdpa, &p, a->batch, CANONICAL_SAMPLES);
     if (plan && !plan->supported) {
         lt_context_fail(c, LT_E_UNSUPPORTED, "attention: cuDNN's engine for %d samples does not take %lld",
                         CANONICAL_SAMPLES, (long long)a->batch);
@@ -296,7 +295,7 @@ lt_status attention_cuda(lt_context *c, const lt_tensor *q, const lt_tensor *k, 
                    .scale = (float)scale,
                    .causal = causal};
     cuda_of(c);
-    const cuda_graph_plan *plan = sdpa_plan(c, &a);
+    cuda_graph_plan *plan = sdpa_plan(c, &a);
     if (c->err.status != LT_OK) return c->err.status;
     return plan ? run_sdpa(c, &a, plan) : run_pieces(c, &a);
 }

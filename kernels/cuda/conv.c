@@ -203,8 +203,8 @@ static graph_key key_of(const conv_problem *p)
                         (int64_t)p->y_alignment}};
 }
 
-static lt_status run_images(lt_context *c, const conv_call *k, const conv_problem *p,
-                            const cuda_graph_plan *plan, int64_t first)
+static lt_status run_images(lt_context *c, const conv_call *k, const conv_problem *p, cuda_graph_plan *plan,
+                            int64_t first)
 {
     void *workspace = NULL;
     if (plan->workspace && !(workspace = lt_scratch(c, plan->workspace))) return c->err.status;
@@ -235,7 +235,7 @@ static lt_status run_cudnn(lt_context *c, const conv_call *k, const conv_problem
     int64_t n;
     for (int64_t first = 0; first < p->images && status == LT_OK; first += n) {
         n = LT_MIN(at_once, p->images - first);
-        const cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
+        cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
         if (plan && !plan->supported && n > 1) {
             n = at_once = 1;
             plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
@@ -312,7 +312,7 @@ static lt_status run_conv(lt_context *c, const conv_call *k)
     if (elements > CUDA_MOST_ELEMENTS && p.kw == 1 && p.h == d->t && frames < d->to)
         return run_over_time(c, k, frames);
     graph_key key = key_of(&p);
-    const cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
+    cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
     if (!choice) return c->err.status;
     return choice->supported ? run_cudnn(c, k, &p, at_once, canonical) : run_as_matrix(c, k);
 }

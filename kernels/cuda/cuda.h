@@ -25,8 +25,9 @@ enum {
     CUDA_ALIGNMENT = 16,              /* of rows, at most, that libraries are told of */
     CUDA_MATMUL_WORKSPACE = 32 << 20, /* what a product's algorithm may ask for */
     CUDA_ROUGH_BYTES =
-        24 << 20,    /* f32 sums between a product and its epilogue: they stay in the second-level cache */
-    CUDA_SLOTS = 16, /* of a ring of staging memory */
+        24 << 20, /* f32 sums between a product and its epilogue: they stay in the second-level cache */
+    CUDA_ROOM = 64 << 20, /* with less free memory, what fails for no other cause fails for that */
+    CUDA_SLOTS = 16,      /* of a ring of staging memory */
 };
 
 /* Of a slot. Tests have small ones, so that small transfers take several. */
@@ -65,6 +66,8 @@ typedef struct cuda_device {
     cublasLtHandle_t blas;
     cublasLtMatmulPreference_t preference;
     cudnnHandle_t dnn;
+    cudnnBackendDescriptor_t
+        dnn_properties;             /* of a device that is not here, where `dnn` is NULL: for choices alone */
     struct cuda_matmul *matmuls;    /* algorithms by shape (matmul.c) */
     struct cuda_graph_plan *graphs; /* of cuDNN, by shape (graph.c) */
     cuda_record *record;            /* that is being recorded, or filled; NULL: none (record.c) */

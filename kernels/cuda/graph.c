@@ -38,6 +38,14 @@ static void finalize(graph_builder *g, cudnnBackendDescriptor_t d)
     if (g->status == CUDNN_STATUS_SUCCESS) g->status = cudnnBackendFinalize(d);
 }
 
+static size_t get_bytes(graph_builder *g, cudnnBackendDescriptor_t d, cudnnBackendAttributeName_t name)
+{
+    int64_t bytes = 0, n = 0;
+    if (g->status == CUDNN_STATUS_SUCCESS)
+        g->status = cudnnBackendGetAttribute(d, name, CUDNN_TYPE_INT64, 1, &n, &bytes);
+    return (size_t)bytes;
+}
+
 static void add_op(graph_builder *g, cudnnBackendDescriptor_t op)
 {
     finalize(g, op);
@@ -147,20 +155,25 @@ void graph_reduce(graph_builder *g, cudnnReduceTensorOp_t how, cudnnBackendDescr
 }
 
 /* The graph of the operations so far. */
-static cudnnBackendDescriptor_t finish_graph(graph_builder *g, cudnnHandle_t handle)
+static cudnnBackendDescriptor_t finish_graph(graph_builder *g, const cuda_device *on)
 {
     cudnnBackendDescriptor_t d = create(g, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, "the graph");
-    set(g, d, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
+    if (on->dnn) set(g, d, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &on->dnn);
     set(g, d, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, g->n_ops, g->ops);
     finalize(g, d);
     return d;
 }
 
+/* Destroy all descriptors but the first `kept`. */
+static void forget(graph_builder *g, int kept)
+{
+    while (g->n_owned > kept) cudnnBackendDestroyDescriptor(g->owned[--g->n_owned]);
+}
+
 static void destroy_plan(cuda_graph_plan *p)
 {
     if (!p) return;
-    graph_builder *g = &p->graph;
-    while (g->n_owned > 0) cudnnBackendDestroyDescriptor(g->owned[--g->n_owned]);
+    forget(&p->graph, 0);
     free(p);
 }
 
@@ -175,15 +188,11 @@ void cuda_graphs_destroy(cuda_device *d)
 
 /* ---- engines ----------------------------------------------------------------------------------------- */
 
+/* Does it say that an engine does not do what it is asked? Whoever went on to the next one for any other cause, full memory or a module that
+ * does not load, would have other bytes than on a better day. */
 static bool refused(cudnnStatus_t s)
 {
     return CUDNN_STATUS_CATEGORY((int)s) == CUDNN_STATUS_NOT_SUPPORTED;
-}
-
-/* What says nothing of an engine: who went on to the next one would have other bytes than on a better day. */
-static bool passes(cudnnStatus_t s)
-{
-    return cuda_dnn_is_full(s) || cuda_status_of(cudaPeekAtLastError()) == LT_E_DEVICE_LOST;
 }
 
 /* Does the engine keep what ops.h promises? */
@@ -259,14 +268,16 @@ static cudnnStatus_t read_config(cudnnBackendDescriptor_t config, cuda_graph_pla
     return s;
 }
 
-/* The plan that p's engine and knobs make of p's graph. */
-static cudnnStatus_t make_plan(cuda_graph_plan *p, cudnnHandle_t handle)
+/* p's engine with its knobs for p's graph, which makes it say whether it does that, and how much scratch memory it takes. No code is
+ * compiled for it. */
+static cudnnStatus_t configure(cuda_graph_plan *p, const cuda_device *on)
 {
     graph_builder *g = &p->graph;
     int kept = g->n_owned;
     cudnnBackendDescriptor_t engine = create(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR, "an engine");
     set_descriptor(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, p->operation_graph);
     set(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &p->engine);
+    if (!on->dnn) set_descriptor(g, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, on->dnn_properties);
     finalize(g, engine);
     cudnnBackendDescriptor_t choices[GRAPH_MOST_KNOBS];
     for (int i = 0; i < p->n_knobs; i++) {
@@ -275,60 +286,55 @@ static cudnnStatus_t make_plan(cuda_graph_plan *p, cudnnHandle_t handle)
         set(g, choices[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &p->values[i]);
         finalize(g, choices[i]);
     }
-    cudnnBackendDescriptor_t config =
-        create(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "an engine's configuration");
-    set_descriptor(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+    p->config = create(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "an engine's configuration");
+    set_descriptor(g, p->config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
     if (p->n_knobs)
-        set(g, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, p->n_knobs, choices);
-    finalize(g, config);
-    p->plan = create(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "a plan");
-    set(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &handle);
-    set_descriptor(g, p->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
-    finalize(g, p->plan);
-    int64_t bytes = 0, n = 0;
-    if (g->status == CUDNN_STATUS_SUCCESS)
-        g->status = cudnnBackendGetAttribute(p->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
-                                             CUDNN_TYPE_INT64, 1, &n, &bytes);
-    p->workspace = (size_t)bytes;
+        set(g, p->config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR, p->n_knobs,
+            choices);
+    finalize(g, p->config);
+    p->workspace = get_bytes(g, p->config, CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE);
     cudnnStatus_t s = g->status;
     if (s == CUDNN_STATUS_SUCCESS) return s;
     g->status = CUDNN_STATUS_SUCCESS; /* the graph itself is good: another engine may do it */
-    while (g->n_owned > kept) cudnnBackendDestroyDescriptor(g->owned[--g->n_owned]);
-    p->plan = NULL;
+    forget(g, kept);
+    p->config = NULL;
     return s;
 }
 
-/* The first allowed configuration of one mode's list from which a plan can be made; CUDNN_STATUS_NOT_SUPPORTED when none is. */
-static cudnnStatus_t choose_from(cuda_graph_plan *p, cudnnHandle_t handle, cudnnBackendHeurMode_t mode)
+/* The heuristics' list of one mode for p's graph, best first, into descriptors of `list`. */
+static int64_t list_configs(graph_builder *list, const cuda_graph_plan *p, const cuda_device *on,
+                            cudnnBackendHeurMode_t mode, cudnnBackendDescriptor_t configs[GRAPH_MOST_CONFIGS])
 {
-    enum { MOST = 32 };
-    cudnnBackendDescriptor_t heuristics = NULL, configs[MOST] = {0};
     int64_t n = 0;
-    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics);
-    if (s == CUDNN_STATUS_SUCCESS)
-        s = cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
-                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &p->operation_graph);
-    if (s == CUDNN_STATUS_SUCCESS)
-        s = cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
-    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(heuristics);
-    for (int i = 0; i < MOST && s == CUDNN_STATUS_SUCCESS; i++)
-        s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &configs[i]);
-    if (s == CUDNN_STATUS_SUCCESS)
-        s = cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                                     MOST, &n, configs);
-    bool found = false;
-    for (int64_t i = 0; i < LT_MIN(n, (int64_t)MOST) && s == CUDNN_STATUS_SUCCESS && !found; i++) {
+    cudnnBackendDescriptor_t heuristics = create(list, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, "heuristics");
+    set_descriptor(list, heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, p->operation_graph);
+    set(list, heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode);
+    if (!on->dnn) set_descriptor(list, heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, on->dnn_properties);
+    finalize(list, heuristics);
+    for (int i = 0; i < GRAPH_MOST_CONFIGS; i++)
+        configs[i] = create(list, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, "a configuration of the heuristics");
+    if (list->status == CUDNN_STATUS_SUCCESS)
+        list->status =
+            cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                                     GRAPH_MOST_CONFIGS, &n, configs);
+    return LT_MIN(n, (int64_t)GRAPH_MOST_CONFIGS);
+}
+
+/* The first allowed configuration of one mode's list that does p's graph; CUDNN_STATUS_NOT_SUPPORTED when none does. */
+static cudnnStatus_t choose_from(cuda_graph_plan *p, const cuda_device *on, cudnnBackendHeurMode_t mode)
+{
+    graph_builder list = {0};
+    cudnnBackendDescriptor_t configs[GRAPH_MOST_CONFIGS];
+    int64_t n = list_configs(&list, p, on, mode, configs);
+    cudnnStatus_t s = list.status == CUDNN_STATUS_SUCCESS ? CUDNN_STATUS_NOT_SUPPORTED : list.status;
+    for (int64_t i = 0; i < n && refused(s); i++) {
         bool allowed;
-        cudnnStatus_t why = read_config(configs[i], p, &allowed);
-        if (why == CUDNN_STATUS_SUCCESS && allowed) why = make_plan(p, handle);
-        found = why == CUDNN_STATUS_SUCCESS && allowed;
-        if (why != CUDNN_STATUS_SUCCESS && passes(why)) s = why;
+        cudnnStatus_t read = read_config(configs[i], p, &allowed);
+        if (allowed) s = configure(p, on);
+        if (read != CUDNN_STATUS_SUCCESS && !refused(read)) s = read;
     }
-    for (int i = 0; i < MOST; i++) {
-        if (configs[i]) cudnnBackendDestroyDescriptor(configs[i]);
-    }
-    if (heuristics) cudnnBackendDestroyDescriptor(heuristics);
-    return s == CUDNN_STATUS_SUCCESS && !found ? CUDNN_STATUS_NOT_SUPPORTED : s;
+    forget(&list, 0);
+    return s;
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------- */
@@ -364,7 +370,7 @@ static cuda_graph_plan *add_graph(lt_context *c, const char *op, const graph_key
     p->key = *key;
     p->n = n;
     build(&p->graph, problem, n);
-    p->operation_graph = finish_graph(&p->graph, d->dnn);
+    p->operation_graph = finish_graph(&p->graph, d);
     p->supported = p->graph.status == CUDNN_STATUS_SUCCESS;
     if (!p->supported && !refused(p->graph.status)) {
         fail_graph(c, op, p, p->graph.status);
@@ -385,8 +391,8 @@ static cuda_graph_plan *choice_for(lt_context *c, const char *op, const graph_ke
     if (p) return p;
     p = add_graph(c, op, key, build, problem, canonical);
     if (!p || !p->supported) return p;
-    cudnnStatus_t s = choose_from(p, d->dnn, CUDNN_HEUR_MODE_A);
-    if (refused(s)) s = choose_from(p, d->dnn, CUDNN_HEUR_MODE_FALLBACK);
+    cudnnStatus_t s = choose_from(p, d, CUDNN_HEUR_MODE_A);
+    if (refused(s)) s = choose_from(p, d, CUDNN_HEUR_MODE_FALLBACK);
     p->supported = s == CUDNN_STATUS_SUCCESS;
     if (p->supported || refused(s)) return p;
     fail_graph(c, op, p, s);
@@ -395,9 +401,8 @@ static cuda_graph_plan *choice_for(lt_context *c, const char *op, const graph_ke
     return NULL;
 }
 
-const cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key,
-                                      graph_build_fn *build, const void *problem, int64_t n,
-                                      int64_t canonical)
+cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+                                const void *problem, int64_t n, int64_t canonical)
 {
     cuda_device *d = cuda_of(c);
     cuda_graph_plan *choice = choice_for(c, op, key, build, problem, canonical);
@@ -410,7 +415,7 @@ const cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph
     p->n_knobs = choice->n_knobs;
     memcpy(p->knobs, choice->knobs, sizeof(p->knobs));
     memcpy(p->values, choice->values, sizeof(p->values));
-    cudnnStatus_t s = make_plan(p, d->dnn);
+    cudnnStatus_t s = configure(p, d);
     p->supported = s == CUDNN_STATUS_SUCCESS;
     if (p->supported || refused(s)) return p;
     fail_graph(c, op, p, s);
@@ -421,10 +426,40 @@ const cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph
 
 /* ---- running ----------------------------------------------------------------------------------------- */
 
-lt_status cuda_graph_run(lt_context *c, const char *op, const cuda_graph_plan *plan, int n_uids,
+/* p's plan, for which cuDNN compiles code: about a second. What is recorded has run before. */
+static lt_status make_plan(lt_context *c, const char *op, cuda_graph_plan *p)
+{
+    cuda_device *d = c->device;
+    graph_builder *g = &p->graph;
+    int kept = g->n_owned;
+    if (d->record) return lt_context_fail(c, LT_E_UNSUPPORTED, "%s: it had another shape before", op);
+    cudnnBackendDescriptor_t plan = create(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, "a plan");
+    set(g, plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &d->dnn);
+    set_descriptor(g, plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, p->config);
+    finalize(g, plan);
+    size_t workspace = get_bytes(g, plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE);
+    cudnnStatus_t s = g->status;
+    if (s == CUDNN_STATUS_SUCCESS && workspace <= p->workspace) {
+        p->plan = plan;
+        return LT_OK;
+    }
+    if (s == CUDNN_STATUS_SUCCESS)
+        lt_context_fail(
+            c, LT_E_INTERNAL,
+            "%s: cuDNN's engine %lld takes %zu bytes of scratch memory where its configuration said %zu", op,
+            (long long)p->engine, workspace, p->workspace);
+    else
+        fail_graph(c, op, p, s);
+    g->status = CUDNN_STATUS_SUCCESS;
+    forget(g, kept);
+    return c->err.status;
+}
+
+lt_status cuda_graph_run(lt_context *c, const char *op, cuda_graph_plan *plan, int n_uids,
                          const int64_t *uids, void *const *pointers, void *workspace)
 {
     cuda_device *d = cuda_of(c);
+    if (!plan->plan && make_plan(c, op, plan) != LT_OK) return c->err.status;
     cudnnBackendDescriptor_t pack = NULL;
     cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack);
     if (s == CUDNN_STATUS_SUCCESS)

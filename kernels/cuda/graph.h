@@ -3,7 +3,11 @@
  * A problem is described by a function that builds its graph for a number of samples. The engine and its knobs are those that cuDNN's
  * heuristics (mode A, then the fallback list) put first for the canonical number of samples, of those that are deterministic, do not
  * lower the precision of their inputs or sums, and do not deal out sums by the number of tiles ("stream-K"). Then the very
- * same engine and knobs make the plan for the actual number. */
+ * same engine and knobs are used for the actual number.
+ *
+ * Choosing takes milliseconds: an engine's configuration says whether it does a graph, and with how much scratch memory. Code is
+ * compiled for it at the first run, never when dry. Where cuDNN is and no device, choices can be made for one that is
+ * described (cuda_device.dnn_properties): tests/cuda does it for the graphs of all models. */
 #ifndef LT_CUDA_GRAPH_H
 #define LT_CUDA_GRAPH_H
 
@@ -13,6 +17,7 @@ enum {
     GRAPH_MOST_DESCRIPTORS = 128,
     GRAPH_MOST_OPS = 16,
     GRAPH_MOST_KNOBS = 32,
+    GRAPH_MOST_CONFIGS = 32, /* of the heuristics' list */
     GRAPH_KEY = 24,
     GRAPH_MOST_RANK = 4
 };
@@ -63,18 +68,19 @@ typedef struct cuda_graph_plan {
     cudnnBackendKnobType_t knobs[GRAPH_MOST_KNOBS];
     int64_t values[GRAPH_MOST_KNOBS];
     graph_builder graph;
-    cudnnBackendDescriptor_t operation_graph, plan;
+    cudnnBackendDescriptor_t operation_graph, config;
+    cudnnBackendDescriptor_t plan; /* NULL before the first run */
     size_t workspace;
 } cuda_graph_plan;
 
-/* The plan for n samples, made at first use. NULL after an error, which is in the context; a plan that is not `supported` where
- * cuDNN has no engine for the problem. */
-const cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key,
-                                      graph_build_fn *build, const void *problem, int64_t n,
-                                      int64_t canonical);
+/* The choice for n samples, made when it is first asked for. NULL after an error, which is in the context; one that is not `supported`
+ * where cuDNN has no engine for the problem. */
+cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+                                const void *problem, int64_t n, int64_t canonical);
 
-/* Put it on the stream: n_uids tensors and their pointers (those of values are the host's), and plan->workspace bytes. */
-lt_status cuda_graph_run(lt_context *c, const char *op, const cuda_graph_plan *plan, int n_uids,
+/* Put it on the stream: n_uids tensors and their pointers (those of values are the host's), and plan->workspace bytes. The first time its
+ * code is compiled. */
+lt_status cuda_graph_run(lt_context *c, const char *op, cuda_graph_plan *plan, int n_uids,
                          const int64_t *uids, void *const *pointers, void *workspace);
 void cuda_graphs_destroy(cuda_device *d);
 

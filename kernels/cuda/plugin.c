@@ -61,6 +61,11 @@ static lt_status fail_cuda(lt_context *c, const char *op, const char *whose, con
             c, status,
             "%s: the memory of cuda:%d is full (%s: %s); give the workspace less, or use smaller tiles", op,
             d->index, whose, text);
+    case LT_E_BUSY:
+        return lt_context_fail(
+            c, status,
+            "%s: the memory of cuda:%d is nearly full (%s: %s): wait until others are done with it", op,
+            d->index, whose, text);
     default: return lt_context_fail(c, status, "%s: %s on cuda:%d: %s", op, whose, d->index, text);
     }
 }
@@ -101,6 +106,19 @@ lt_status cuda_check_blas(lt_context *c, const char *op, cublasStatus_t s)
     return fail_cuda(c, op, "cuBLASLt", cublasLtGetStatusString(s), status);
 }
 
+/* Of a failure without another cause: the driver says no more where it finds no memory, as for a kernel's code. Little of it being free, it
+ * is others' (E_BUSY), or this context's own (E_NO_MEMORY). */
+static lt_status after_loading(const lt_context *c)
+{
+    size_t free_bytes = 0, total = 0;
+    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) {
+        cudaGetLastError();
+        return LT_E_INTERNAL;
+    }
+    if (free_bytes >= CUDA_ROOM) return LT_E_INTERNAL;
+    return c->block_bytes + c->packed_bytes + CUDA_ROOM > total ? LT_E_NO_MEMORY : LT_E_BUSY;
+}
+
 lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t s)
 {
     if (s == CUDNN_STATUS_SUCCESS) return LT_OK;
@@ -108,6 +126,7 @@ lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t s)
     lt_status status = cuda_dnn_is_full(s)                  ? LT_E_NO_MEMORY
                        : kind == CUDNN_STATUS_NOT_SUPPORTED ? LT_E_UNSUPPORTED
                                                             : after_execution();
+    if (status == LT_E_INTERNAL && kind == CUDNN_STATUS_EXECUTION_FAILED) status = after_loading(c);
     return fail_cuda(c, op, "cuDNN", cudnnGetErrorString(s), status);
 }
 

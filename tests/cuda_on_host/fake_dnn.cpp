@@ -456,13 +456,34 @@ static void make_results(descriptor *heuristics)
         heuristics->results = {config(ENGINE_GOOD, tile, 0)};
 }
 
-static cudnnStatus_t check_plan(descriptor *plan)
+/* The support check. */
+static cudnnStatus_t check_engine(const descriptor *engine)
 {
-    const descriptor *c = part(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG),
-                     *e = part(c, CUDNN_ATTR_ENGINECFG_ENGINE);
-    if (get<int64_t>(e, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) != ENGINE_GOOD)
-        return fail(CUDNN_STATUS_NOT_SUPPORTED, "this engine does not do it");
-    plan->workspace = WORKSPACE_BYTES;
+    return get<int64_t>(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX) == ENGINE_GOOD
+               ? CUDNN_STATUS_SUCCESS
+               : fail(CUDNN_STATUS_NOT_SUPPORTED, "this engine does not do it");
+}
+
+static int64_t n_plans;
+static fake_dnn_plans_are plans_are;
+
+int64_t fake_dnn_plans(void)
+{
+    return n_plans;
+}
+
+void fake_dnn_make_plans(fake_dnn_plans_are how)
+{
+    plans_are = how;
+}
+
+/* Its code is compiled and loaded, which allocates: not while a stream is captured. */
+static cudnnStatus_t make_plan(descriptor *plan)
+{
+    if (plans_are == FAKE_DNN_PLANS_FAIL || fake_while_capturing() != cudaSuccess)
+        return fail(CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER, "a module cannot be loaded");
+    n_plans++;
+    plan->workspace = WORKSPACE_BYTES + (plans_are == FAKE_DNN_PLANS_ARE_LARGE);
     return CUDNN_STATUS_SUCCESS;
 }
 
@@ -483,7 +504,9 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t handle)
     case CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR: s = check_matmul(d.get()); break;
     case CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR: s = check_reduction(d.get()); break;
     case CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR: s = check_graph(d.get()); break;
-    case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: s = check_plan(d.get()); break;
+    case CUDNN_BACKEND_ENGINE_DESCRIPTOR: s = check_engine(d.get()); break;
+    case CUDNN_BACKEND_ENGINECFG_DESCRIPTOR: d->workspace = WORKSPACE_BYTES; break;
+    case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR: s = make_plan(d.get()); break;
     case CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR: make_results(d.get()); break;
     case CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR:
         if (d->attributes[CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS].n !=
@@ -522,7 +545,8 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
         return give({d->results.begin(), d->results.begin() + 1}, room, n, values);
     if (name == CUDNN_ATTR_ENGINECFG_KNOB_CHOICES)
         return give({d->results.begin() + 1, d->results.end()}, room, n, values);
-    if (name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE && type == CUDNN_TYPE_INT64) {
+    if ((name == CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE || name == CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE) &&
+        type == CUDNN_TYPE_INT64) {
         memcpy(values, &d->workspace, 8);
         if (n) *n = 1;
         return CUDNN_STATUS_SUCCESS;

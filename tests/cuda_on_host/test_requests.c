@@ -3,6 +3,7 @@
 #include "kernels/ops.h"
 
 #include <cublasLt.h>
+#include <cudnn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -125,6 +126,82 @@ static void upsampled(void **state)
           "conv 3x4x5x16 -> 3x5x6x32 by 2x2, pads 1 1 1 1, then add\n");
 }
 
+/* ---- compiling ----------------------------------------------------------------------------------------- */
+
+static void convolve_frames(lt_context *c, int64_t frames)
+{
+    lt_conv_params p = {.pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    lt_weight w = {.tensor = HOST(8, 16, 3, 3)};
+    lt_tensor x = lt_new(c, LT_BF16, 5, (int64_t[]){1, frames, 7, 5, 16});
+    lt_zero(c, x);
+    lt_tensor y = lt_conv(c, x, &w, NULL, p, LT_NONE);
+    lt_drop(c, &x);
+    lt_drop(c, &y);
+    lt_weight_finish(c, &w);
+}
+
+/* A plan takes cuDNN about a second of a processor: there is one for every shape that runs, and none for planning. */
+static void one_plan_a_shape(void **state)
+{
+    lt_context *dry;
+    lt_err err;
+    int64_t before = fake_dnn_plans();
+    assert_int_equal(lt_context_create(&dry, "cuda:0", LT_BF16, 0, 1, &err), LT_OK);
+    convolve_frames(dry, 3);
+    assert_int_equal(lt_context_status(dry, &err), LT_OK);
+    lt_context_destroy(dry);
+    assert_int_equal(fake_dnn_plans(), before);
+    for (int i = 0; i < 3; i++) convolve_frames(context, 3);
+    assert_int_equal(lt_context_status(context, &err), LT_OK);
+    assert_int_equal(fake_dnn_plans(), before + 1);
+    convolve_frames(context, 2);
+    convolve_frames(context, 8);
+    assert_int_equal(lt_context_status(context, &err), LT_OK);
+    assert_int_equal(fake_dnn_plans(), before + 3);
+    fake_library_forget();
+}
+
+/* Code that cannot be loaded says nothing of its engine: no other way is taken, and the next attempt has the same plan. */
+static void a_plan_that_fails(void **state)
+{
+    lt_err err;
+    fake_dnn_make_plans(FAKE_DNN_PLANS_FAIL);
+    convolve_frames(context, 5);
+    assert_int_equal(lt_context_status(context, &err), LT_E_INTERNAL);
+    fake_dnn_make_plans(FAKE_DNN_PLANS_ARE_LARGE);
+    convolve_frames(context, 5);
+    assert_int_equal(lt_context_status(context, &err), LT_E_INTERNAL);
+    assert_non_null(strstr(err.text, "takes 1001 bytes of scratch memory where its configuration said 1000"));
+    assert_string_equal(fake_library_calls(), "");
+    fake_dnn_make_plans(FAKE_DNN_PLANS_GOOD);
+    convolve_frames(context, 5);
+    assert_int_equal(lt_context_status(context, &err), LT_OK);
+    assert_string_equal(fake_library_calls(), "conv 5x7x5x16 -> 5x7x5x8 by 3x3, pads 1 1 1 1\n");
+    fake_library_forget();
+}
+
+/* The same on a full device, which passes, unless it is this context that fills it. */
+static void a_plan_that_does_not_fit(void **state)
+{
+    lt_err err;
+    void *others;
+    assert_int_equal(cudaMalloc(&others, 8 << 20), cudaSuccess);
+    fake_dnn_make_plans(FAKE_DNN_PLANS_FAIL);
+    fake_cuda_memory(fake_cuda_in_use() + (63 << 20));
+    convolve_frames(context, 6);
+    assert_int_equal(lt_context_status(context, &err), LT_E_BUSY);
+    assert_non_null(strstr(err.text, "memory of cuda:0 is nearly full"));
+    cudaFree(others);
+    fake_cuda_memory((16 << 20) + (60 << 20));
+    convolve_frames(context, 6);
+    assert_int_equal(lt_context_status(context, &err), LT_E_NO_MEMORY);
+    fake_cuda_memory(0);
+    fake_dnn_make_plans(FAKE_DNN_PLANS_GOOD);
+    convolve_frames(context, 6);
+    assert_int_equal(lt_context_status(context, &err), LT_OK);
+    fake_library_forget();
+}
+
 /* ---- products ------------------------------------------------------------------------------------------ */
 
 /* One pixel in, one out: a product, that adds a bias that is exact, and the residual. */
@@ -187,9 +264,16 @@ static void attention(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),   cmocka_unit_test(over_a_long_time),
-                                       cmocka_unit_test(over_space),  cmocka_unit_test(upsampled),
-                                       cmocka_unit_test(pointwise),   cmocka_unit_test(inexact_bias),
-                                       cmocka_unit_test(activations), cmocka_unit_test(attention)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),
+                                       cmocka_unit_test(over_a_long_time),
+                                       cmocka_unit_test(over_space),
+                                       cmocka_unit_test(upsampled),
+                                       cmocka_unit_test(pointwise),
+                                       cmocka_unit_test(inexact_bias),
+                                       cmocka_unit_test(activations),
+                                       cmocka_unit_test(attention),
+                                       cmocka_unit_test(one_plan_a_shape),
+                                       cmocka_unit_test(a_plan_that_fails),
+                                       cmocka_unit_test(a_plan_that_does_not_fit)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -25,7 +25,8 @@ typedef enum {
     CUDNN_STATUS_INTERNAL_ERROR = 4000,
     CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED = 4003,
     CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED = 4004,
-    CUDNN_STATUS_EXECUTION_FAILED = 5000
+    CUDNN_STATUS_EXECUTION_FAILED = 5000,
+    CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER = 5001
 } cudnnStatus_t;
 typedef enum {
     CUDNN_DATA_FLOAT = 0,
@@ -62,8 +63,10 @@ typedef enum {
     CUDNN_ATTR_ENGINEHEUR_MODE = 200,
     CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH = 201,
     CUDNN_ATTR_ENGINEHEUR_RESULTS = 202,
+    CUDNN_ATTR_ENGINEHEUR_DEVICEPROP = 204,
     CUDNN_ATTR_ENGINECFG_ENGINE = 300,
     CUDNN_ATTR_ENGINECFG_KNOB_CHOICES = 302,
+    CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE = 303,
     CUDNN_ATTR_EXECUTION_PLAN_HANDLE = 400,
     CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG = 401,
     CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE = 402,
@@ -97,6 +100,7 @@ typedef enum {
     CUDNN_ATTR_ENGINE_OPERATION_GRAPH = 1300,
     CUDNN_ATTR_ENGINE_GLOBAL_INDEX = 1301,
     CUDNN_ATTR_ENGINE_NUMERICAL_NOTE = 1303,
+    CUDNN_ATTR_ENGINE_DEVICEPROP = 1307,
     CUDNN_ATTR_MATMUL_COMP_TYPE = 1500,
     CUDNN_ATTR_OPERATION_MATMUL_ADESC = 1520,
     CUDNN_ATTR_OPERATION_MATMUL_BDESC = 1521,
@@ -182,6 +186,18 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const descriptor
                                        int64_t room, int64_t *n, void *values);
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
                                   cudnnBackendDescriptor_t pack);
+
+/* ---- for tests ------------------------------------------------------------------------------------------- */
+
+/* Plans that code was compiled for so far. */
+int64_t fake_dnn_plans(void);
+/* What becomes of plans from now on. */
+typedef enum {
+    FAKE_DNN_PLANS_GOOD,     /* at the start */
+    FAKE_DNN_PLANS_FAIL,     /* a plan's code cannot be loaded */
+    FAKE_DNN_PLANS_ARE_LARGE /* a plan takes more scratch memory than its configuration said */
+} fake_dnn_plans_are;
+void fake_dnn_make_plans(fake_dnn_plans_are how);
 
 #ifdef __cplusplus
 }
