@@ -1,0 +1,244 @@
+/* test_choices.c - what cuDNN itself says to the graphs of CUDA's plug-in, without a GPU: the plug-in's own operators, dry, for an H200 that is
+ * described to cuDNN in place of a handle. For every graph that a model asks for there is an engine that is allowed; nothing is
+ * compiled, nothing runs. cuBLASLt knows no such thing: what is asked of it is taken for granted.
+ *
+ *     test_cuda_choices [--verbose] */
+#include "kernels/backend.h"
+#include "kernels/cuda/graph.h"
+#include "models/denoiser.h"
+#include "models/text_encoder.h"
+#include "models/vae.h"
+#include "tests/models/support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char h200[] =
+    "{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
+    "\"multiProcessorCount\":132,\"warpSize\":32,\"maxSharedMemoryPerBlock\":49152,"
+    "\"maxSharedMemoryPerBlockOptin\":232448,\"reservedSharedMemoryPerBlock\":1024,"
+    "\"maxRegistersPerSM\":65536,\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,"
+    "\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1,\"smClockRateKHz\":1980000,"
+    "\"memClockRateKHz\":3201000,\"l2CacheSize\":62914560,\"deviceName\":\"NVIDIA H200\",\"deviceVer\":900,"
+    "\"driverVer\":13000,\"cudaDeviceId\":0,\"totalGlobalMem\":150754820096}";
+
+static cuda_device device;
+static lt_context context;
+static bool verbose;
+
+/* ---- products ------------------------------------------------------------------------------------------ */
+
+bool cuda_can_multiply(lt_context *c, const char *op, const cuda_product *p)
+{
+    return true;
+}
+
+lt_status cuda_multiply(lt_context *c, const char *op, const cuda_product *p, const void *a, const void *b,
+                        const void *bias, const void *c_matrix, void *d)
+{
+    return LT_OK;
+}
+
+void cuda_matmuls_destroy(cuda_device *d) {}
+
+int64_t cuda_canonical_rows(int64_t sample_rows)
+{
+    return sample_rows;
+}
+
+/* ---- the device ---------------------------------------------------------------------------------------- */
+
+static void describe_device(void)
+{
+    cudnnBackendDescriptor_t *d = &device.dnn_properties;
+    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, d);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(*d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                                     (int64_t)strlen(h200), h200);
+    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(*d);
+    if (s != CUDNN_STATUS_SUCCESS) fail_msg("cuDNN takes no description: %s", cudnnGetErrorString(s));
+}
+
+static void open_described(lt_dtype dtype)
+{
+    lt_err err;
+    context = (lt_context){.backend = lt_plugin_backend(), .device = &device, .dtype = dtype, .dry = true};
+    device.dtype = dtype;
+    must(lt_workspace_create(&context.workspace, NULL, 0, &err), &err);
+}
+
+/* Every graph so far has an engine; there are `least` of them at least. They are forgotten. */
+static void all_supported(const char *what, int least)
+{
+    int n = 0, refused = 0;
+    lt_err err;
+    for (const cuda_graph_plan *p = device.graphs; p; p = p->next) {
+        n++;
+        refused += !p->supported;
+        if (!verbose && p->supported) continue;
+        printf("    %s %lld samples of", p->key.v[0] == 1 ? "conv" : "attention", (long long)p->n);
+        for (int i = 1; i < GRAPH_KEY; i++) printf(" %lld", (long long)p->key.v[i]);
+        printf(": engine %lld%s, %zu bytes\n", (long long)p->engine, p->supported ? "" : " (none)",
+               p->workspace);
+    }
+    printf("%-40s %3d graphs\n", what, n);
+    fflush(stdout);
+    cuda_graphs_destroy(&device);
+    if (lt_context_status(&context, &err) != LT_OK) fail_msg("%s: %s", what, err.text);
+    if (refused) fail_msg("%s: %d of %d graphs have no engine", what, refused, n);
+    if (n < least) fail_msg("%s: only %d graphs", what, n);
+    lt_workspace_destroy(context.workspace);
+}
+
+static lt_tensor new_tensor(int rank, const int64_t *shape)
+{
+    return lt_new(&context, context.dtype, rank, shape);
+}
+#define NEW(...)                                                                                             \
+    new_tensor((int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)), (int64_t[]){__VA_ARGS__})
+
+/* ---- attention ----------------------------------------------------------------------------------------- */
+
+typedef struct heads {
+    int64_t batch, queries, keys, n, width;
+    bool causal;
+} heads;
+
+static void attend(const heads *h)
+{
+    lt_tensor q = NEW(h->batch, h->queries, h->n, h->width), k = NEW(h->batch, h->keys, h->n, h->width);
+    lt_tensor y = lt_attention(&context, q, k, k, LT_NONE, 0.125, h->causal);
+    lt_drop(&context, &y);
+    lt_drop(&context, &k);
+    lt_drop(&context, &q);
+}
+
+/* Every width of the models' heads, and what their lengths may be. */
+static void attention(void **state)
+{
+    static const heads all[] = {
+        {2, 8192, 8192, 16, 64, false}, {2, 8192, 8192, 16, 72, false}, {1, 4096, 4096, 8, 128, false},
+        {1, 1024, 1024, 4, 256, false}, {2, 9216, 77, 10, 64, false},   {9216, 16, 16, 5, 64, false},
+        {1, 77, 77, 12, 64, true},      {2, 1000, 1000, 20, 64, false}, {2, 4096, 120, 16, 72, false},
+        {1, 2, 2, 1, 8, false},         {3, 1023, 511, 3, 40, false},   {25, 144, 144, 20, 64, false},
+    };
+    static const lt_dtype dtypes[] = {LT_BF16, LT_F16};
+    for (size_t d = 0; d < LT_COUNT(dtypes); d++) {
+        open_described(dtypes[d]);
+        for (size_t i = 0; i < LT_COUNT(all); i++) attend(&all[i]);
+        all_supported(d ? "attention, f16" : "attention, bf16", LT_COUNT(all));
+    }
+}
+
+/* ---- models -------------------------------------------------------------------------------------------- */
+
+static const char *hollow(const char *manifest)
+{
+    const char *weights = in_folder("hollow.safetensors");
+    unlink(weights);
+    hollow_write(manifest, NULL, weights);
+    return weights;
+}
+
+static void vae_frames(void **state)
+{
+    lt_vae *vae;
+    lt_err err = {0};
+    must(lt_vae_open(&vae, hollow("svd_vae.json"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_DIFFUSERS,
+                     &err),
+         &err);
+    static const int64_t sizes[][3] = {{25, 576, 1024}, {8, 1088, 1920}, {3, 256, 320}};
+    for (size_t i = 0; i < LT_COUNT(sizes); i++) {
+        const int64_t *s = sizes[i];
+        char name[60];
+        open_described(i == 2 ? LT_F16 : LT_BF16);
+        lt_tensor x = NEW(s[0], s[1], s[2], 3), y = lt_vae_encode(&context, vae, x);
+        lt_drop(&context, &x);
+        lt_drop(&context, &y);
+        snprintf(name, sizeof(name), "VAE encode %dx%dx%d", (int)s[0], (int)s[1], (int)s[2]);
+        all_supported(name, 10);
+        open_described(i == 2 ? LT_F16 : LT_BF16);
+        x = NEW(s[0], s[1] / 8, s[2] / 8, 4);
+        y = lt_vae_decode(&context, vae, x);
+        lt_drop(&context, &x);
+        lt_drop(&context, &y);
+        snprintf(name, sizeof(name), "VAE decode %dx%dx%d", (int)s[0], (int)s[1], (int)s[2]);
+        all_supported(name, 15);
+    }
+    lt_vae_close(vae, NULL);
+}
+
+typedef struct network {
+    const char *manifest;
+    int64_t n, t, h, w;
+    int least;
+} network;
+
+static void denoise(const network *m)
+{
+    lt_denoiser *d;
+    lt_err err = {0};
+    must(lt_denoiser_open(&d, hollow(m->manifest), LT_DENOISER_N_KINDS, LT_NUMERICS_AUTO, NULL, 0, &err),
+         &err);
+    const lt_denoiser_info *info = lt_denoiser_get_info(d);
+    open_described(LT_BF16);
+    lt_tensor x = NEW(m->n, m->t, m->h, m->w, info->channels);
+    lt_condition with = {.end_sec = 1, .size_ids = {512, 512, 0, 0, 512, 512}};
+    if (info->context_width) with.context = NEW(m->n, info->context_length, info->context_width);
+    if (info->pooled_width) with.pooled = NEW(m->n, info->pooled_width);
+    lt_tensor y = lt_denoise(&context, d, x, 500, &with);
+    lt_drop(&context, &y);
+    all_supported(m->manifest, m->least);
+    lt_denoiser_close(d, NULL);
+}
+
+static void denoisers(void **state)
+{
+    static const network all[] = {
+        {"lite_sora_sdxl_3d_unet.json", 2, 16, 64, 64, 8},
+        {"lite_sora_videodit_v1.json", 2, 16, 64, 64, 1},
+        {"lite_sora_videodit_v2.json", 2, 16, 64, 64, 1},
+        {"lite_sora_pixart_dit_image.json", 2, 1, 64, 64, 1},
+        {"lite_sora_pixart_video_dit.json", 2, 16, 64, 64, 1},
+    };
+    for (size_t i = 0; i < LT_COUNT(all); i++) denoise(&all[i]);
+}
+
+static void texts(void **state)
+{
+    static const char *const all[] = {"clip_l_text_encoder.json", "clip_bigg_text_encoder_2.json"};
+    for (size_t i = 0; i < LT_COUNT(all); i++) {
+        lt_text_encoder *e;
+        lt_err err = {0};
+        must(lt_text_encoder_open(&e, hollow(all[i]), LT_TEXT_FIRST, &err), &err);
+        open_described(LT_BF16);
+        lt_tensor ids = {.dtype = LT_I32, .rank = 2, .shape = {2, 77}};
+        lt_text text = lt_text_encode(&context, e, ids, NULL, &(lt_text_params){0});
+        lt_drop(&context, &text.sequence);
+        lt_drop(&context, &text.pooled);
+        all_supported(all[i], 1);
+        lt_text_encoder_close(e, NULL);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    verbose = argc > 1 && strcmp(argv[1], "--verbose") == 0;
+    describe_device();
+    char manifest[4096];
+    snprintf(manifest, sizeof(manifest), "%s/models/manifests/svd_vae.json", LT_SHARED);
+    const struct CMUnitTest own[] = {cmocka_unit_test(attention)};
+    const struct CMUnitTest all[] = {cmocka_unit_test(attention), cmocka_unit_test(vae_frames),
+                                     cmocka_unit_test(denoisers), cmocka_unit_test(texts)};
+    if (access(manifest, R_OK) != 0) {
+        printf("skipped: the graphs of 8 models, since %s/models is not there\n", LT_SHARED);
+        return cmocka_run_group_tests(own, NULL, NULL);
+    }
+    support_start();
+    int failed = cmocka_run_group_tests(all, NULL, NULL);
+    support_finish();
+    return failed;
+}
