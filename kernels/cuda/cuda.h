@@ -67,7 +67,9 @@ typedef struct cuda_device {
     cublasLtMatmulPreference_t preference;
     cudnnHandle_t dnn;
     cudnnBackendDescriptor_t
-        dnn_properties;             /* of a device that is not here, where `dnn` is NULL: for choices alone */
+        dnn_properties; /* of a device that is not here, where `dnn` is NULL: for choices alone */
+    void *nvrtc;        /* the library, by which cuDNN compiles */
+    int nvrtc_version[2];
     struct cuda_matmul *matmuls;    /* algorithms by shape (matmul.c) */
     struct cuda_graph_plan *graphs; /* of cuDNN, by shape (graph.c) */
     cuda_record *record;            /* that is being recorded, or filled; NULL: none (record.c) */

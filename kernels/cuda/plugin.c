@@ -1,6 +1,7 @@
 /* plugin.c - the CUDA backend's table, its devices, and what CUDA's errors mean. */
 #include "kernels/cuda/operators.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -238,6 +239,7 @@ static void destroy_device(cuda_device *d)
     cuda_ring_destroy(&d->uploads);
     cuda_ring_destroy(&d->downloads);
     if (d->dnn) cudnnDestroy(d->dnn);
+    if (d->nvrtc) dlclose(d->nvrtc);
     if (d->preference) cublasLtMatmulPreferenceDestroy(d->preference);
     if (d->blas) cublasLtDestroy(d->blas);
     if (d->arrived) cudaEventDestroy(d->arrived);
@@ -311,9 +313,27 @@ static lt_status fail_open(int index, lt_status status, const char *whose, const
                    status == LT_E_DEVICE_LOST ? ": the device was lost" : "");
 }
 
+/* cuDNN compiles most of its engines by NVRTC, which it opens by name when it comes to that. Without it, it silently has other engines, and
+ * other bytes: so it is here, and its version in the numeric class. */
+static lt_status open_nvrtc(cuda_device *d, lt_err *err)
+{
+    char name[32];
+    int (*version)(int *, int *) = NULL; /* nvrtcVersion; 0 is success */
+    snprintf(name, sizeof(name), "libnvrtc.so.%d", CUDART_VERSION / 1000);
+    d->nvrtc = dlopen(name, RTLD_NOW);
+    if (d->nvrtc) *(void **)&version = dlsym(d->nvrtc, "nvrtcVersion");
+    if (version && version(&d->nvrtc_version[0], &d->nvrtc_version[1]) == 0) return LT_OK;
+    return lt_fail(err, LT_E_NOT_FOUND,
+                   "cuda:%d cannot be opened: cuDNN needs CUDA's compiler, %s, which was not found: install "
+                   "NVRTC of CUDA %d, or add its folder to LD_LIBRARY_PATH",
+                   d->index, name, CUDART_VERSION / 1000);
+}
+
 /* The libraries' handles. Their own allocations and compiled kernels belong to them. */
 static lt_status open_libraries(cuda_device *d, lt_err *err)
 {
+    lt_status status = open_nvrtc(d, err);
+    if (status != LT_OK) return status;
     cublasStatus_t b = cublasLtCreate(&d->blas);
     if (b == CUBLAS_STATUS_SUCCESS) b = cublasLtMatmulPreferenceCreate(&d->preference);
     if (b != CUBLAS_STATUS_SUCCESS)
@@ -331,9 +351,11 @@ static void describe_class(const cuda_device *d, const struct cudaDeviceProp *p,
     int driver = 0;
     cudaDriverGetVersion(&driver);
     size_t blas = cublasLtGetVersion(), dnn = cudnnGetVersion();
-    snprintf(text, bytes, "cuda/%s/sm_%d%d/driver-%d.%d/cudnn-%zu.%zu.%zu/cublaslt-%zu/epoch-%d/%s", p->name,
+    snprintf(text, bytes,
+             "cuda/%s/sm_%d%d/driver-%d.%d/cudnn-%zu.%zu.%zu/nvrtc-%d.%d/cublaslt-%zu/epoch-%d/%s", p->name,
              p->major, p->minor, driver / 1000, driver / 10 % 100, dnn / 10000, dnn / 100 % 100, dnn % 100,
-             blas, lt_plugin_backend()->numeric_epoch, lt_dtype_name(d->dtype));
+             d->nvrtc_version[0], d->nvrtc_version[1], blas, lt_plugin_backend()->numeric_epoch,
+             lt_dtype_name(d->dtype));
 }
 
 static lt_status create_device(cuda_device **device, int index, const char *name, lt_err *err)

@@ -602,3 +602,38 @@ cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
     handle->stream = stream;
     return CUDNN_STATUS_SUCCESS;
 }
+
+/* ---- NVRTC --------------------------------------------------------------------------------------------- */
+
+static bool nvrtc_is_there = true;
+
+void fake_nvrtc_is_there(bool there)
+{
+    nvrtc_is_there = there;
+}
+
+static int nvrtc_version(int *major, int *minor)
+{
+    *major = 13;
+    *minor = 0;
+    return 0;
+}
+
+extern "C" void *fake_dlopen(const char *name, int)
+{
+    if (!nvrtc_is_there || strcmp(name, "libnvrtc.so.13") != 0) return NULL;
+    fake_library_count(1);
+    return &nvrtc_is_there;
+}
+
+extern "C" void *fake_dlsym(void *library, const char *name)
+{
+    bool known = library == &nvrtc_is_there && strcmp(name, "nvrtcVersion") == 0;
+    return known ? (void *)nvrtc_version : NULL;
+}
+
+extern "C" int fake_dlclose(void *)
+{
+    fake_library_count(-1);
+    return 0;
+}

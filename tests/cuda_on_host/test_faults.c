@@ -6,6 +6,7 @@
 
 #include <cublasLt.h>
 #include <cuda_runtime.h>
+#include <cudnn.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -67,6 +68,26 @@ static void what_is_not_there(void **state)
     lt_device_info info;
     assert_int_equal(lt_device_probe("cuda:0", &info, NULL), LT_OK);
     fake_cuda_capability(9, 0);
+}
+
+static void close_everything(void);
+
+/* cuDNN would have other engines, and other bytes, without its compiler. */
+static void without_nvrtc(void **state)
+{
+    lt_context *c;
+    lt_err err;
+    close_everything();
+    fake_nvrtc_is_there(false);
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1024, 1, &err), LT_E_NOT_FOUND);
+    assert_non_null(strstr(err.text, "cuda:0 cannot be opened"));
+    assert_non_null(strstr(err.text, "libnvrtc.so.13"));
+    assert_null(c);
+    assert_int_equal(fake_library_objects(), 0);
+    fake_nvrtc_is_there(true);
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1024, 1, &err), LT_OK);
+    assert_non_null(strstr(c->numeric_class, "/nvrtc-13.0/"));
+    lt_context_destroy(c);
 }
 
 /* ---- attempts ----------------------------------------------------------------------------------------- */
@@ -332,6 +353,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_there),
+        cmocka_unit_test(without_nvrtc),
         cmocka_unit_test(too_little_memory),
         cmocka_unit_test(every_allocation),
         cmocka_unit_test(every_call_of_a_library),

@@ -4,6 +4,7 @@
 #define FAKE_CUDNN_H
 
 #include <cuda_runtime.h>
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -189,6 +190,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
 
 /* ---- for tests ------------------------------------------------------------------------------------------- */
 
+/* Is NVRTC, which the plug-in opens by fake_dlopen, there? At the start it is, version 13.0. */
+void fake_nvrtc_is_there(bool there);
 /* Plans that code was compiled for so far. */
 int64_t fake_dnn_plans(void);
 /* What becomes of plans from now on. */
