@@ -204,6 +204,9 @@ static void library(int64_t n)
 LOSS(fail, cudaErrorDevicesUnavailable)
 LOSS(fail, cudaErrorECCUncorrectable)
 LOSS(fail, cudaErrorInvalidValue)
+LOSS(fail, cudaErrorContained)
+LOSS(fault, cudaErrorMpsClientTerminated)
+LOSS(fault, cudaErrorExternalDevice)
 LOSS(fault, cudaErrorIllegalAddress)
 LOSS(fault, cudaErrorLaunchFailure)
 
@@ -218,6 +221,23 @@ static void every_call_of_a_library(void **state)
 {
     const fault f = {"library call", library, 1, {LT_E_NO_MEMORY, LT_E_BUSY}, "memory"};
     sweep(&f, 200);
+}
+
+/* The nth of a few calls, for errors that are like those below. */
+static void kinds_of_loss(void **state)
+{
+    static void (*const plans[])(int64_t) = {fail_cudaErrorContained, fault_cudaErrorMpsClientTerminated,
+                                             fault_cudaErrorExternalDevice};
+    lt_err err;
+    for (size_t i = 0; i < LT_COUNT(plans); i++) {
+        close_everything();
+        plans[i](7);
+        assert_int_equal(attempt(2, &err), LT_E_DEVICE_LOST);
+        assert_non_null(strstr(err.text, "lost"));
+        plans[i](0);
+        assert_int_equal(fake_cuda_objects(), 0);
+    }
+    close_everything();
 }
 
 static void every_launch_and_copy(void **state)
@@ -357,6 +377,7 @@ int main(void)
         cmocka_unit_test(too_little_memory),
         cmocka_unit_test(every_allocation),
         cmocka_unit_test(every_call_of_a_library),
+        cmocka_unit_test(kinds_of_loss),
         cmocka_unit_test(every_launch_and_copy),
         cmocka_unit_test(lost_for_good),
         cmocka_unit_test(weights_that_do_not_fit),
