@@ -56,6 +56,7 @@ void memory_destroy_cuda(void *device, void *block, size_t bytes)
     cudaSetDevice(d->index);
     cudaStreamSynchronize(d->compute);
     cudaFree(block);
+    cudaGetLastError(); /* nobody is told */
 }
 
 /* ---- rings ------------------------------------------------------------------------------------------- */
@@ -67,6 +68,7 @@ void cuda_ring_destroy(cuda_ring *ring)
     }
     if (ring->device) cudaFree(ring->device);
     if (ring->host) cudaFreeHost(ring->host);
+    cudaGetLastError(); /* nobody is told */
     memset(ring, 0, sizeof(*ring));
 }
 

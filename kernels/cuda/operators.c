@@ -12,6 +12,7 @@ lt_status cuda_launched(lt_context *c, const char *op, lt_status status)
     cuda_device *d = c->device;
     cudaError_t e = cudaStreamQuery(d->compute);
     if (e != cudaSuccess && e != cudaErrorNotReady) return cuda_check(c, op, e);
+    cudaGetLastError(); /* not being ready is one, too, which the next launch would be blamed for */
     return lt_context_fail(c, status, "%s: a kernel could not be started on cuda:%d: %s", op, d->index, name);
 }
 

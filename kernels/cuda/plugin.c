@@ -252,6 +252,7 @@ static void destroy_device(cuda_device *d)
     for (size_t i = 0; i < LT_COUNT(streams); i++) {
         if (streams[i]) cudaStreamDestroy(streams[i]);
     }
+    cudaGetLastError(); /* nobody is told */
     free(d);
 }
 

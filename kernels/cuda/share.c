@@ -40,6 +40,7 @@ void share_close_cuda(lt_share *share)
     if (own->mark) cudaEventDestroy(own->mark);
     if (share->data && share->is_own) cudaFree(share->data);
     if (share->data && !share->is_own) cudaIpcCloseMemHandle(share->data);
+    cudaGetLastError(); /* nobody is told */
     free(own);
     share->own = share->data = NULL;
 }

@@ -62,6 +62,7 @@ static void drop_form(lt_context *c, lt_weight *weight)
     packed *p = weight->packed;
     weight->packed = p->next;
     cudaFree(p->data);
+    cudaGetLastError(); /* what failed before is what is told */
     free(p);
     if (!weight->packed) {
         c->packed_bytes -= LT_MIN(c->packed_bytes, weight->packed_bytes);
@@ -79,6 +80,7 @@ void release_weight_cuda(lt_context *c, lt_weight *weight)
         free(p);
         p = next;
     }
+    cudaGetLastError(); /* nobody is told */
     weight->packed = NULL;
 }
 

@@ -185,8 +185,34 @@ cudaError_t cudaGetDevice(int *device)
     return cudaSuccess;
 }
 
+static unsigned device_flags;
+
+bool fake_waits_sleep()
+{
+    return device_flags & cudaDeviceScheduleBlockingSync;
+}
+
 cudaError_t cudaSetDeviceFlags(unsigned flags)
 {
+    device_flags = flags;
+    return cudaSuccess;
+}
+
+cudaError_t cudaInitDevice(int device, unsigned new_flags, unsigned flags)
+{
+    guard lock(fake_mutex);
+    if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
+    if (device < 0 || device >= n_devices) return fake_error(cudaErrorInvalidDevice);
+    if (flags & cudaInitDeviceFlagsAreValid) device_flags = new_flags;
+    return cudaSuccess;
+}
+
+cudaError_t fake_function_attributes(cudaFuncAttributes *attributes)
+{
+    guard lock(fake_mutex);
+    if (fake_gone() != cudaSuccess) return fake_gone();
+    if (capability[0] < 9) return fake_error(cudaErrorNoKernelImageForDevice);
+    *attributes = {32, 90};
     return cudaSuccess;
 }
 

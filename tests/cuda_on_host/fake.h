@@ -62,6 +62,8 @@ bool fake_is_pinned(const void *memory, size_t bytes);
 bool fake_is_device(const void *memory, size_t bytes);
 
 size_t fake_total_memory();
+/* Do streams' waits sleep on this device? */
+bool fake_waits_sleep();
 int64_t fake_n_allocations();
 
 /* All blocks of a launch. */

@@ -32,7 +32,7 @@ struct event_counts {
 struct event_state {
     event_counts own, *counts = &own; /* or those in memory that other processes open: */
     int fd = -1;
-    bool interprocess = false, is_other = false; /* is_other: made by another process */
+    bool sleeps = false, interprocess = false, is_other = false; /* is_other: made by another process */
     moment when;
 
     ~event_state()
@@ -53,7 +53,7 @@ std::vector<CUstream_st *> streams;
 uint64_t random_state;
 int64_t n_events;
 std::map<const void *, int> allowed_shared;
-int64_t n_work, n_graph_launches, n_graphs;
+int64_t n_work, n_graph_launches, n_graphs, n_waits, n_spins;
 
 /* The capture that goes on; one at a time. */
 struct {
@@ -276,6 +276,18 @@ cudaError_t cudaStreamCreate(cudaStream_t *stream)
     return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
 }
 
+int64_t fake_cuda_waits(void)
+{
+    guard lock(fake_mutex);
+    return n_waits;
+}
+
+int64_t fake_cuda_spins(void)
+{
+    guard lock(fake_mutex);
+    return n_spins;
+}
+
 static cudaError_t wait_for(cudaStream_t stream)
 {
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
@@ -301,6 +313,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     guard lock(fake_mutex);
+    bool pending = stream && !stream->queue.empty();
+    n_waits += pending;
+    n_spins += pending && !fake_waits_sleep();
     return wait_for(stream);
 }
 
@@ -315,7 +330,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream)
     guard lock(fake_mutex);
     if (fake_is_gone()) return fake_gone();
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
-    return !stream || stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
+    return !stream || stream->queue.empty() ? cudaSuccess : fake_error(cudaErrorNotReady);
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------- */
@@ -329,6 +344,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
     if (fake_is_gone()) return fake_gone();
     *event = new CUevent_st{std::make_shared<event_state>()};
     (*event)->state->interprocess = interprocess;
+    (*event)->state->sleeps = flags & cudaEventBlockingSync;
     n_events++;
     return cudaSuccess;
 }
@@ -395,6 +411,9 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
     if (fake_while_capturing() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
     auto state = event->state;
     uint64_t ticket = state->counts->recorded;
+    bool pending = state->counts->reached < ticket;
+    n_waits += pending;
+    n_spins += pending && !state->sleeps;
     run_until([=] { return state->counts->reached >= ticket; });
     return fake_gone();
 }
@@ -403,7 +422,8 @@ cudaError_t cudaEventQuery(cudaEvent_t event)
 {
     guard lock(fake_mutex);
     if (fake_is_gone()) return fake_gone();
-    return event->state->counts->reached >= event->state->counts->recorded ? cudaSuccess : cudaErrorNotReady;
+    return event->state->counts->reached >= event->state->counts->recorded ? cudaSuccess
+                                                                           : fake_error(cudaErrorNotReady);
 }
 
 cudaError_t cudaEventElapsedTime(float *milliseconds, cudaEvent_t start, cudaEvent_t end)

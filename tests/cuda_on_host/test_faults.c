@@ -64,7 +64,6 @@ static void what_is_not_there(void **state)
     auto_is_cpu("compute capability 7.5");
     refused("cuda:0", LT_E_UNSUPPORTED, "compute capability 7.5: 8.0 is the least");
     fake_cuda_capability(9, 0);
-    fake_cuda_capability(8, 0);
     lt_device_info info;
     assert_int_equal(lt_device_probe("cuda:0", &info, NULL), LT_OK);
     fake_cuda_capability(9, 0);
@@ -252,6 +251,27 @@ static void every_launch_and_copy(void **state)
     for (size_t i = 0; i < LT_COUNT(faults); i++) sweep(&faults[i], 40);
 }
 
+/* A launch that fails while the device is busy: the next one, which is innocent, does not. */
+static void an_error_is_told_once(void **state)
+{
+    lt_context *c;
+    lt_err err;
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1 << 20, 1, &err), LT_OK);
+    lt_tensor x = lt_new(c, LT_BF16, 1, (int64_t[]){64});
+    lt_zero(c, x);
+    fake_cuda_fail(1, cudaErrorInvalidConfiguration);
+    lt_tensor y = lt_add_scaled(c, x, x, 1);
+    assert_int_equal(c->err.status, LT_E_INTERNAL); /* and nobody has waited */
+    assert_int_equal(lt_context_status(c, &err), LT_E_INTERNAL);
+    assert_non_null(strstr(err.text, "cudaErrorInvalidConfiguration"));
+    lt_drop(c, &y);
+    y = lt_add_scaled(c, x, x, 1);
+    if (lt_context_status(c, &err) != LT_OK) fail_msg("%s", err.text);
+    lt_drop(c, &y);
+    lt_drop(c, &x);
+    lt_context_destroy(c);
+}
+
 /* A device that is lost between two evaluations of a context, or before it is opened again. */
 static void lost_for_good(void **state)
 {
@@ -379,6 +399,7 @@ int main(void)
         cmocka_unit_test(every_call_of_a_library),
         cmocka_unit_test(kinds_of_loss),
         cmocka_unit_test(every_launch_and_copy),
+        cmocka_unit_test(an_error_is_told_once),
         cmocka_unit_test(lost_for_good),
         cmocka_unit_test(weights_that_do_not_fit),
         cmocka_unit_test(a_thousand_chunks_leave_nothing),

@@ -105,7 +105,10 @@ enum {
     cudaHostRegisterDefault = 0,
     cudaHostRegisterReadOnly = 8
 };
-enum { cudaDeviceScheduleBlockingSync = 4 };
+enum { cudaDeviceScheduleBlockingSync = 4, cudaInitDeviceFlagsAreValid = 1 };
+typedef struct cudaFuncAttributes {
+    int numRegs, binaryVersion;
+} cudaFuncAttributes;
 
 cudaError_t cudaGetDeviceCount(int *count);
 cudaError_t cudaSetDevice(int device);
@@ -113,6 +116,7 @@ cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaSetDeviceFlags(unsigned flags);
+cudaError_t cudaInitDevice(int device, unsigned device_flags, unsigned flags);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
@@ -202,6 +206,9 @@ size_t fake_cuda_pinned(void);
 /* Launches and copies that streams were given so far, graphs' apart, and launches of graphs. */
 int64_t fake_cuda_work(void);
 int64_t fake_cuda_graph_launches(void);
+/* Waits of the host so far, for what had not been done yet; and those of them that do not sleep, but keep a processor busy. */
+int64_t fake_cuda_waits(void);
+int64_t fake_cuda_spins(void);
 /* Pieces of both, streams, events and graphs that are in use. */
 int64_t fake_cuda_objects(void);
 /* Has this process made a context, by looking at the device's memory or more? */
@@ -269,6 +276,13 @@ template <typename T> T fake_shuffle_xor(unsigned mask, T value, int by, const c
 cudaError_t fake_launch(const void *kernel, std::function<void()> thread, dim3 grid, dim3 block,
                         size_t shared_bytes, cudaStream_t stream);
 cudaError_t fake_allow_shared(const void *kernel, int bytes);
+/* Kernels are there for 9.0 and later. */
+cudaError_t fake_function_attributes(cudaFuncAttributes *attributes);
+
+template <typename K> cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, K *kernel)
+{
+    return fake_function_attributes(attributes);
+}
 
 template <typename K> cudaError_t cudaFuncSetAttribute(K *kernel, cudaFuncAttribute attribute, int value)
 {
