@@ -66,7 +66,7 @@ static lt_status fill(lt_context *c, cuda_record *r)
     d->record = r;
     r->filling = true;
     r->next = 0;
-    return cuda_check(c, "recording", cudaEventSynchronize(r->done));
+    return r->host_bytes ? cuda_check(c, "recording", cudaEventSynchronize(r->done)) : LT_OK;
 }
 
 static lt_status run(lt_context *c, cuda_record *r)

@@ -182,6 +182,33 @@ static void what_cannot_be_recorded(void **state)
     close_context(c, &net);
 }
 
+static void add_alone(lt_context *c, void *user, lt_tensor *results)
+{
+    job *j = user;
+    results[0] = lt_add_scaled(c, j->input, j->input, 0.5);
+}
+
+/* Where the host brings nothing, there is nothing of the run before that a new one must wait for. */
+static void nothing_is_brought(void **state)
+{
+    little net;
+    lt_err err;
+    lt_context *c = open_context(&net);
+    job j = {.net = &net, .input = little_upload(c, 0)};
+    int64_t waits = 0;
+    for (int i = 0; i < 6; i++) {
+        lt_tensor y = LT_NONE;
+        if (i == 3) waits = fake_cuda_waits();
+        lt_replay(c, lt_replay_key(&net, &j.input, 1), add_alone, &j, &y, 1);
+        lt_drop(c, &y);
+    }
+    assert_int_equal(fake_cuda_waits(), waits);
+    lt_drop(c, &j.input);
+    assert_int_equal(lt_context_status(c, &err), LT_OK);
+    expect(c, 1, 1, 4);
+    close_context(c, &net);
+}
+
 static void many_keys_take_turns(void **state)
 {
     little net[20];
@@ -323,6 +350,7 @@ int main(void)
         cmocka_unit_test(other_addresses_are_noticed),
         cmocka_unit_test(weights_and_workspaces_that_go),
         cmocka_unit_test(what_cannot_be_recorded),
+        cmocka_unit_test(nothing_is_brought),
         cmocka_unit_test(many_keys_take_turns),
         cmocka_unit_test(failures_on_the_way),
         cmocka_unit_test(a_thousand_replays_leave_nothing),
