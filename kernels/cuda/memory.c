@@ -86,7 +86,7 @@ static lt_status open_ring(lt_context *c, const char *op, cuda_ring *ring)
     }
     if (e == cudaSuccess) ring->device = cuda_allocate(c, "staging memory", all);
     for (int i = 0; i < CUDA_SLOTS && e == cudaSuccess && ring->device; i++)
-        e = cudaEventCreateWithFlags(&ring->slots[i].done, cudaEventDisableTiming);
+        e = cudaEventCreateWithFlags(&ring->slots[i].done, cudaEventDisableTiming | cudaEventBlockingSync);
     if (e != cudaSuccess || !ring->device) {
         cuda_ring_destroy(ring);
         return e == cudaSuccess ? c->err.status : cuda_check(c, op, e);

@@ -210,13 +210,21 @@ static lt_status device_properties(int index, struct cudaDeviceProp *p, lt_err *
     return LT_OK;
 }
 
+/* This thread's device from now on, started at its first call. Who waits for one of its streams sleeps meanwhile: other stages have the
+ * processor. Events that are waited for say so themselves (cudaEventBlockingSync). */
+static cudaError_t start_device(int index)
+{
+    cudaError_t e = cudaInitDevice(index, cudaDeviceScheduleBlockingSync, cudaInitDeviceFlagsAreValid);
+    return e == cudaSuccess ? cudaSetDevice(index) : e;
+}
+
 static lt_status probe_cuda(int index, lt_device_info *info, lt_err *err)
 {
     *info = (lt_device_info){0};
     struct cudaDeviceProp p;
     lt_status status = device_properties(index, &p, err);
     if (status != LT_OK) return status;
-    cudaError_t e = cudaSetDevice(index);
+    cudaError_t e = start_device(index);
     if (e == cudaSuccess) e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
     if (e != cudaSuccess) {
         cudaGetLastError();
@@ -295,7 +303,7 @@ static cudaError_t create_streams(cuda_device *d)
 {
     cudaStream_t *streams[] = {&d->compute, &d->up, &d->down};
     cudaEvent_t *events[] = {&d->arrived, &d->computed, &d->decoded};
-    cudaError_t e = cudaSetDevice(d->index);
+    cudaError_t e = start_device(d->index);
     for (size_t i = 0; i < LT_COUNT(streams) && e == cudaSuccess; i++)
         e = cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking);
     for (size_t i = 0; i < LT_COUNT(events) && e == cudaSuccess; i++)

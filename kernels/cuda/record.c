@@ -33,7 +33,7 @@ static lt_status begin(lt_context *c, size_t host_bytes, void **record)
     cuda_record *r = calloc(1, sizeof(*r));
     if (!r) return lt_context_fail(c, LT_E_NO_MEMORY, "out of memory");
     r->host_bytes = host_bytes;
-    cudaError_t e = cudaEventCreateWithFlags(&r->done, cudaEventDisableTiming);
+    cudaError_t e = cudaEventCreateWithFlags(&r->done, cudaEventDisableTiming | cudaEventBlockingSync);
     if (e == cudaSuccess && host_bytes)
         e = cudaHostAlloc((void **)&r->host, host_bytes, cudaHostAllocDefault);
     if (e == cudaSuccess) e = cudaStreamBeginCapture(d->compute, cudaStreamCaptureModeThreadLocal);
