@@ -27,6 +27,10 @@ typedef struct CUstream_st *lt_stream; /* cudaStream_t; NULL: the default stream
 /* Name of the CUDA error that the calling thread's last launch or query ended with; "no error" when there was none. */
 const char *lt_launch_error(void);
 
+/* Is there code of these kernels for the thread's device? It is compiled for one architecture and those after it: E_UNSUPPORTED on an older
+ * one; E_INTERNAL, and lt_launch_error, after another error. */
+lt_status lt_kernels_found(void);
+
 /* ---- norms (kernels_norm.cu) ------------------------------------------------------------------------- */
 
 /* Bytes of scratch that lt_launch_group_norm needs (256-byte aligned): the sums of pieces of each sample, in f64. */

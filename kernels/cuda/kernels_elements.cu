@@ -14,6 +14,18 @@ const char *lt_launch_error(void)
     return last_error == cudaSuccess ? "no error" : cudaGetErrorName(last_error);
 }
 
+static __global__ void nothing() {}
+
+lt_status lt_kernels_found(void)
+{
+    cudaFuncAttributes attributes;
+    last_error = cudaFuncGetAttributes(&attributes, nothing);
+    cudaGetLastError();
+    return last_error == cudaSuccess                       ? LT_OK
+           : last_error == cudaErrorNoKernelImageForDevice ? LT_E_UNSUPPORTED
+                                                           : LT_E_INTERNAL;
+}
+
 /* ---- one place at a time ----------------------------------------------------------------------------------- */
 
 struct add_scaled_op {

@@ -218,6 +218,16 @@ static cudaError_t start_device(int index)
     return e == cudaSuccess ? cudaSetDevice(index) : e;
 }
 
+/* Is there code of ours for the thread's device? */
+static lt_status find_kernels(int index, const struct cudaDeviceProp *p, lt_err *err)
+{
+    if (lt_kernels_found() != LT_E_UNSUPPORTED) return LT_OK; /* another error shows at the next call */
+    return lt_fail(err, LT_E_UNSUPPORTED,
+                   "cuda:%d, %s, has compute capability %d.%d: this program has no kernels for it: they were "
+                   "built for another one (LT_CUDA_ARCH)",
+                   index, p->name, p->major, p->minor);
+}
+
 static lt_status probe_cuda(int index, lt_device_info *info, lt_err *err)
 {
     *info = (lt_device_info){0};
@@ -225,6 +235,7 @@ static lt_status probe_cuda(int index, lt_device_info *info, lt_err *err)
     lt_status status = device_properties(index, &p, err);
     if (status != LT_OK) return status;
     cudaError_t e = start_device(index);
+    if (e == cudaSuccess && (status = find_kernels(index, &p, err)) != LT_OK) return status;
     if (e == cudaSuccess) e = cudaMemGetInfo(&info->free_bytes, &info->total_bytes);
     if (e != cudaSuccess) {
         cudaGetLastError();
@@ -370,7 +381,7 @@ static void describe_class(const cuda_device *d, const struct cudaDeviceProp *p,
              lt_dtype_name(d->dtype));
 }
 
-static lt_status create_device(cuda_device **device, int index, const char *name, lt_err *err)
+static lt_status create_device(cuda_device **device, int index, const struct cudaDeviceProp *p, lt_err *err)
 {
     lt_status status;
     cuda_device *d = calloc(1, sizeof(*d));
@@ -378,9 +389,10 @@ static lt_status create_device(cuda_device **device, int index, const char *name
     d->index = index;
     cudaError_t e = create_streams(d);
     if (e != cudaSuccess) {
-        status = fail_open(index, cuda_status_of(e), name, cudaGetErrorString(e), err);
+        status = fail_open(index, cuda_status_of(e), p->name, cudaGetErrorString(e), err);
         goto fail;
     }
+    LT_TRY(find_kernels(index, p, err));
     LT_TRY(open_libraries(d, err));
     *device = d;
     return LT_OK;
@@ -397,7 +409,7 @@ static lt_status open_cuda(void **device, int index, lt_dtype dtype, int threads
     lt_status status = device_properties(index, &p, err);
     if (status != LT_OK) return status;
     cuda_device *d = take_idle(index);
-    if (!d) LT_TRY(create_device(&d, index, p.name, err));
+    if (!d) LT_TRY(create_device(&d, index, &p, err));
     d->next_idle = NULL;
     d->record = NULL;
     d->dtype = dtype;

@@ -35,6 +35,8 @@ static void refused(const char *device, lt_status status, const char *part)
     assert_null(c);
 }
 
+static void close_everything(void);
+
 static void auto_is_cpu(const char *because)
 {
     char name[32];
@@ -64,12 +66,14 @@ static void what_is_not_there(void **state)
     auto_is_cpu("compute capability 7.5");
     refused("cuda:0", LT_E_UNSUPPORTED, "compute capability 7.5: 8.0 is the least");
     fake_cuda_capability(9, 0);
+    /* Kernels are compiled for one architecture: an older device, that would do otherwise, has none. */
+    close_everything();
+    fake_cuda_capability(8, 0);
+    refused("cuda:0", LT_E_UNSUPPORTED, "8.0: this program has no kernels for it");
+    fake_cuda_capability(9, 0);
     lt_device_info info;
     assert_int_equal(lt_device_probe("cuda:0", &info, NULL), LT_OK);
-    fake_cuda_capability(9, 0);
 }
-
-static void close_everything(void);
 
 /* cuDNN would have other engines, and other bytes, without its compiler. */
 static void without_nvrtc(void **state)
@@ -272,6 +276,17 @@ static void an_error_is_told_once(void **state)
     lt_context_destroy(c);
 }
 
+/* Who waits sleeps: a stage that waits for its device has no use for a processor. */
+static void waits_sleep(void **state)
+{
+    lt_err err;
+    close_everything();
+    int64_t waits = fake_cuda_waits(), spins = fake_cuda_spins();
+    assert_int_equal(attempt(2, &err), LT_OK);
+    assert_true(fake_cuda_waits() > waits + 2);
+    assert_int_equal(fake_cuda_spins(), spins);
+}
+
 /* A device that is lost between two evaluations of a context, or before it is opened again. */
 static void lost_for_good(void **state)
 {
@@ -400,6 +415,7 @@ int main(void)
         cmocka_unit_test(kinds_of_loss),
         cmocka_unit_test(every_launch_and_copy),
         cmocka_unit_test(an_error_is_told_once),
+        cmocka_unit_test(waits_sleep),
         cmocka_unit_test(lost_for_good),
         cmocka_unit_test(weights_that_do_not_fit),
         cmocka_unit_test(a_thousand_chunks_leave_nothing),
