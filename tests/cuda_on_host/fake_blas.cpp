@@ -238,7 +238,9 @@ static cublasStatus_t check(const fake_matmul_desc *desc, const fake_matrix_layo
     bool wide = a->type == CUDA_R_32F;
     bool types = a->type == b->type && c->type == d->type && (d->type == CUDA_R_32F || d->type == a->type);
     if (!types || (!wide && desc->compute != CUBLAS_COMPUTE_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (has_gelu(desc) && d->rows % 8) return CUBLAS_STATUS_NOT_SUPPORTED; /* as a library may */
+    /* As a library may. */
+    if (has_gelu(desc) && d->rows % 8) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (has_bias(desc) && d->rows == 28) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (d->batch > 1 && d->step < d->ld * (int64_t)d->cols && d->step < (int64_t)m) return invalid;
     return good;
 }

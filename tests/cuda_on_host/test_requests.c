@@ -213,13 +213,27 @@ static void pointwise(void **state)
     asked(lt_conv(context, in[0], &w, &b, p, in[1]), in, &w, &b, "product 60x16 -> 60x24, bias, add\n");
 }
 
-/* A bias that would be rounded is added to f32 sums, by a kernel of our own. */
+/* A layer's bias is rounded as its weight is. A convolution's is not: it is added to f32 sums, by a kernel of our own. */
 static void inexact_bias(void **state)
 {
     lt_weight w = {.tensor = HOST(24, 16)}, b = {.tensor = HOST(24)};
     b.tensor.data = odd;
     lt_tensor in[2] = {ON_DEVICE(12, 16), ON_DEVICE(12, 24)};
-    asked(lt_linear(context, in[0], &w, &b, LT_ACT_NONE, in[1]), in, &w, &b, "product 12x16 -> 12x24, f32\n");
+    asked(lt_linear(context, in[0], &w, &b, LT_ACT_NONE, in[1]), in, &w, &b,
+          "product 12x16 -> 12x24, bias, add\n");
+    in[0] = ON_DEVICE(1, 12, 1, 1, 16);
+    in[1] = LT_NONE;
+    asked(lt_conv(context, in[0], &w, &b, (lt_conv_params){0}, LT_NONE), in, &w, &b,
+          "product 12x16 -> 12x24, f32\n");
+}
+
+/* Without an algorithm that adds the bias (of 28 outputs, the double's), a kernel of ours does. */
+static void no_algorithm_for_a_bias(void **state)
+{
+    lt_weight w = {.tensor = HOST(28, 16)}, b = {.tensor = HOST(28)};
+    lt_tensor in[2] = {ON_DEVICE(12, 16), LT_NONE};
+    asked(lt_linear(context, in[0], &w, &b, LT_ACT_NONE, LT_NONE), in, &w, &b,
+          "product 12x16 -> 12x28, f32\n");
 }
 
 /* GELU by tanh is the product's own; what the library has no algorithm for (of 20 outputs, the double) and other activations are a
@@ -270,6 +284,7 @@ int main(void)
                                        cmocka_unit_test(upsampled),
                                        cmocka_unit_test(pointwise),
                                        cmocka_unit_test(inexact_bias),
+                                       cmocka_unit_test(no_algorithm_for_a_bias),
                                        cmocka_unit_test(activations),
                                        cmocka_unit_test(attention),
                                        cmocka_unit_test(one_plan_a_shape),

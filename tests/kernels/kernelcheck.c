@@ -79,7 +79,7 @@ static double random_value(rng *r, values v, double scale)
 
 /* ---- operands ---------------------------------------------------------------------------------------- */
 
-/* A malloc'd tensor of random values. Matrices are exact in bf16 when the context computes in it, so that the reference
+/* A malloc'd tensor of random values. Matrices, and what else is rounded as they are, are exact in bf16 when the context computes in it, so that the reference
  * sees what the backend sees. */
 static lt_tensor random_tensor(checker *k, const spec *s, bool through_half)
 {
@@ -132,8 +132,8 @@ static void make_operands(checker *k, const op_case *c, operands *o)
         o->copies[i] = copy_of(&o->inputs[i]);
     }
     for (int i = 0; i < c->n_weights; i++) {
-        bool matrix = c->weights[i].rank > 1;
-        o->weights[i].tensor = random_tensor(k, &c->weights[i], matrix && k->dtype != LT_F32);
+        bool narrow = c->weights[i].rank > 1 || (c->narrow_bias && strncmp(k->device, "cuda", 4) == 0);
+        o->weights[i].tensor = random_tensor(k, &c->weights[i], narrow && k->dtype != LT_F32);
     }
 }
 

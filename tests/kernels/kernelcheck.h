@@ -64,7 +64,9 @@ struct op_case {
     double units, magnitude;
     double bf16_units; /* more of them in a bf16 context */
     double narrow[2];  /* on cuda, in bf16 and in f16: so many roundings of the dtype on the way more */
-    bool joins;        /* an infinite input may give infinity where the reference takes two from each other */
+    /* On cuda, in 16 bits, weights[1] is taken rounded to the dtype, as matrices are everywhere. */
+    bool narrow_bias;
+    bool joins;  /* an infinite input may give infinity where the reference takes two from each other */
     int spreads; /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
     double absolute; /* besides, whatever the values */
     bool rounded;    /* instead: equal to the reference's f64 result rounded to the result's dtype */

@@ -189,7 +189,8 @@ static void make_linear(op_case *k, rng *r, bool big)
                            .scale = 1 / sqrt((double)in)};
     k->weights[1] =
         (spec){.rank = 1, .shape = {out}, .dtype = (int)weight_dtype(r), .left_out = rng_range(r, 0, 3) == 0};
-    k->units = 8 + 2 * sqrt((double)in);                  /* as conv; 4 more for the activation */
+    k->units = 8 + 2 * sqrt((double)in); /* as conv; 4 more for the activation */
+    k->narrow_bias = true;
     k->narrow[0] = k->act == LT_ACT_GELU_TANH ? 0.25 : 0; /* a tanh of 11 bits, which is 1 from 4 on */
     k->magnitude = 1;
 }
