@@ -93,8 +93,7 @@ static lt_status run_as_matrix(lt_context *c, const conv_call *k)
         if (!c->dry)
             status = cuda_launched(
                 c, "conv", lt_launch_im2col(cuda_of(c)->compute, matrix, k->x, size, d, 1, 1, first, l.rows));
-        if (status == LT_OK) status = cuda_layer_run(c, &l);
-        if (c->dry) break;
+        if (status == LT_OK) status = cuda_layer_run(c, &l); /* when dry, too: the last rows are fewer */
     }
     lt_scratch_release(c, matrix);
     return status;

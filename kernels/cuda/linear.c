@@ -65,7 +65,7 @@ static lt_status run_rough(lt_context *c, const cuda_layer *l)
         p.rows = LT_MIN(step, l->rows - row);
         float *sums = rough ? rough : l->y;
         status = cuda_multiply(c, l->op, &p, (const char *)l->x + at_x, l->weight, NULL, NULL, sums);
-        if (c->dry) break;
+        if (c->dry) continue; /* the last rows are fewer, and may take more scratch memory */
         if (status != LT_OK) break;
         status = cuda_epilogue(c, l->op, sums, l->bias.values, l->act,
                                l->has_residual ? (const char *)l->residual + at_y : NULL, (char *)l->y + at_y,

@@ -4,12 +4,16 @@
  * our rows are its columns.
  *
  * The algorithm is the first one of the library's heuristics, for the canonical number of rows, that does not split the inner
- * dimension; it is kept with the sizes it was chosen for. What the number of rows of a call can change is how many blocks
- * there are, not what one does: a row's sums are the same in every batch. tests/kernels/kernelcheck holds it to that. */
+ * dimension, and that the library's check allows for other numbers of rows, too, one and one more than the canonical: which it is
+ * follows from the canonical number alone. Before it is used for a number of rows it is checked for that, which also
+ * says how much scratch memory that takes. What the number of rows of a call can change is how many blocks there
+ * are, not what one does: a row's sums are the same in every batch. tests/kernels/kernelcheck holds it to that. */
 #include "kernels/cuda/cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { MOST_CHECKS = 8 };
 
 /* What an algorithm is chosen for; compared as bytes. */
 typedef struct matmul_key {
@@ -24,7 +28,12 @@ typedef struct cuda_matmul {
     cublasLtMatrixLayout_t a, b, d; /* ours; `c` of the library is as d */
     bool supported;
     cublasLtMatmulAlgo_t algo;
-    size_t workspace;
+    struct {
+        int64_t rows;
+        bool allowed;
+        size_t workspace;
+    } checks[MOST_CHECKS]; /* the last ones */
+    int n_checks;          /* so far */
 } cuda_matmul;
 
 int64_t cuda_canonical_rows(int64_t sample_rows)
@@ -138,6 +147,42 @@ static bool sums_whole(const cublasLtMatmulAlgo_t *algo)
     return split >= 0 && split <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
 }
 
+static cublasStatus_t set_rows(cuda_matmul *m, int64_t rows)
+{
+    uint64_t n = (uint64_t)rows;
+    cublasStatus_t s = cublasLtMatrixLayoutSetAttribute(m->a, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n));
+    return s == CUBLAS_STATUS_SUCCESS
+               ? cublasLtMatrixLayoutSetAttribute(m->d, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n))
+               : s;
+}
+
+/* Is the algorithm one for so many rows, and with how much scratch memory? A refusal is no error. */
+static cublasStatus_t check_rows(cuda_device *d, cuda_matmul *m, const cublasLtMatmulAlgo_t *algo,
+                                 int64_t rows, bool *allowed, size_t *workspace)
+{
+    cublasLtMatmulHeuristicResult_t result;
+    cublasStatus_t s = set_rows(m, rows);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulAlgoCheck(d->blas, m->desc, m->b, m->a, m->d, m->d, algo, &result);
+    *allowed = s == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= CUDA_MATMUL_WORKSPACE;
+    *workspace = *allowed ? result.workspaceSize : 0;
+    return s == CUBLAS_STATUS_ALLOC_FAILED || s == CUBLAS_STATUS_NOT_INITIALIZED ? s : CUBLAS_STATUS_SUCCESS;
+}
+
+/* Is it one for other numbers of rows, too? Products of many matrices have their own number alone. */
+static cublasStatus_t check_others(cuda_device *d, cuda_matmul *m, const cublasLtMatmulAlgo_t *algo,
+                                   const cuda_product *p, bool *allowed)
+{
+    const int64_t others[] = {p->count > 1 ? p->canonical_rows : 1, p->canonical_rows + (p->count == 1)};
+    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+    size_t workspace;
+    *allowed = true;
+    for (size_t i = 0; i < LT_COUNT(others) && *allowed && s == CUBLAS_STATUS_SUCCESS; i++)
+        s = check_rows(d, m, algo, others[i], allowed, &workspace);
+    return s;
+}
+
+/* The first algorithm that does; where none does, the first one. */
 static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cuda_product *p)
 {
     enum { MOST = 16 };
@@ -149,12 +194,13 @@ static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cud
         s = cublasLtMatmulAlgoGetHeuristic(d->blas, m->desc, m->b, m->a, m->d, m->d, d->preference, MOST,
                                            found, &n);
     if (s != CUBLAS_STATUS_SUCCESS && s != CUBLAS_STATUS_NOT_SUPPORTED) return cuda_check_blas(c, op, s);
-    for (int i = 0; i < n; i++) {
+    bool allowed = false;
+    for (int i = 0; i < n && !allowed; i++) {
         if (found[i].state != CUBLAS_STATUS_SUCCESS || !sums_whole(&found[i].algo)) continue;
-        m->algo = found[i].algo;
-        m->workspace = found[i].workspaceSize;
+        s = check_others(d, m, &found[i].algo, p, &allowed);
+        if (s != CUBLAS_STATUS_SUCCESS) return cuda_check_blas(c, op, s);
+        if (allowed || !m->supported) m->algo = found[i].algo;
         m->supported = true;
-        break;
     }
     return LT_OK;
 }
@@ -223,20 +269,41 @@ static int64_t rows_at_once(const cuda_product *p)
     return LT_MAX(most / 256 * 256, (int64_t)1);
 }
 
+/* What so many rows take of scratch memory, into *workspace where that is more. */
+static lt_status reserve_rows(lt_context *c, const char *op, cuda_matmul *m, int64_t rows, size_t *workspace)
+{
+    int i = 0, kept = LT_MIN(m->n_checks, (int)MOST_CHECKS);
+    while (i < kept && m->checks[i].rows != rows) i++;
+    if (i == kept) {
+        bool allowed;
+        size_t bytes;
+        cublasStatus_t s = check_rows(c->device, m, &m->algo, rows, &allowed, &bytes);
+        if (s != CUBLAS_STATUS_SUCCESS) return cuda_check_blas(c, op, s);
+        i = m->n_checks++ % MOST_CHECKS;
+        m->checks[i].rows = rows;
+        m->checks[i].allowed = allowed;
+        m->checks[i].workspace = bytes;
+    }
+    if (!m->checks[i].allowed)
+        return lt_context_fail(
+            c, LT_E_UNSUPPORTED,
+            "%s: cuBLASLt's algorithm for %lld rows of a product by %lld x %lld does not take %lld", op,
+            (long long)m->key.rows, (long long)m->key.inner, (long long)m->key.columns, (long long)rows);
+    *workspace = LT_MAX(*workspace, m->checks[i].workspace);
+    return LT_OK;
+}
+
 static cublasStatus_t multiply_rows(cuda_device *d, cuda_matmul *m, const cuda_product *p, int64_t rows,
                                     const void *a, const void *b, const void *bias, const void *c_matrix,
-                                    void *to, void *workspace)
+                                    void *to, void *workspace, size_t workspace_bytes)
 {
     const float one = 1, beta = p->add ? 1 : 0;
-    uint64_t n = (uint64_t)rows;
-    cublasStatus_t s = cublasLtMatrixLayoutSetAttribute(m->a, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n));
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutSetAttribute(m->d, CUBLASLT_MATRIX_LAYOUT_COLS, &n, sizeof(n));
+    cublasStatus_t s = set_rows(m, rows);
     if (s == CUBLAS_STATUS_SUCCESS && p->biased)
         s = set(m->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias));
     if (s != CUBLAS_STATUS_SUCCESS) return s;
     return cublasLtMatmul(d->blas, m->desc, &one, b, m->b, a, m->a, &beta, p->add ? c_matrix : to, m->d, to,
-                          m->d, &m->algo, workspace, m->workspace, d->compute);
+                          m->d, &m->algo, workspace, workspace_bytes, d->compute);
 }
 
 bool cuda_can_multiply(lt_context *c, const char *op, const cuda_product *p)
@@ -257,17 +324,20 @@ lt_status cuda_multiply(lt_context *c, const char *op, const cuda_product *p, co
             c, LT_E_UNSUPPORTED,
             "%s: cuBLASLt has no deterministic algorithm for a product of %lld x %lld by %lld in %s", op,
             (long long)p->rows, (long long)p->inner, (long long)p->columns, lt_dtype_name(p->in));
+    int64_t step = LT_MIN(rows_at_once(p), p->rows), rest = p->rows % step;
+    size_t bytes = 0;
+    lt_status status = reserve_rows(c, op, m, step, &bytes);
+    if (status == LT_OK && rest) status = reserve_rows(c, op, m, rest, &bytes);
+    if (status != LT_OK) return status;
     void *workspace = NULL;
-    if (m->workspace && !(workspace = lt_scratch(c, m->workspace))) return c->err.status;
+    if (bytes && !(workspace = lt_scratch(c, bytes))) return c->err.status;
     size_t in = cuda_dtype_bytes(p->in), out = cuda_dtype_bytes(p->out);
-    lt_status status = LT_OK;
-    int64_t step = rows_at_once(p);
     for (int64_t row = 0; row < p->rows && status == LT_OK && !c->dry; row += step) {
         size_t at_a = (size_t)(row * p->a_ld) * in, at_d = (size_t)(row * p->d_ld) * out;
         status = cuda_check_blas(c, op,
                                  multiply_rows(d, m, p, LT_MIN(step, p->rows - row), (const char *)a + at_a,
                                                b, bias, c_matrix ? (const char *)c_matrix + at_d : NULL,
-                                               (char *)to + at_d, workspace));
+                                               (char *)to + at_d, workspace, bytes));
     }
     lt_scratch_release(c, workspace);
     return status;

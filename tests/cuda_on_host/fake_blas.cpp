@@ -207,9 +207,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 /* What an algorithm_t holds. */
 struct algorithm {
     uint64_t magic;
-    uint32_t tile, split, scheme; /* the inner dimension is summed in tiles; split between blocks */
+    uint16_t tile, split, scheme; /* the inner dimension is summed in tiles; split between blocks */
     uint32_t alignment[4];
     uint32_t a_type, d_type, transposed, epilogue;
+    uint16_t picky;
 };
 static_assert(sizeof(algorithm) <= sizeof(cublasLtMatmulAlgo_t), "");
 enum { MAGIC = 0x5ca1ab1e };
@@ -245,6 +246,18 @@ static cublasStatus_t check(const fake_matmul_desc *desc, const fake_matrix_layo
     return good;
 }
 
+/* What an algorithm takes: for other numbers of rows (columns of the library's) it is not the same. */
+static size_t needed(const fake_matrix_layout *a, const fake_matrix_layout *d)
+{
+    return a->rows % 3 == 0 ? 0 : 4096 * (a->rows % 5) + 512 * (d->cols % 7);
+}
+
+/* One that takes no odd number of rows, and says so when it is asked. */
+static bool refuses(const algorithm &algo, const fake_matrix_layout *d)
+{
+    return algo.picky && d->cols % 2;
+}
+
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
@@ -255,28 +268,55 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
     cublasStatus_t s = check(desc, a, b, c, d);
     if (s != good) return s;
-    /* The first one splits, whatever the mask says of reductions: not all that is returned is fit to be used. */
-    for (uint32_t i = 0; i < 2 && *n < most; i++) {
+    /* The first one splits, whatever the mask says of reductions, the second is picky: not all that is returned is fit to be used. */
+    for (uint32_t i = 0; i < 3 && *n < most; i++) {
+        if (i == 1 && d->cols % 2) continue;
         cublasLtMatmulHeuristicResult_t r;
         memset(&r, 0, sizeof(r));
         algorithm algo = {MAGIC,
-                          d->cols >= 4096   ? 256u
-                          : d->cols >= 1024 ? 64u
-                                            : 32u,
-                          i == 0 ? 4u : 1u,
-                          i == 0 && p->reduction ? (uint32_t)CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : 0u,
+                          (uint16_t)(d->cols >= 4096   ? 256
+                                     : d->cols >= 1024 ? 64
+                                                       : 32),
+                          (uint16_t)(i == 0 ? 4 : 1),
+                          (uint16_t)(i == 0 && p->reduction ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : 0),
                           {p->a, p->b, p->c, p->d},
                           (uint32_t)a->type,
                           (uint32_t)d->type,
                           desc->a == CUBLAS_OP_T,
-                          (uint32_t)desc->epilogue};
+                          (uint32_t)desc->epilogue,
+                          (uint16_t)(i == 1)};
         memcpy(&r.algo, &algo, sizeof(algo));
-        r.workspaceSize = a->rows % 3 == 0 ? 0 : 4096 * (a->rows % 5);
+        r.workspaceSize = needed(a, d);
         if (r.workspaceSize > p->workspace) continue;
         r.state = good;
         results[(*n)++] = r;
     }
     return *n ? good : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+static bool is_for(const algorithm &algo, const fake_matmul_desc *desc, const fake_matrix_layout *a,
+                   const fake_matrix_layout *d)
+{
+    return algo.magic == MAGIC && algo.a_type == (uint32_t)a->type && algo.d_type == (uint32_t)d->type &&
+           algo.transposed == (desc->a == CUBLAS_OP_T) && algo.epilogue == (uint32_t)desc->epilogue &&
+           !refuses(algo, d);
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *opaque,
+                                       cublasLtMatmulHeuristicResult_t *result)
+{
+    algorithm algo;
+    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
+    memcpy(&algo, opaque, sizeof(algo));
+    cublasStatus_t s = check(desc, a, b, c, d);
+    if (s == good && !is_for(algo, desc, a, d)) s = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (s != good) return s;
+    memset(result, 0, sizeof(*result));
+    result->workspaceSize = needed(a, d);
+    return good;
 }
 
 cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *opaque,
@@ -398,15 +438,13 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     cublasStatus_t s = check(desc, a, b, c, d);
     if (s != good) return s;
     bool biased = has_bias(desc);
-    if (algo.magic != MAGIC || algo.a_type != (uint32_t)a->type || algo.d_type != (uint32_t)d->type ||
-        algo.transposed != (desc->a == CUBLAS_OP_T) || algo.epilogue != (uint32_t)desc->epilogue)
-        return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (!is_for(algo, desc, a, d)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!is_matrix(a_data, a, algo.alignment[0]) || !is_matrix(b_data, b, algo.alignment[1]) ||
         !is_matrix(c_data, c, algo.alignment[2]) || !is_matrix(d_data, d, algo.alignment[3]))
         return invalid;
     if (biased && !fake_is_device(desc->bias, d->rows * size_of(d->type))) return invalid;
-    size_t needed = a->rows % 3 == 0 ? 0 : 4096 * (a->rows % 5);
-    if (workspace_bytes < needed || (needed && !fake_is_device(workspace, needed))) return invalid;
+    size_t bytes = needed(a, d);
+    if (workspace_bytes < bytes || (bytes && !fake_is_device(workspace, bytes))) return invalid;
     const job j = {*desc,
                    *a,
                    *b,
