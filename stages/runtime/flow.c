@@ -234,8 +234,8 @@ static void start(rt *rt, rt_request *request)
     rt_job *job = &rt->job;
     lt_err err;
     job->unit = request->key.unit;
-    job->n_inputs = rt->stage->n_inputs ? request->needs[0].count : 0;
     for (int port = 0; port < rt->stage->n_inputs; port++) {
+        job->n_inputs[port] = request->needs[port].count;
         if (make_inputs(job, port, request->needs[port].count, &err)) {
             rt_fail(rt, &err, &request->key);
             return;

@@ -66,12 +66,13 @@ static lt_status open_clip(rt *rt, rt_job *job)
 static lt_status process(rt *rt, rt_job *job)
 {
     const lt_payload *inputs[LT_MAX_PORTS];
-    for (int port = 0; port < LT_MAX_PORTS; port++) inputs[port] = job->inputs[port];
+    for (int port = 0; port < LT_MAX_PORTS; port++)
+        inputs[port] = job->n_inputs[port] ? job->inputs[port] : NULL;
     rt_report_started(rt, job->clip->clip.index, job->unit);
     lt_status status = rt->stage->process(rt->state, &job->clip->clip, job->unit, inputs,
                                           rt_is_sink(rt) ? NULL : &job->output, &job->err);
     bool passes = !status && job->clip->clip.output && job->clip->clip.output->live && !rt_is_source(rt);
-    return passes ? rt_pass_times(&job->output, job->inputs[0], job->n_inputs, &job->err) : status;
+    return passes ? rt_pass_times(&job->output, job->inputs[0], job->n_inputs[0], &job->err) : status;
 }
 
 static lt_status finish(rt *rt, rt_job *job)

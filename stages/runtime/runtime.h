@@ -212,7 +212,7 @@ typedef struct rt_job {
     uint64_t unit;
     lt_payload *inputs[LT_MAX_PORTS]; /* arrays of input_room */
     uint64_t input_room[LT_MAX_PORTS];
-    uint64_t n_inputs; /* of port 0 */
+    uint64_t n_inputs[LT_MAX_PORTS];
     lt_payload output;
     rt_memory memory; /* of output */
     bool complete;

@@ -195,7 +195,8 @@ typedef struct lt_stage {
     lt_status (*need)(void *state, const lt_clip *clip, uint64_t unit, lt_need needs[LT_MAX_PORTS],
                       lt_err *err);
 
-    /* Make (or, for a sink, consume) one unit. inputs[port][i] is input unit needs[port].first + i. An input's memory is borrowed for the call.
+    /* Make (or, for a sink, consume) one unit. inputs[port][i] is input unit needs[port].first + i, inputs[port] is
+     * NULL where none was needed: what the cache had then and has no more is E_TRANSIENT, since need is asked anew. An input's memory is borrowed for the call.
      * The output's memory is not cleared. A sink that was asked to stop returns END here. */
     lt_status (*process)(void *state, lt_clip *clip, uint64_t unit, const lt_payload *const *inputs,
                          lt_payload *output, lt_err *err);

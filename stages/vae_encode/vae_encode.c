@@ -346,7 +346,8 @@ static lt_status encode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     if (status == LT_OK) lt_stage_cached(clip);
     if (status != LT_E_NOT_FOUND) return status;
     if (!inputs || !inputs[0])
-        return lt_fail(err, LT_E_INTERNAL, "unit %" PRIu64 " came without its frames", unit);
+        return lt_fail(err, LT_E_TRANSIENT, "clip %s, frame %lld: what the cache had is gone from it",
+                       c->record.clip, (long long)u.first);
     lt_tensor kept;
     status = place_on_device(state, &u, &kept, err);
     if (!status) status = compute(state, &u, clip->inputs[0], inputs[0], kept, err);

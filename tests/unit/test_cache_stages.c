@@ -113,6 +113,30 @@ static void nothing_but_the_frames_decides(void **state)
     troupe_close(&d);
 }
 
+/* Between need and process somebody takes the clip out of the cache: another try needs its frames. */
+static void what_has_left_the_cache_is_asked_for_again(void **state)
+{
+    lt_err err;
+    troupe_stage t;
+    lt_cache *cache;
+    lt_need needs[LT_MAX_PORTS] = {{0, 0}};
+    const lt_payload *nothing[LT_MAX_PORTS] = {NULL};
+    char memory[64];
+    lt_payload output = {.data = memory, .capacity = sizeof memory};
+    MUST(troupe_open(&t, &lt_vae_encode_stage, OPTIONS(), at_folder("leaving"), 1, &film.stream, &err));
+    troupe_make_all(&t, film.chunks, false);
+    MUST(t.stage->need(t.state, &t.clip, 1, needs, &err));
+    assert_int_equal(needs[0].count, 0);
+    MUST(lt_cache_open(&cache, at_folder("leaving"), true, 1 << 30, &err));
+    MUST(lt_cache_remove(cache, t.output.name, t.output.digest, &err));
+    lt_cache_close(cache);
+    assert_int_equal(t.stage->process(t.state, &t.clip, 1, nothing, &output, &err), LT_E_TRANSIENT);
+    assert_non_null(strstr(err.text, "is gone from it"));
+    MUST(t.stage->need(t.state, &t.clip, 1, needs, &err));
+    assert_int_equal(needs[0].count, 1);
+    troupe_close(&t);
+}
+
 static void check_cache(const char *dtype, int expected_chunks)
 {
     lt_err err;
@@ -588,6 +612,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(latents_are_the_models_own),
         cmocka_unit_test(nothing_but_the_frames_decides),
+        cmocka_unit_test(what_has_left_the_cache_is_asked_for_again),
         cmocka_unit_test(the_cache_gives_the_same_bytes),
         cmocka_unit_test(the_record_says_where_it_came_from),
         cmocka_unit_test(a_side_file_may_be_elsewhere),

@@ -8,7 +8,7 @@
 #include <time.h>
 
 typedef struct config {
-    int64_t window, later_window, stride, sleep_ms, crash_unit, fail_unit;
+    int64_t window, later_window, stride, sleep_ms, crash_unit, fail_unit, bare_unit;
     const char *numeric_class;
 } config;
 
@@ -63,6 +63,13 @@ static const lt_option options[] = {
      .min = -1,
      .max = 1e9,
      .help = "unit that cannot be made"},
+    {.name = "bare_unit",
+     .type = LT_OPT_INT,
+     .offset = offsetof(config, bare_unit),
+     .fallback = "-1",
+     .min = -1,
+     .max = 1e9,
+     .help = "unit that needs no input"},
 };
 
 static const lt_port inputs[] = {
@@ -135,7 +142,9 @@ static lt_status need(void *state, const lt_clip *clip, uint64_t unit, lt_need n
     if (atomic_load(&is_destroyed)) abort();
     uint64_t first = unit * (uint64_t)config->stride;
     needs[0].first = first;
-    needs[0].count = LT_MIN(window_of(config, clip->index), clip->inputs[0]->n_units - first);
+    needs[0].count = (int64_t)unit == config->bare_unit
+                         ? 0
+                         : LT_MIN(window_of(config, clip->index), clip->inputs[0]->n_units - first);
     return LT_OK;
 }
 
@@ -149,6 +158,9 @@ static lt_status process(void *state, lt_clip *clip, uint64_t unit, const lt_pay
     uint64_t hash = unit;
     LT_TRY(misbehave(config->sleep_ms, config->crash_unit, config->fail_unit, unit, err));
     LT_TRY(need(state, clip, unit, needs, err));
+    if (!inputs[0] != !needs[0].count)
+        return lt_fail(err, LT_E_INTERNAL, "unit %llu comes with other inputs than it needs",
+                       (unsigned long long)unit);
     for (uint64_t i = 0; i < needs[0].count; i++) {
         if (inputs[0][i].unit != needs[0].first + i)
             return lt_fail(err, LT_E_INTERNAL, "input %llu of unit %llu is another one",

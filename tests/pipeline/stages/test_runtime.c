@@ -170,6 +170,14 @@ static void too_few_credits_are_refused(void **state)
     troupe_stop(&t);
 }
 
+/* Nor with those of the unit before. */
+static void a_unit_that_needs_nothing_comes_with_nothing(void **state)
+{
+    troupe t = make_chain(SLOTS, 1, 2, path("bare"));
+    set_option(&t, 1, "bare_unit", "7");
+    play(&t, 0, 0, 0);
+}
+
 /* Clips of a data set are not all as the one that was planned: where one takes more at once than there are credits, all else waits for
  * no slot. What is more than any room is the clip's own failure. */
 static void a_clip_may_need_more_than_was_planned(void **state)
@@ -365,6 +373,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_finished_file_is_not_made_again),
         cmocka_unit_test(exactly_enough_credits_do),
         cmocka_unit_test(too_few_credits_are_refused),
+        cmocka_unit_test(a_unit_that_needs_nothing_comes_with_nothing),
         cmocka_unit_test(a_clip_may_need_more_than_was_planned),
         cmocka_unit_test(a_clip_that_needs_too_much_is_given_up),
         cmocka_unit_test(a_failure_is_told_with_its_unit),
