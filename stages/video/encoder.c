@@ -136,18 +136,57 @@ static bool is_always_full(enum AVPixelFormat format)
     return format == AV_PIX_FMT_YUVJ420P || format == AV_PIX_FMT_YUVJ422P || format == AV_PIX_FMT_YUVJ444P;
 }
 
-/* The source's colour, with the matrix and range that will really be used. */
-static void choose_colour(lt_encoder *encoder, const lt_video_colour *source)
+/* JPEG is full range in BT.601's matrix, whatever a file says of it: no decoder looks. */
+static bool is_jpeg(const AVCodec *codec)
 {
+    return codec->id == AV_CODEC_ID_MJPEG || codec->id == AV_CODEC_ID_LJPEG || codec->id == AV_CODEC_ID_AMV;
+}
+
+/* Theora and VP8 have no matrix but BT.601's. */
+static bool is_bt601(const AVCodec *codec)
+{
+    return is_jpeg(codec) || codec->id == AV_CODEC_ID_THEORA || codec->id == AV_CODEC_ID_VP8;
+}
+
+/* Whether who reads the file learns that samples have the full range. Some codecs say it, some are of limited range by
+ * definition; of the others the format says it, or does not. */
+static bool says_full_range(const AVCodec *codec, const char *container)
+{
+    static const struct {
+        enum AVCodecID id;
+        bool says;
+    } codecs[] = {{AV_CODEC_ID_H264, true},        {AV_CODEC_ID_HEVC, true},
+                  {AV_CODEC_ID_VP9, true},         {AV_CODEC_ID_AV1, true},
+                  {AV_CODEC_ID_MPEG1VIDEO, false}, {AV_CODEC_ID_MPEG2VIDEO, false},
+                  {AV_CODEC_ID_PRORES, false},     {AV_CODEC_ID_THEORA, false},
+                  {AV_CODEC_ID_VP8, false},        {AV_CODEC_ID_DVVIDEO, false}};
+    static const char *const formats[] = {"mp4", "matroska", "webm"};
+    for (size_t i = 0; i < LT_COUNT(codecs); i++)
+        if (codec->id == codecs[i].id) return codecs[i].says;
+    const AVOutputFormat *format = av_guess_format(NULL, container, NULL);
+    for (size_t i = 0; format && i < LT_COUNT(formats); i++)
+        if (!strcmp(format->name, formats[i])) return true;
+    return false;
+}
+
+/* The source's colour, with the matrix and range that will really be used. */
+static void choose_colour(lt_encoder *encoder, const lt_encoder_request *request)
+{
+    const lt_video_colour *source = &request->colour;
     encoder->colour = *source;
     if (is_rgb(encoder->format)) {
         encoder->colour.matrix = AVCOL_SPC_RGB;
         encoder->colour.range = AVCOL_RANGE_JPEG;
         return;
     }
-    bool full = source->range == AVCOL_RANGE_JPEG && source->matrix != AVCOL_SPC_RGB;
-    encoder->colour.range = full || is_always_full(encoder->format) ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
+    bool full = source->range == AVCOL_RANGE_JPEG && source->matrix != AVCOL_SPC_RGB &&
+                (request->still || says_full_range(encoder->codec, request->container));
+    full |= is_always_full(encoder->format) || is_jpeg(encoder->codec);
+    encoder->colour.range = full ? AVCOL_RANGE_JPEG : AVCOL_RANGE_MPEG;
     encoder->colour.matrix = lt_video_matrix(source->matrix, encoder->height);
+    /* SMPTE 170M's is the same by another number. */
+    if (is_bt601(encoder->codec) && encoder->colour.matrix != AVCOL_SPC_SMPTE170M)
+        encoder->colour.matrix = AVCOL_SPC_BT470BG;
 }
 
 static lt_status make_sws(lt_encoder *encoder, lt_err *err)
@@ -267,7 +306,7 @@ static lt_status fill(lt_encoder *encoder, const lt_encoder_request *request, lt
     encoder->source_bits = request->bits;
     encoder->aspect = (AVRational){LT_MAX(request->aspect_num, 1), LT_MAX(request->aspect_den, 1)};
     encoder->rate = (AVRational){request->rate_num, request->rate_den};
-    choose_colour(encoder, &request->colour);
+    choose_colour(encoder, request);
     describe(encoder);
     LT_TRY(make_sws(encoder, err));
     int bytes = av_image_get_buffer_size(encoder->format, encoder->width, encoder->height, 64);

@@ -59,7 +59,7 @@ def pictures_have_the_pixels(folder):
         assert sorted(path.name for path in (folder / ending).glob("*." + ending)) == [f"a-{i}.{ending}" for i in (7, 8, 9)]
         got = pixels(folder / ending / f"a-7.{ending}")
         worst = max(abs(a - b) for a, b in zip(got, expected[: len(got)]))
-        assert len(got) == 64 * 48 * 3 and worst <= (40 if ending == "jpg" else 1), (ending, worst)
+        assert len(got) == 64 * 48 * 3 and worst <= (20 if ending == "jpg" else 1), (ending, worst)
 
 
 def deep_pictures_keep_their_bits(folder):

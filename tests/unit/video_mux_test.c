@@ -372,6 +372,79 @@ static void lossless(void **state)
     }
 }
 
+enum { PATCH_WIDTH = 128, PATCH_HEIGHT = 64 };
+
+/* patches.mkv: grey 190 beside green 188, tagged as BT.709, though it is small. */
+static void make_patches(bool full)
+{
+    const char *range = full ? "pc" : "tv";
+    lt_clips_ffmpeg(
+        "-f lavfi -i color=0xbebebe:size=%dx%d:duration=0.2 -f lavfi -i "
+        "color=0x00bc00:size=%dx%d:duration=0.2 -filter_complex "
+        "hstack,format=gbrp,scale=out_color_matrix=bt709:out_range=%s,format=yuv420p -c:v ffv1 -color_range "
+        "%s -colorspace bt709 -color_primaries bt709 -color_trc bt709 patches.mkv",
+        PATCH_WIDTH, PATCH_HEIGHT, PATCH_WIDTH, PATCH_HEIGHT, range, range);
+}
+
+/* The middle of both patches in the first picture. */
+static void has_patches(const char *path, const char *what)
+{
+    static const int wanted[2][3] = {{190, 190, 190}, {0, 188, 0}};
+    lt_err err = {0};
+    lt_video *video;
+    uint8_t rgb[PATCH_HEIGHT][2 * PATCH_WIDTH][3];
+    if (lt_video_open(&video, &(lt_video_request){.input = path, .bits = 8}, &err))
+        fail_msg("%s: %s", what, err.text);
+    assert_int_equal(lt_video_frame_bytes(lt_video_get_info(video)), sizeof rgb);
+    if (lt_video_read(video, 0, rgb, &err)) fail_msg("%s: %s", what, err.text);
+    lt_video_close(video);
+    for (int patch = 0; patch < 2; patch++)
+        for (int c = 0; c < 3; c++) {
+            int got = rgb[PATCH_HEIGHT / 2][PATCH_WIDTH / 2 + patch * PATCH_WIDTH][c];
+            if (!(abs(got - wanted[patch][c]) <= 3))
+                fail_msg("%s: patch %d, sample %d is %d for %d", what, patch, c, got, wanted[patch][c]);
+        }
+}
+
+/* Whatever matrix and range the source has, who reads what the file says sees the source's colours. */
+static void colours(void **state)
+{
+    static const struct {
+        const char *codec, *output, *more;
+    } cases[] = {
+        {"auto", "still.jpg", NULL},
+        {"mjpeg", "x.mov", NULL},
+        {"mjpeg", "x.mkv", NULL},
+        {"prores_ks", "x.mov", NULL},
+        {"mpeg2video", "x.mkv", NULL},
+        {"libvpx", "x.webm", NULL},
+        {"libtheora", "x.ogv", "options=flags=+qscale:global_quality=1180"},
+        {"libx264", "x.mp4", NULL},
+        {"libvpx-vp9", "x.webm", NULL},
+        {"mpeg4", "x.mkv", NULL},
+    };
+    for (int full = 0; full < 2; full++) {
+        make_patches(full);
+        for (size_t i = 0; i < LT_COUNT(cases); i++) {
+            lt_err err = {0};
+            char codec[40], what[80], folder[40];
+            snprintf(codec, sizeof codec, "codec=%s", cases[i].codec);
+            snprintf(folder, sizeof folder, "colours%d-%zu", full, i);
+            snprintf(what, sizeof what, "%s in %s, %s range", cases[i].codec, cases[i].output,
+                     full ? "full" : "limited");
+            if (strcmp(cases[i].codec, "auto") && !avcodec_find_encoder_by_name(cases[i].codec)) {
+                print_message("skipped: this FFmpeg has no %s\n", cases[i].codec);
+                continue;
+            }
+            const char *decode[] = {option("input", "patches.mkv"), "frames=1", NULL};
+            const char *mux[] = {option("output", cases[i].output), codec, cases[i].more, NULL};
+            if (lt_run_chain(run_folder(folder), decode, mux, -1, -1, NULL, &err))
+                fail_msg("%s: %s", what, err.text);
+            has_patches(lt_clips_path("%s", cases[i].output), what);
+        }
+    }
+}
+
 /* ---- units out of order
  * ------------------------------------------------------------------------------------- */
 
@@ -643,6 +716,7 @@ int main(void)
         cmocka_unit_test(blended),
         cmocka_unit_test(bad_settings),
         cmocka_unit_test(hardware_that_is_not_here),
+        cmocka_unit_test(colours),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
