@@ -7,6 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Places that a picture is coded before its turn, at most, of any encoder. */
+enum { MOST_REORDERED = 100 };
+
 struct lt_segment {
     const lt_encoder *encoder;
     AVCodecContext *codec;
@@ -188,6 +191,9 @@ static int drain(lt_segment *segment)
         if (rc < 0) return rc;
         segment->reorder = LT_MAX(segment->reorder, (int)(segment->n_packets - packet->pts));
         segment->n_packets++;
+        /* x265 leaves the decoding times of fewer pictures than it looks ahead to chance. */
+        if (packet->dts > packet->pts || packet->dts < segment->n_packets - MOST_REORDERED)
+            packet->dts = LT_MIN(segment->n_packets - MOST_REORDERED, packet->pts);
         packet->stream_index = 0;
         if (!packet->duration) packet->duration = 1;
         av_packet_rescale_ts(packet, segment->codec->time_base, segment->file->streams[0]->time_base);
