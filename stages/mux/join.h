@@ -3,8 +3,10 @@
 #define LT_MUX_JOIN_H
 
 #include "stages/mux/segments.h"
+#include "stages/video/encoder.h"
 
 typedef struct lt_join_request {
+    const lt_encoder *encoder; /* that made the segments */
     const lt_segment_list *list;
     const char *output;
     const char *side_path;      /* "" or NULL: video only */

@@ -238,7 +238,8 @@ static lt_status mux_process(void *opaque, lt_clip *clip, uint64_t unit, const l
 static lt_status join(const mux_state *state, lt_mux_clip *mux, lt_err *err)
 {
     const Lt__Wire__Picture *picture = mux->stream->picture;
-    lt_join_request request = {.list = &mux->list,
+    lt_join_request request = {.encoder = mux->encoder,
+                               .list = &mux->list,
                                .output = mux->output,
                                .side_path = takes_audio(state->config) ? mux->stream->side_path : NULL,
                                .format_options = state->config->format_options,

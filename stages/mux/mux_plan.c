@@ -1,6 +1,7 @@
 /* mux_plan.c - where the pictures go, and what that takes. */
 #include "stages/mux/mux.h"
 #include "proto/wire.h"
+#include "stages/mux/output.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -154,6 +155,17 @@ static size_t joining_bytes(const lt_mux_clip *clip)
     return index ? clip->stream->n_frames * FRAME_BYTES : 0;
 }
 
+/* A file that cannot be written is found here: another output or codec is another configuration, once pictures are encoded. */
+static lt_status try_output(const lt_mux_clip *clip, const lt_mux_config *config, lt_err *err)
+{
+    lt_join_request request = {.encoder = clip->encoder,
+                               .output = clip->output,
+                               .format_options = config->format_options,
+                               .time_base_num = clip->time_base.num,
+                               .time_base_den = clip->time_base.den};
+    return clip->has_stills ? LT_OK : lt_output_try(clip->encoder, &request, err);
+}
+
 lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
 {
     const lt_mux_config *config = setup->config;
@@ -177,6 +189,7 @@ lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     LT_TRY(lt_mux_times(&clip, config, plan->arena, err));
     LT_TRY(lt_mux_encoder(&clip, config, err));
     LT_TRY(lt_mux_check_format_options(config, clip.output, err));
+    LT_TRY(try_output(&clip, config, err));
     LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;

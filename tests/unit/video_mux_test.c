@@ -627,6 +627,56 @@ static void refused(const char *setting, const char *output, lt_status wanted, c
     assert_int_equal(lt_clips_inode(lt_clips_path("%s", output)), -1);
 }
 
+/* The plan of `output` and `codec` for a small video. */
+static lt_status plan_output(const char *output, const char *codec, lt_plan *plan, lt_err *err)
+{
+    lt_driver decode, mux;
+    const char *decode_options[] = {option("input", "av.mp4"), NULL};
+    const char *mux_options[] = {option("output", output), codec, NULL};
+    lt_status status = lt_driver_open(&decode, &lt_decode_stage, "", decode_options, err);
+    if (!status) status = lt_driver_open(&mux, &lt_mux_stage, "", mux_options, err);
+    if (!status) status = lt_driver_open_clip(&decode, NULL, err);
+    const lt_stream *input = &decode.output;
+    plan->arena = &mux.arena;
+    if (!status) status = lt_mux_plan(&mux.setup, &input, plan, err);
+    lt_driver_close(&decode);
+    lt_driver_close(&mux);
+    return status;
+}
+
+/* What the final format will not take is refused before anything is encoded; what it takes is not. */
+static void outputs_are_tried(void **state)
+{
+    static const struct {
+        const char *output, *codec;
+        bool refused;
+    } cases[] = {{"no.gif", "codec=libx264", true},    {"no.ogv", "codec=libx264", true},
+                 {"no.mxf", "codec=libx264", true},    {"no.hevc", "codec=libx264", true},
+                 {"no.mkv", "codec=rawvideo", true},   {"no.avi", "codec=libx264", false},
+                 {"no.mkv", "codec=libx265", false},   {"no.mp4", "codec=libx265", false},
+                 {"no.gif", "codec=gif", false},       {"no.ts", "codec=mpeg2video", false},
+                 {"no.webm", "codec=libvpx", false},   {"no.mp4", "codec=libsvtav1", false},
+                 {"no.mxf", "codec=mpeg2video", false}};
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        lt_err err = {0};
+        lt_plan plan = {0};
+        if (!avcodec_find_encoder_by_name(cases[i].codec + 6)) continue;
+        lt_status status = plan_output(cases[i].output, cases[i].codec, &plan, &err);
+        if (status != (cases[i].refused ? LT_E_UNSUPPORTED : LT_OK))
+            fail_msg("%s, %s: %s: %s", cases[i].output, cases[i].codec, lt_status_string(status), err.text);
+        assert_true(!status || strstr(err.text, "choose another ending"));
+        assert_int_equal(lt_clips_inode(lt_clips_path("%s", cases[i].output)), -1);
+    }
+}
+
+/* H.264 out of MP4 segments into AVI, which has it in another form. */
+static void into_avi(void **state)
+{
+    run_whole("avi", "av.mp4", "out.avi", NULL);
+    same_times(lt_clips_path("av.mp4"), lt_clips_path("out.avi"), 0.2);
+    assert_true(audio_of(lt_clips_path("out.avi")).n > 0);
+}
+
 static lt_encoder_request hardware_request(const char *codec, int bits)
 {
     return (lt_encoder_request){.codec = codec,
@@ -717,6 +767,8 @@ int main(void)
         cmocka_unit_test(bad_settings),
         cmocka_unit_test(hardware_that_is_not_here),
         cmocka_unit_test(colours),
+        cmocka_unit_test(outputs_are_tried),
+        cmocka_unit_test(into_avi),
     };
     lt_log_init("test", LT_LOG_ERROR);
     if (!lt_clips_begin()) return 77;
