@@ -41,12 +41,38 @@ static lt_status add_filter(lt_output *o, const AVCodecParameters *pictures, lt_
     return rc < 0 ? lt_fail_av(err, rc, "%s: %s", o->request->output, name) : LT_OK;
 }
 
+/* Codecs whose own headers tell all of it. */
+static bool tells_colour(enum AVCodecID codec)
+{
+    static const enum AVCodecID codecs[] = {AV_CODEC_ID_H264, AV_CODEC_ID_HEVC,       AV_CODEC_ID_VP9,
+                                            AV_CODEC_ID_AV1,  AV_CODEC_ID_MPEG2VIDEO, AV_CODEC_ID_PRORES,
+                                            AV_CODEC_ID_MJPEG};
+    for (size_t i = 0; i < LT_COUNT(codecs); i++)
+        if (codec == codecs[i]) return true;
+    return false;
+}
+
+/* What the segment's format does not keep. Of RGB the pixel format tells matrix and range. */
+static void set_colour(AVCodecParameters *to, const lt_encoder *encoder)
+{
+    const lt_video_colour *colour = &encoder->colour;
+    if (tells_colour(to->codec_id)) return;
+    if (to->color_primaries == AVCOL_PRI_UNSPECIFIED) to->color_primaries = colour->primaries;
+    if (to->color_trc == AVCOL_TRC_UNSPECIFIED) to->color_trc = colour->transfer;
+    if (colour->matrix == AVCOL_SPC_RGB) return;
+    if (to->color_range == AVCOL_RANGE_UNSPECIFIED) to->color_range = colour->range;
+    if (to->color_space != AVCOL_SPC_UNSPECIFIED) return;
+    to->color_space = colour->matrix;
+    if (av_pix_fmt_desc_get(encoder->format)->log2_chroma_w == 1) to->chroma_location = AVCHROMA_LOC_LEFT;
+}
+
 static lt_status add_pictures(lt_output *o, const AVCodecParameters *pictures, AVRational aspect, lt_err *err)
 {
     const lt_join_request *request = o->request;
     AVStream *to = avformat_new_stream(o->file, NULL);
     if (!to || avcodec_parameters_copy(to->codecpar, o->filter ? o->filter->par_out : pictures) < 0)
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    set_colour(to->codecpar, request->encoder);
     to->codecpar->codec_tag = is_iso(o->file->oformat) && to->codecpar->codec_id == AV_CODEC_ID_HEVC
                                   ? MKTAG('h', 'v', 'c', '1')
                                   : 0;

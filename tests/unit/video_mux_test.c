@@ -422,6 +422,7 @@ static void colours(void **state)
         {"libx264", "x.mp4", NULL},
         {"libvpx-vp9", "x.webm", NULL},
         {"mpeg4", "x.mkv", NULL},
+        {"ffv1", "x.mkv", "pixel_format=yuv420p"},
     };
     for (int full = 0; full < 2; full++) {
         make_patches(full);
