@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,23 +146,35 @@ static int64_t read_count(const lt_stills *stills)
     return same ? there : -1;
 }
 
-/* Pictures of another run must not pass for this one's. */
-static lt_status remove_old(const lt_stills *stills, int64_t n_frames, lt_err *err)
+/* Whether pictures that the clip is made from may lie where its own go. */
+static bool is_beside(const char *source, const char *output)
+{
+    char one[4096], two[4096];
+    struct stat x, y;
+    snprintf(one, sizeof one, "%s", source);
+    snprintf(two, sizeof two, "%s", output);
+    return !stat(dirname(one), &x) && !stat(dirname(two), &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Pictures of another run must not pass for this one's: neither those whose names are wanted, nor, of a longer run, those that
+ * follow them. What follows is left alone where it may be a picture of the source. */
+static lt_status remove_old(const lt_stills *stills, int64_t n_frames, const char *source, lt_err *err)
 {
     char path[4096];
-    for (int64_t i = 0; !n_frames || i < n_frames; i++) {
+    bool is_kept = n_frames && is_beside(source, stills->pattern);
+    for (int64_t i = 0; i < n_frames || !is_kept; i++) {
         lt_stills_path(stills, i, path);
         if (!unlink(path)) continue;
         if (errno != ENOENT)
             return lt_fail_errno(err, errno, "%s: removing the picture of an earlier run", path);
-        if (!n_frames) break;
+        if (i >= n_frames) break;
     }
     return LT_OK;
 }
 
 lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const char *pattern,
                          int64_t first_number, const char *run_folder, uint32_t clip, const char digest[33],
-                         int64_t n_frames, lt_err *err)
+                         int64_t n_frames, const char *source, lt_err *err)
 {
     char path[4096], number[16] = "";
     if (clip) snprintf(number, sizeof number, "-%u", clip);
@@ -174,7 +187,7 @@ lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const cha
     if (stills->count >= 0) return LT_OK;
     stills->count = 0;
     lt_status status = ftruncate(stills->note, 0) ? lt_fail_errno(err, errno, "%s", path) : LT_OK;
-    if (!status) status = remove_old(stills, n_frames, err);
+    if (!status) status = remove_old(stills, n_frames, source, err);
     if (!status) status = write_count(stills, err);
     if (status) lt_stills_close(stills);
     return status;

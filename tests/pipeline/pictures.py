@@ -96,6 +96,19 @@ def old_pictures_do_not_pass_for_new(folder):
     red = "lavfi:color=red:size=64x48:rate=24:duration=1"
     run(graph(folder / "a.toml", red, folder / "p" / "%03d.png"), "--fresh")
     assert sha256(folder / "p" / "001.png") == sha256(folder / "p" / "024.png"), "a picture of the first run is left among those of the second"
+    assert len(list(folder.glob("p/*.png"))) == 24, "of the longer run pictures are left"
+    (folder / "p" / "030.png").write_bytes(b"no picture of ours: there is a gap before it")
+    run(graph(folder / "a.toml", red, folder / "p" / "%03d.png", read="frames = 10"), "--fresh")
+    assert sorted(path.name for path in folder.glob("p/*.png")) == [f"{i:03d}.png" for i in range(1, 11)] + ["030.png"]
+
+
+def pictures_of_the_source_stay(folder):
+    """Those behind the last that is written may be what is read."""
+    ffmpeg("-f", "lavfi", "-i", SOURCE[6:], "-frames:v", "10", "-start_number", "10", folder / "%02d.png")
+    sources = {path: sha256(path) for path in folder.glob("*.png")}
+    run(graph(folder / "a.toml", folder / "1%d.png", folder / "%02d.png", read="frames = 5", write="first_number = 5"))
+    assert len(sources) == 10 and all(path.exists() and sha256(path) == was for path, was in sources.items())
+    assert len(list(folder.glob("0*.png"))) == 5
 
 
 def single_pictures(folder):
@@ -206,4 +219,4 @@ def changed_pictures_of_a_data_set_are_read_again(folder):
 if __name__ == "__main__":
     main([pictures_have_the_pixels, deep_pictures_keep_their_bits, a_kill_redoes_no_picture, old_pictures_do_not_pass_for_new, single_pictures,
           a_plan_says_what_is_lost, pictures_of_a_data_set, patterns_take_pictures_by_name, what_is_wrong_with_a_sequence_names_the_picture,
-          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again, pictures_that_are_read_stay])
+          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again, pictures_that_are_read_stay, pictures_of_the_source_stay])
