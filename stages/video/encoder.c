@@ -217,8 +217,9 @@ static lt_status make_sws(lt_encoder *encoder, lt_err *err)
 
 /* Where segments are kept: the first format that holds the codec. Timestamps in them are small whole
  * numbers. */
-static lt_status choose_segment_format(lt_encoder *encoder, const char *container, lt_err *err)
+static lt_status choose_segment_format(lt_encoder *encoder, const lt_encoder_request *request, lt_err *err)
 {
+    const char *container = request->container;
     static const char *const names[][2] = {
         {"mp4", "mp4"}, {"nut", "nut"}, {"matroska", "mkv"}, {"mov", "mov"}};
     const AVOutputFormat *final = av_guess_format(NULL, container, NULL);
@@ -231,6 +232,8 @@ static lt_status choose_segment_format(lt_encoder *encoder, const char *containe
         return lt_fail(err, LT_E_UNSUPPORTED, "output = \"%s\": the %s format does not hold %s", container,
                        final->name, avcodec_get_name(encoder->codec->id));
     encoder->global_header = final->flags & AVFMT_GLOBALHEADER;
+    encoder->segment_format = encoder->segment_suffix = final->name;
+    if (request->whole) return LT_OK;
     for (size_t i = 0; i < LT_COUNT(names); i++) {
         const AVOutputFormat *format = av_guess_format(names[i][0], NULL, NULL);
         if (!format || avformat_query_codec(format, encoder->codec->id, FF_COMPLIANCE_NORMAL) != 1) continue;
@@ -291,7 +294,7 @@ static lt_status fill(lt_encoder *encoder, const lt_encoder_request *request, lt
     LT_TRY(find_codec(encoder, request->codec, err));
     LT_TRY(find_format(encoder, request->pixel_format, request->bits, request->still, err));
     encoder->threads = request->still ? 1 : LT_ENCODER_THREADS;
-    if (!request->still) LT_TRY(choose_segment_format(encoder, request->container, err));
+    if (!request->still) LT_TRY(choose_segment_format(encoder, request, err));
     if (av_dict_parse_string(&encoder->options, options, "=", ":", 0) < 0) {
         status =
             lt_fail(err, LT_E_INVALID, "options = \"%s\": must be key=value pairs joined by ':'", options);

@@ -23,6 +23,7 @@ typedef struct lt_encoder_request {
     int aspect_num, aspect_den;
     int rate_num, rate_den; /* frames a second, for rate control and the time base of segments */
     const char *container;  /* a file name whose ending says what the segments will be joined into */
+    bool whole;             /* the one segment is that file itself, in its format */
     bool still; /* pictures, each a file of its own: no container; one thread, so that none is late */
 } lt_encoder_request;
 

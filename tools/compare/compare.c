@@ -36,7 +36,8 @@ static const char usage[] =
     "compare A B [options]: PSNR of the frames of B, a finished file, against those of A, its source\n"
     "  --size WxH --fit crop|pad|stretch   how A was brought to size\n"
     "  --start SECONDS --frames N --interval N --fps RATE   which frames of A were taken\n"
-    "  --side-by-side OUT.mp4              also write A on the left and B on the right\n"
+    "  --side-by-side OUT.mp4              also write A on the left and B on the right; the ending chooses "
+    "the format\n"
     "  --baseline FILE.safetensors         also score a linear code of four numbers per 8x8 block\n"
     "  --json                              machine-readable result\n";
 
@@ -129,7 +130,8 @@ static lt_status open_side_by_side(compare *c, lt_err *err)
                                   .aspect_den = a->sample_aspect_den,
                                   .rate_num = rate.num,
                                   .rate_den = rate.den,
-                                  .container = c->side_by_side};
+                                  .container = c->side_by_side,
+                                  .whole = true};
     c->both = calloc((size_t)even_width * (size_t)even_height, 3);
     if (!c->both) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     lt_status status = lt_encoder_create(&c->encoder, &request, err);
