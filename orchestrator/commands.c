@@ -137,6 +137,7 @@ static int supervise(session *s)
     }
     if (lt_write_report(run, &err)) fprintf(stderr, "orchestrator: report: %s\n", err.text);
     if (run->outcome == LT_FAILED) return LT_EXIT_RUN_FAILED;
+    if (run->mode != LT_OUTPUT_JSON) lt_plan_print_left_out(&s->plan, stderr);
     if (run->outcome != LT_FINISHED) return LT_EXIT_INTERRUPTED;
     return run->clips_failed ? LT_EXIT_CLIPS_FAILED : run->n_bad_ends ? LT_EXIT_BAD_END : 0;
 }

@@ -86,6 +86,26 @@ static void print_edges(const lt_run_plan *plan, FILE *out)
     }
 }
 
+json_t *lt_plan_left_out(const lt_run_plan *plan)
+{
+    json_t *list = json_array();
+    for (int i = 0; i < plan->graph->n_stages; i++) {
+        const Lt__Wire__PlanReply *reply = plan->stages[plan->graph->order[i]].reply;
+        for (size_t k = 0; k < reply->n_notes; k++)
+            if (!strncmp(reply->notes[k], "left out: ", 10))
+                json_array_append_new(list, json_string(reply->notes[k] + 10));
+    }
+    return list;
+}
+
+void lt_plan_print_left_out(const lt_run_plan *plan, FILE *out)
+{
+    json_t *list = lt_plan_left_out(plan), *text;
+    size_t i;
+    json_array_foreach(list, i, text) fprintf(out, "left out: %s\n", json_string_value(text));
+    json_decref(list);
+}
+
 /* What each stage says, and in one line what it set its options to. */
 static void print_notes(const lt_run_plan *plan, FILE *out)
 {

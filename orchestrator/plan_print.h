@@ -9,6 +9,11 @@
 /* The table of stages, of edges, notes, memory and disks. */
 void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out);
 
+/* A line for each note of what will not be in the output: those that begin with "left out: ". */
+void lt_plan_print_left_out(const lt_run_plan *plan, FILE *out);
+/* The same as a list of texts, the caller's to decref. */
+json_t *lt_plan_left_out(const lt_run_plan *plan);
+
 /* {"live", "stages": [{"name", "kind", "host", "replicas", "threads", "units", "peak_bytes", "slab_bytes", "disk_bytes",
  *              "work_factor", "tflop", "resolved": {}, "notes": [],
  *              "device": null or {"name", "title", "bytes", "total_bytes", "free_bytes"}}],

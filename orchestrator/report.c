@@ -1,5 +1,6 @@
 /* report.c - samples memory, and writes down what a run has cost. */
 #include "orchestrator/report.h"
+#include "orchestrator/plan_print.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -104,13 +105,13 @@ lt_status lt_write_report(const lt_run *run, lt_err *err)
         json_array_append_new(stages, replica_json(run, &run->replicas[i]));
     for (int i = 0; i < run->folder->n_outputs; i++)
         json_array_append_new(outputs, lt_json_text(run->folder->outputs[i]));
-    json_t *report =
-        json_pack("{ss so ss ss sf sI sf si so so sI sI sI si}", "outcome", lt_outcome_name(run->outcome),
-                  "text", lt_json_text(run->why), "began", began, "ended", ended, "seconds", seconds,
-                  "frames", (json_int_t)frames, "fps", lt_run_fps(run), "restarts", lt_run_restarts(run),
-                  "outputs", outputs, "stages", stages, "clips_done", (json_int_t)run->clips_done,
-                  "clips_failed", (json_int_t)run->clips_failed, "clips_passed_over",
-                  (json_int_t)run->clips_passed_over, "bad_ends", run->n_bad_ends);
+    json_t *report = json_pack(
+        "{ss so ss ss sf sI sf si so so sI sI sI si so}", "outcome", lt_outcome_name(run->outcome), "text",
+        lt_json_text(run->why), "began", began, "ended", ended, "seconds", seconds, "frames",
+        (json_int_t)frames, "fps", lt_run_fps(run), "restarts", lt_run_restarts(run), "outputs", outputs,
+        "stages", stages, "clips_done", (json_int_t)run->clips_done, "clips_failed",
+        (json_int_t)run->clips_failed, "clips_passed_over", (json_int_t)run->clips_passed_over, "bad_ends",
+        run->n_bad_ends, "left_out", lt_plan_left_out(run->plan));
     char *text = report ? json_dumps(report, JSON_INDENT(2)) : NULL;
     json_decref(report);
     snprintf(path, sizeof path, "%s/report.json", run->folder->path);

@@ -6,6 +6,7 @@
  *                "cpu_seconds", "peak_bytes" (anonymous and shared memory together), "peak_anonymous_bytes",
  *                "peak_shared_bytes", "planned_bytes", "restarts"}],
  *    "clips_done", "clips_failed", "clips_passed_over",
+ *    "left_out": texts, what of the inputs is not in the outputs,
  *    "bad_ends": stages that crashed or left with an error when all was done; "text" tells of the first} */
 #ifndef LT_ORCHESTRATOR_REPORT_H
 #define LT_ORCHESTRATOR_REPORT_H

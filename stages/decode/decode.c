@@ -112,6 +112,10 @@ static void add_notes_of_pictures(const lt_video_info *info, bool deinterlace, l
         lt_plan_note(plan,
                      "HDR (%s): values are taken as they are, no tone mapping; the tags go to the output",
                      info->colour.transfer == 16 ? "PQ" : "HLG");
+    if (info->has_alpha) lt_plan_note(plan, "left out: transparency");
+    if (info->has_mastering)
+        lt_plan_note(plan,
+                     "left out: what HDR10 says of the display it was mastered on, and of its brightness");
 }
 
 /* What "auto" has become, of a single input. Clips of a manifest may differ. */
@@ -162,6 +166,20 @@ static size_t clip_bytes(const lt_decode_config *config, const lt_video *video)
     return lt_video_peak_bytes(video) + unit * (size_t)ring;
 }
 
+/* What comes beside the pictures is a file of its own when the run begins; planning looks at the source's. */
+static bool has_side(const lt_decode_config *config, const char *input)
+{
+    return !config->audio && !lt_video_is_graph(input) && !lt_video_is_sequence(input);
+}
+
+static lt_status name_side(const lt_decode_config *config, lt_plan *plan, lt_err *err)
+{
+    const char *input = plan->output->source;
+    if (!has_side(config, input) || lt_video_is_url(input)) return LT_OK;
+    plan->output->side_path = lt_arena_strdup(plan->arena, input);
+    return plan->output->side_path ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+}
+
 static lt_status plan_one(lt_source *source, lt_decode_gpu *gpu, int threads, lt_plan *plan, lt_err *err)
 {
     lt_video *video;
@@ -173,6 +191,7 @@ static lt_status plan_one(lt_source *source, lt_decode_gpu *gpu, int threads, lt
     if (status) return status;
     const lt_video_info *info = lt_video_get_info(video);
     status = lt_source_describe(source, &wanted, info, plan->output, plan->arena, err);
+    if (!status) status = name_side(source->config, plan, err);
     plan->peak_bytes = clip_bytes(source->config, video);
     add_notes(info, source->config->deinterlace, plan);
     resolve_hwaccel(source->config, info, plan);
@@ -248,6 +267,7 @@ static lt_status look_at(lt_source *source, uint32_t index, int threads, lt_plan
     if (unit_bytes > sample->unit_bytes || is_longer) {
         sample->unit_bytes = unit_bytes;
         status = lt_source_describe(source, &wanted, info, plan->output, plan->arena, err);
+        if (!status) status = name_side(source->config, plan, err);
     }
     lt_video_close(video);
     return status;
@@ -398,8 +418,7 @@ static lt_status open_new(decode_state *state, lt_clip *clip, lt_err *err)
     if (status) return lt_decode_gpu_blame(&state->gpu, status, err);
     const lt_video_info *info = lt_video_get_info(video);
     LT_TRY(lt_source_describe(source, &open->wanted, info, clip->output, clip->arena, err));
-    bool has_side = !lt_video_is_graph(input) && !lt_video_is_sequence(input) && !source->config->audio;
-    if (run_folder && *run_folder && has_side)
+    if (run_folder && *run_folder && has_side(source->config, input))
         LT_TRY(lt_side_copy(input, info, run_folder, clip->index + clip->passed, clip->arena, &side, err));
     if (side) clip->output->side_path = (char *)side;
     LT_TRY(lt_chunks_create(&open->chunks, &video, source->config, err));

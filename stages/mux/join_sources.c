@@ -158,7 +158,12 @@ lt_status lt_side_open(lt_side *side, const lt_join_request *request, lt_err *er
 {
     *side = (lt_side){0};
     if (!request->side_path || !*request->side_path) return LT_OK;
-    int rc = avformat_open_input(&side->in, request->side_path, NULL, NULL);
+    AVDictionary *options = NULL;
+    char *url = av_asprintf("file:%s", request->side_path);
+    av_dict_set(&options, "protocol_whitelist", "file", 0);
+    int rc = url ? avformat_open_input(&side->in, url, NULL, &options) : AVERROR(ENOMEM);
+    av_dict_free(&options);
+    av_free(url);
     if (rc >= 0) rc = avformat_find_stream_info(side->in, NULL);
     if (rc < 0) return lt_fail_av(err, rc, "%s: opening the source's audio", request->side_path);
     side->target = calloc(LT_MAX(side->in->nb_streams, 1), sizeof *side->target);

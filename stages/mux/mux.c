@@ -52,7 +52,7 @@ typedef struct mux_state {
     const lt_mux_config *config;
 } mux_state;
 
-static bool takes_audio(const lt_mux_config *config)
+bool lt_mux_takes_side(const lt_mux_config *config)
 {
     return config->audio == 0 && config->fps <= 0;
 }
@@ -242,7 +242,7 @@ static lt_status join(const mux_state *state, lt_mux_clip *mux, lt_err *err)
     lt_join_request request = {.encoder = mux->encoder,
                                .list = &mux->list,
                                .output = mux->output,
-                               .side_path = takes_audio(state->config) ? mux->stream->side_path : NULL,
+                               .side_path = lt_mux_takes_side(state->config) ? mux->stream->side_path : NULL,
                                .format_options = state->config->format_options,
                                .pts = mux->pts,
                                .n_frames = (int64_t)mux->stream->n_frames,

@@ -42,6 +42,9 @@ lt_status lt_mux_times(lt_mux_clip *clip, const lt_mux_config *config, lt_arena 
  * a visible picture larger than the frames. */
 lt_status lt_mux_encoder(lt_mux_clip *clip, const lt_mux_config *config, lt_err *err);
 
+/* Whether what came beside the pictures goes to the output. */
+bool lt_mux_takes_side(const lt_mux_config *config);
+
 /* Of all that decides the bytes of a segment; needs the encoder. */
 void lt_mux_digest(const lt_mux_clip *clip, const lt_mux_config *config, char digest[33]);
 

@@ -137,9 +137,8 @@ lt_status lt_mux_check_stills(const lt_mux_clip *clip, const lt_mux_config *conf
 static void note_stills(const lt_mux_clip *clip, lt_plan *plan)
 {
     const Lt__Wire__Picture *picture = clip->stream->picture;
-    lt_plan_note(plan, "%s, a file a picture; their timestamps%s are not kept", clip->encoder->settings,
-                 clip->stream->side_path && *clip->stream->side_path ? ", sound and subtitles"
-                                                                     : " (and sound, where there is any)");
+    lt_plan_note(plan, "%s, a file a picture; their timestamps (and sound, where there is any) are not kept",
+                 clip->encoder->settings);
     if (picture && picture->rotation)
         lt_plan_note(plan, "the source is to be turned by %d degrees, which a picture does not say",
                      picture->rotation);
@@ -156,14 +155,27 @@ static size_t joining_bytes(const lt_mux_clip *clip)
 }
 
 /* A file that cannot be written is found here: another output or codec is another configuration, once pictures are encoded. */
-static lt_status try_output(const lt_mux_clip *clip, const lt_mux_config *config, lt_err *err)
+static lt_status try_output(const lt_mux_clip *clip, const lt_mux_config *config, lt_plan *plan, lt_err *err)
 {
+    const lt_stream *stream = clip->stream;
     lt_join_request request = {.encoder = clip->encoder,
                                .output = clip->output,
                                .format_options = config->format_options,
+                               .side_path = lt_mux_takes_side(config) ? stream->side_path : NULL,
+                               .pts = clip->pts,
+                               .n_frames = (int64_t)stream->n_frames,
+                               .last_duration = clip->last_duration,
                                .time_base_num = clip->time_base.num,
                                .time_base_den = clip->time_base.den};
-    return clip->has_stills ? LT_OK : lt_output_try(clip->encoder, &request, err);
+    lt_output output;
+    if (clip->has_stills) return LT_OK;
+    lt_status status = lt_output_try(&output, clip->encoder, &request, err);
+    if (!status && *output.left_out)
+        lt_plan_note(plan, "left out: %s, which the %s format does not hold%s%s%s", output.left_out,
+                     output.file->oformat->name, output.other ? " (" : "", output.other ? output.other : "",
+                     output.other ? " does)" : "");
+    lt_output_close(&output);
+    return status;
 }
 
 lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err)
@@ -189,7 +201,7 @@ lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     LT_TRY(lt_mux_times(&clip, config, plan->arena, err));
     LT_TRY(lt_mux_encoder(&clip, config, err));
     LT_TRY(lt_mux_check_format_options(config, clip.output, err));
-    LT_TRY(try_output(&clip, config, err));
+    LT_TRY(try_output(&clip, config, plan, err));
     LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;

@@ -227,7 +227,9 @@ static lt_status choose_side(lt_output *o, const AVCodecParameters *pictures, AV
     unsigned n = o->side.in ? o->side.in->nb_streams : 0;
     for (unsigned i = 0; i < n; i++) o->side.target[i] = -1;
     for (unsigned i = 0; i < n && !status; i++) {
+        enum AVMediaType type = o->side.in->streams[i]->codecpar->codec_type;
         enum AVCodecID codec = o->side.in->streams[i]->codecpar->codec_id;
+        if (type != AVMEDIA_TYPE_AUDIO && type != AVMEDIA_TYPE_SUBTITLE) continue;
         o->side.target[i] = 0;
         if (avformat_query_codec(o->file->oformat, codec, FF_COMPLIANCE_EXPERIMENTAL) == 0)
             leave_out(o, i);
@@ -286,11 +288,29 @@ fail:
     return status;
 }
 
+static bool holds_all(const lt_output *o, const AVOutputFormat *format)
+{
+    bool all =
+        format && avformat_query_codec(format, o->request->encoder->codec->id, FF_COMPLIANCE_NORMAL) == 1;
+    for (unsigned i = 0; all && i < o->side.in->nb_streams; i++) {
+        const AVCodecParameters *p = o->side.in->streams[i]->codecpar;
+        if (p->codec_type == AVMEDIA_TYPE_AUDIO || p->codec_type == AVMEDIA_TYPE_SUBTITLE)
+            all = avformat_query_codec(format, p->codec_id, FF_COMPLIANCE_NORMAL) == 1;
+    }
+    return all;
+}
+
+static void find_other(lt_output *o)
+{
+    static const char *const endings[] = {".mkv", ".mov", ".mp4"};
+    for (size_t i = 0; *o->left_out && i < LT_COUNT(endings) && !o->other; i++)
+        if (holds_all(o, av_guess_format(NULL, endings[i], NULL))) o->other = endings[i];
+}
+
 /* That segment's stream and packet, into a file of the output's format. */
-static lt_status try_segment(const lt_join_request *request, const char *path, lt_err *err)
+static lt_status try_segment(lt_output *output, const lt_join_request *request, const char *path, lt_err *err)
 {
     AVFormatContext *file = NULL;
-    lt_output output = {0};
     AVPacket *packet = av_packet_alloc();
     lt_status status = LT_OK;
     int rc = packet ? avformat_open_input(&file, path, NULL, NULL) : AVERROR(ENOMEM);
@@ -302,26 +322,27 @@ static lt_status try_segment(const lt_join_request *request, const char *path, l
         goto done;
     }
     const AVCodecParameters *parameters = file->streams[0]->codecpar;
-    status = lt_output_open(&output, request, parameters, parameters->sample_aspect_ratio, err);
+    status = lt_output_open(output, request, parameters, parameters->sample_aspect_ratio, err);
     packet->pts = packet->dts = 0;
     packet->duration = 1;
     packet->stream_index = 0;
-    if (!status && (rc = write_in_memory(&output, packet)) < 0) status = refuse(&output, rc, err);
+    if (!status && (rc = write_in_memory(output, packet)) < 0) status = refuse(output, rc, err);
+    if (!status) find_other(output);
 done:
-    lt_output_close(&output);
     avformat_close_input(&file);
     av_packet_free(&packet);
     return status;
 }
 
-lt_status lt_output_try(lt_encoder *encoder, const lt_join_request *request, lt_err *err)
+lt_status lt_output_try(lt_output *output, lt_encoder *encoder, const lt_join_request *request, lt_err *err)
 {
     char path[40];
+    *output = (lt_output){0};
     int fd = memfd_create("longtake-segment", MFD_CLOEXEC);
     if (fd < 0) return lt_fail_errno(err, errno, "trying the output's format");
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     lt_status status = make_segment(encoder, path, err);
-    if (!status) status = try_segment(request, path, err);
+    if (!status) status = try_segment(output, request, path, err);
     close(fd);
     return status;
 }

@@ -14,6 +14,7 @@ typedef struct lt_output {
     lt_side side;         /* its targets: streams of `file` */
     int64_t origin;       /* taken off all timestamps, in the clip's time base */
     char left_out[400]; /* of the side file, what the format refuses: "audio (pcm_s16le), ..."; "" nothing */
+    const char *other;  /* an ending whose format holds all of it; NULL: not looked for, or none */
 } lt_output;
 
 /* A file with the pictures' stream and all of the side file's that the format takes: each is tried, with its header in memory.
@@ -26,7 +27,8 @@ int lt_output_header(lt_output *output, char **unknown);
 void lt_output_close(lt_output *output);
 
 /* Whether the file can be written: the header, and one picture, encoded by `encoder` as into a segment. The request may lack
- * list, side file and timestamps. Errors: lt_output_open's, the encoder's. */
-lt_status lt_output_try(lt_encoder *encoder, const lt_join_request *request, lt_err *err);
+ * list, side file and timestamps. output->left_out and other say what would be lost; lt_output_close frees it. Errors:
+ * lt_output_open's, the encoder's. */
+lt_status lt_output_try(lt_output *output, lt_encoder *encoder, const lt_join_request *request, lt_err *err);
 
 #endif

@@ -198,6 +198,9 @@ static void describe(const lt_convert *convert, const AVFrame *frame, lt_video_i
     info->width = convert->width;
     info->height = convert->height;
     info->bits = convert->bits;
+    info->has_alpha = format->flags & AV_PIX_FMT_FLAG_ALPHA && !(format->flags & AV_PIX_FMT_FLAG_PAL);
+    info->has_mastering = av_frame_get_side_data(frame, AV_FRAME_DATA_MASTERING_DISPLAY_METADATA) ||
+                          av_frame_get_side_data(frame, AV_FRAME_DATA_CONTENT_LIGHT_LEVEL);
     info->colour =
         (lt_video_colour){frame->color_primaries, frame->color_trc, rgb ? AVCOL_SPC_RGB : frame->colorspace,
                           rgb || convert->range ? AVCOL_RANGE_JPEG : frame->color_range};

@@ -64,9 +64,10 @@ typedef struct lt_video_info {
     int width, height;                 /* of frames as read: multiples of 8, edge pixels repeated */
     int visible_width, visible_height; /* the picture in their upper left corner */
     int sample_aspect_num, sample_aspect_den;
-    int rotation; /* degrees clockwise a player still has to turn; rotation by quarters
+    int rotation;                  /* degrees clockwise a player still has to turn; rotation by quarters
                                            is applied already */
-    int bits;     /* 8 or 16 */
+    int bits;                      /* 8 or 16 */
+    bool has_alpha, has_mastering; /* transparency, HDR10's metadata: neither is read */
     lt_video_colour colour;
     int time_base_num, time_base_den;
     int64_t n_frames;   /* selected, at least 1 */

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, TRAINED, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, ROOT, TRAINED, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=3"
 
@@ -119,6 +119,37 @@ def audio_and_variable_rate_survive(folder):
     assert probe(folder / "out.mp4", "stream=codec_name", "a:0")["streams"], "the audio is gone"
 
 
+def remux(source, output, expect=0):
+    return run(ROOT / "examples" / "remux.toml", "--set", f"stage.read.input={source}", "--set", f"stage.write.output={output}", expect=expect)
+
+
+def what_is_lost_is_said(folder):
+    """Sound that the format does not hold, transparency: on the terminal and in the report, with an ending that would hold it."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=1,format=rgba", "-f", "lavfi", "-i", "sine=duration=1",
+           "-c:v", "ffv1", "-pix_fmt", "bgra", "-c:a", "pcm_s16le", folder / "in.mkv")
+    text = remux(folder / "in.mkv", folder / "out.mp4")
+    said = json.loads((folder / "out.mp4.longtake" / "report.json").read_text())["left_out"]
+    assert said == ["transparency", "audio (pcm_s16le), which the mp4 format does not hold (.mkv does)"], said
+    assert all(f"left out: {what}" in text for what in said), text
+    assert "audio" not in remux(folder / "in.mkv", folder / "out.mkv")
+    assert probe(folder / "out.mkv", "stream=codec_name", "a:0")["streams"], "the audio is gone"
+
+
+def an_output_that_cannot_be_is_refused_at_once(folder):
+    text = remux(SOURCE, folder / "out.gif", expect=1)
+    assert "the gif format does not take the pictures of libx264" in text and "choose another ending" in text, text
+    assert not list(folder.glob("*.longtake/segments/*")), "it was encoded before it was refused"
+
+
+def side_by_side_has_the_format_of_its_ending(folder):
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=0.5", "-c:v", "ffv1", folder / "a.mkv")
+    for ending, name in {"mkv": "matroska", "mp4": "mp4"}.items():
+        psnr(folder / "a.mkv", folder / "a.mkv", "--side-by-side", folder / f"both.{ending}")
+        found = probe(folder / f"both.{ending}", "format=format_name:stream=width")
+        assert name in found["format"]["format_name"].split(","), found
+        assert found["streams"][0]["width"] == 132 and len(timestamps(folder / f"both.{ending}")) == 12, found
+
+
 def memory_does_not_grow_with_length(folder):
     """300 and 6,000 frames: peaks (RssAnon + RssShmem) within 5 % of each other, and no more than 10 % over what the plan said."""
     peaks, model = {}, narrow_model(folder / "model")
@@ -140,4 +171,5 @@ def memory_does_not_grow_with_length(folder):
 if __name__ == "__main__":
     need_model()
     main([same_bytes_however_it_is_run, the_picture_survives, a_cache_is_used_again, python_reads_a_value, odd_sizes_come_back, one_frame,
-          audio_and_variable_rate_survive, memory_does_not_grow_with_length])
+          audio_and_variable_rate_survive, what_is_lost_is_said, an_output_that_cannot_be_is_refused_at_once,
+          side_by_side_has_the_format_of_its_ending, memory_does_not_grow_with_length])
