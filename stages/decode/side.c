@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* Formats in the order they are tried: the one that holds most streams wins, the first of equals. NUT
@@ -23,6 +24,9 @@ static const struct {
 
 /* How far sound that is late is looked for; packets wait in memory meanwhile. */
 enum { PATIENT_BYTES = 32 << 20, PATIENT_MICROSECONDS = 60000000 };
+
+/* Of a source without such streams: chapters and tags. */
+enum { NO_STREAMS = LT_COUNT(formats) };
 
 typedef struct side {
     const char *input;
@@ -202,6 +206,21 @@ static int choose_format(const side *s)
         }
     }
     return best;
+}
+
+/* Chapters, or a tag that is not about the file itself. */
+static bool has_text(const AVFormatContext *in)
+{
+    static const char *const of_files[] = {"major_brand",   "minor_version", "compatible_brands",
+                                           "creation_time", "encoder",       "duration"};
+    const AVDictionaryEntry *tag = NULL;
+    if (in->nb_chapters) return true;
+    while ((tag = av_dict_get(in->metadata, "", tag, AV_DICT_IGNORE_SUFFIX))) {
+        bool is_said = true;
+        for (size_t i = 0; i < LT_COUNT(of_files); i++) is_said &= strcasecmp(tag->key, of_files[i]) != 0;
+        if (is_said) return true;
+    }
+    return false;
 }
 
 static void log_dropped(const side *s, const AVStream *stream)
@@ -391,7 +410,7 @@ static lt_status write_file(side *s, const char *temporary, lt_err *err)
     if (!strcmp(s->out->oformat->name, "mov")) av_dict_set(&options, "movflags", "use_metadata_tags", 0);
     int rc = avio_open(&s->out->pb, temporary, AVIO_FLAG_WRITE);
     if (rc >= 0) rc = avformat_write_header(s->out, &options);
-    if (rc >= 0) rc = copy_packets(s);
+    if (rc >= 0 && s->out->nb_streams) rc = copy_packets(s);
     if (rc >= 0) rc = av_write_trailer(s->out);
     av_dict_free(&options);
     int failed = s->out->pb ? s->out->pb->error : 0;
@@ -415,21 +434,28 @@ static bool is_made(const side *s, const char *path, const lt_video_info *info)
     return same;
 }
 
+/* A file of streams and no packets is none that can be opened; one of text alone has no streams. */
+static bool is_worth_it(const side *s)
+{
+    return s->n_written || !s->out->nb_streams;
+}
+
 static lt_status make(side *s, const lt_video_info *info, const char *final, int format, lt_arena *arena,
                       lt_err *err)
 {
     lt_status status;
     const char *temporary = lt_arena_printf(arena, "%s.part", final);
     if (!temporary || !make_tables(s)) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
-    if (avformat_alloc_output_context2(&s->out, NULL, formats[format].format, temporary) < 0)
+    const char *name = format == NO_STREAMS ? "ffmetadata" : formats[format].format;
+    if (avformat_alloc_output_context2(&s->out, NULL, name, temporary) < 0)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", s->input);
     LT_TRY(add_streams(s, err));
     LT_TRY(add_chapters(s, err));
     set_tags(s, info);
     LT_TRY(write_file(s, temporary, err));
-    if (s->n_written) LT_TRY(lt_file_replace(temporary, final, err));
+    if (is_worth_it(s)) LT_TRY(lt_file_replace(temporary, final, err));
 fail:
-    if (status || !s->n_written) unlink(temporary);
+    if (status || !is_worth_it(s)) unlink(temporary);
     return status;
 }
 
@@ -443,12 +469,9 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
     lt_status status = open_input(&s, err);
     if (status) goto done;
     int format = choose_format(&s);
-    if (format < 0) {
-        if (s.in->nb_chapters)
-            lt_log(LT_LOG_WARN, "%s: its %u chapters are left out of the output", input, s.in->nb_chapters);
-        goto done;
-    }
-    const char *suffix = formats[format].suffix;
+    if (format < 0 && has_text(s.in)) format = NO_STREAMS;
+    if (format < 0) goto done;
+    const char *suffix = format == NO_STREAMS ? "txt" : formats[format].suffix;
     const char *final = clip ? lt_arena_printf(arena, "%s/side-%u.%s", run_folder, clip, suffix)
                              : lt_arena_printf(arena, "%s/side.%s", run_folder, suffix);
     bool made = final && is_made(&s, final, info);
@@ -456,7 +479,7 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
     else if (!made)
         status = make(&s, info, final, format, arena, err);
-    if (!status && (made || s.n_written)) *path = final; /* a file of no packets is none that can be opened */
+    if (!status && (made || is_worth_it(&s))) *path = final;
 done:
     avformat_close_input(&s.in);
     avformat_free_context(s.out);

@@ -8,7 +8,8 @@
 /* Copy the packets of every audio and subtitle stream, and the chapters, of `input` into
  * run_folder/side.<format> (of clips but the first side-<clip>.<format>), timestamps exact but for an input whose clock starts again (timeline.h), written
  * beside and renamed; of a clip that leaves out more than a second of its source, the packets between its frames and a second to each side. A file that
- * is there already for the same fingerprint and range is kept. *path: of the file, in arena; NULL when there is nothing to carry. What
+ * is there already for the same fingerprint and range is kept. Of a source without such streams its chapters and tags alone are kept, in
+ * side.txt (FFmpeg's ffmetadata). *path: of the file, in arena; NULL when there is nothing to carry. What
  * cannot be carried is named in the log: streams that no format holds, of which nothing came within 32 MiB and a minute, or that a
  * muxer refuses. Tags of the file, for mux: longtake_fingerprint; longtake_range, of what was copied of a longer source; longtake_start
  * and longtake_end, microseconds between which the source's whole video lies; longtake_shift, whole

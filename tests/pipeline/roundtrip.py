@@ -135,6 +135,17 @@ def what_is_lost_is_said(folder):
     assert probe(folder / "out.mkv", "stream=codec_name", "a:0")["streams"], "the audio is gone"
 
 
+def chapters_need_no_sound(folder):
+    (folder / "m.txt").write_text(";FFMETADATA1\ntitle=Silent\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=one\n"
+                                  "[CHAPTER]\nTIMEBASE=1/1000\nSTART=500\nEND=1000\ntitle=two\n")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=1", "-i", folder / "m.txt", "-map", "0", "-map_metadata", "1",
+           "-map_chapters", "1", "-c:v", "libx264", folder / "in.mkv")
+    remux(folder / "in.mkv", folder / "out.mp4")
+    found = probe(folder / "out.mp4", "chapter=start_time,end_time:chapter_tags=title:format_tags=title")
+    assert found["format"]["tags"]["title"] == "Silent", found
+    assert [(c["tags"]["title"], float(c["start_time"]), float(c["end_time"])) for c in found["chapters"]] == [("one", 0, 0.5), ("two", 0.5, 1)], found
+
+
 def an_output_that_cannot_be_is_refused_at_once(folder):
     text = remux(SOURCE, folder / "out.gif", expect=1)
     assert "the gif format does not take the pictures of libx264" in text and "choose another ending" in text, text
@@ -171,5 +182,5 @@ def memory_does_not_grow_with_length(folder):
 if __name__ == "__main__":
     need_model()
     main([same_bytes_however_it_is_run, the_picture_survives, a_cache_is_used_again, python_reads_a_value, odd_sizes_come_back, one_frame,
-          audio_and_variable_rate_survive, what_is_lost_is_said, an_output_that_cannot_be_is_refused_at_once,
+          audio_and_variable_rate_survive, what_is_lost_is_said, chapters_need_no_sound, an_output_that_cannot_be_is_refused_at_once,
           side_by_side_has_the_format_of_its_ending, memory_does_not_grow_with_length])
