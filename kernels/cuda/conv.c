@@ -6,6 +6,8 @@
  *   its f32 sums in the same kernel. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
  *   elements cannot be numbered in 32 bits (25 frames of 1080p with 128 channels) is convolved over time in pieces of so many frames
  *   that they can; pieces read what lies beside them, so that only the clip's own ends have pads.
+ * - Over space in 16 bits from 3 or 4 channels, as those of pictures and latents: the same, of images whose channels are padded to 8,
+ *   some images at a time. cuDNN moves 16 bytes at once then, where a matrix of windows would be laid out value by value.
  * - Whatever cuDNN has no engine for, and all of f32, where its engines with an epilogue would round to TF32: what each window sees is
  *   laid out as rows of a matrix, some rows at a time, and is a linear layer then. Which of the two it is follows from the shape
  *   of one sample.
@@ -289,6 +291,19 @@ static lt_status run_over_time(lt_context *c, const conv_call *k, int64_t at_onc
     return status;
 }
 
+/* The problem as cuDNN has it; false where it is none. */
+static bool describe(const lt_context *c, const conv_call *k, conv_problem *p)
+{
+    if (c->dtype == LT_F32 || k->d->i % CUDA_CHANNELS != 0 || !two_dimensions(k->d, p)) return false;
+    size_t size = cuda_dtype_bytes(c->dtype);
+    p->type = cuda_dnn_type(c->dtype);
+    p->has_bias = k->has_bias;
+    p->has_residual = k->has_residual;
+    p->x_alignment = cuda_alignment((size_t)p->i * size);
+    p->y_alignment = cuda_alignment((size_t)p->o * size);
+    return true;
+}
+
 static lt_status run_conv(lt_context *c, const conv_call *k)
 {
     const lt_conv_dims *d = k->d;
@@ -297,13 +312,7 @@ static lt_status run_conv(lt_context *c, const conv_call *k)
         cuda_layer l = layer_of(k, d->i);
         return cuda_layer_run(c, &l);
     }
-    if (c->dtype == LT_F32 || d->i % 8 != 0 || !two_dimensions(d, &p)) return run_as_matrix(c, k);
-    size_t size = cuda_dtype_bytes(c->dtype);
-    p.type = cuda_dnn_type(c->dtype);
-    p.has_bias = k->has_bias;
-    p.has_residual = k->has_residual;
-    p.x_alignment = cuda_alignment((size_t)p.i * size);
-    p.y_alignment = cuda_alignment((size_t)p.o * size);
+    if (!describe(c, k, &p)) return run_as_matrix(c, k);
     int64_t elements = LT_MAX(p.h * p.w * p.i, p.ho * p.wo * p.o);
     int64_t at_once = LT_MAX(CUDA_MOST_ELEMENTS / elements, (int64_t)1);
     int64_t canonical = LT_MIN(at_once, (int64_t)CANONICAL_IMAGES);
@@ -316,6 +325,58 @@ static lt_status run_conv(lt_context *c, const conv_call *k)
     return choice->supported ? run_cudnn(c, k, &p, at_once, canonical) : run_as_matrix(c, k);
 }
 
+/* ---- of few channels --------------------------------------------------------------------------------- */
+
+/* Over space, with padded channels? It is, where cuDNN has an engine for that; `padded` is the convolution of one image then. False
+ * after an error, too. */
+static bool is_padded(lt_context *c, const conv_call *k, lt_conv_dims *padded)
+{
+    const lt_conv_dims *d = k->d;
+    if (c->dtype == LT_F32 || d->i % CUDA_CHANNELS == 0 || is_pointwise(d)) return false;
+    if (d->kt != 1 || d->st != 1 || d->front != 0 || d->back != 0) return false;
+    *padded = *d;
+    padded->n = padded->t = padded->to = 1;
+    padded->i = (int64_t)lt_round_up((size_t)d->i, CUDA_CHANNELS);
+    conv_call one = *k;
+    one.d = padded;
+    conv_problem p;
+    int64_t elements = LT_MAX(d->h * d->w * padded->i, d->ho * d->wo * d->o);
+    if (elements > CUDA_MOST_ELEMENTS || !describe(c, &one, &p)) return false;
+    int64_t canonical = LT_MIN(CUDA_MOST_ELEMENTS / elements, (int64_t)CANONICAL_IMAGES);
+    graph_key key = key_of(&p);
+    const cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
+    return choice && choice->supported;
+}
+
+/* Some images at a time, whose channels are padded in scratch memory. */
+static lt_status run_padded(lt_context *c, const conv_call *k, const lt_conv_dims *one)
+{
+    const lt_conv_dims *d = k->d;
+    size_t size = cuda_dtype_bytes(c->dtype);
+    int64_t pixels = d->h * d->w, images = d->n * d->t, outputs = d->ho * d->wo * d->o;
+    size_t image_bytes = (size_t)(pixels * one->i) * size;
+    int64_t step = LT_MIN(LT_MAX((int64_t)(MATRIX_BYTES / image_bytes), (int64_t)1), images);
+    void *wide = lt_scratch(c, (size_t)step * image_bytes);
+    lt_status status = c->err.status;
+    for (int64_t first = 0; first < images && status == LT_OK; first += step) {
+        lt_conv_dims part = *one;
+        conv_call piece = *k;
+        part.n = LT_MIN(step, images - first);
+        piece.d = &part;
+        piece.x = wide;
+        piece.y = (char *)k->y + (size_t)(first * outputs) * size;
+        if (k->has_residual) piece.residual = (const char *)k->residual + (size_t)(first * outputs) * size;
+        const char *x = (const char *)k->x + (size_t)(first * pixels * d->i) * size;
+        if (!c->dry)
+            status = cuda_launched(c, "conv",
+                                   lt_launch_concat_channels(cuda_of(c)->compute, wide, x, NULL, size,
+                                                             part.n * pixels, d->i, one->i - d->i));
+        if (status == LT_OK) status = run_conv(c, &piece);
+    }
+    lt_scratch_release(c, wide);
+    return status;
+}
+
 lt_status conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                     const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
@@ -326,9 +387,12 @@ lt_status conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_wei
                    .has_bias = bias && bias->tensor.data,
                    .has_residual = residual->data != NULL,
                    .y = y->data};
-    k.weight = cuda_weight_matrix(c, weight);
+    lt_conv_dims one;
+    bool padded = is_padded(c, &k, &one);
+    if (c->err.status != LT_OK) return c->err.status;
+    k.weight = padded ? cuda_weight_padded(c, weight) : cuda_weight_matrix(c, weight);
     if ((!k.weight && !c->dry) || !cuda_weight_vector(c, bias, &k.bias)) return c->err.status;
-    return run_conv(c, &k);
+    return padded ? run_padded(c, &k, &one) : run_conv(c, &k);
 }
 
 /* ---- after upsampling -------------------------------------------------------------------------------- */

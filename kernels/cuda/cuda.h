@@ -25,7 +25,8 @@ enum {
     CUDA_ALIGNMENT = 16,              /* of rows, at most, that libraries are told of */
     CUDA_MATMUL_WORKSPACE = 32 << 20, /* what a product's algorithm may ask for */
     CUDA_ROUGH_BYTES =
-        24 << 20, /* f32 sums between a product and its epilogue: they stay in the second-level cache */
+        24 << 20,      /* f32 sums between a product and its epilogue: they stay in the second-level cache */
+    CUDA_CHANNELS = 8, /* of which cuDNN's engines take multiples in 16 bits */
     CUDA_ROOM = 64 << 20, /* with less free memory, what fails for no other cause fails for that */
     CUDA_SLOTS = 16,      /* of a ring of staging memory */
 };
@@ -146,6 +147,9 @@ lt_status cuda_record_send(lt_context *c, const char *op, const cuda_slot *slot,
 /* A matrix [O,I] or a convolution's weight [O,I,...] as [O][taps][I] in the context's dtype: a product's right side, and a filter
  * of a channels-last convolution. NULL when dry or after an error. */
 const void *cuda_weight_matrix(lt_context *c, lt_weight *weight);
+
+/* The same with as many zeros behind the inputs of each tap as make their number a multiple of CUDA_CHANNELS. */
+const void *cuda_weight_padded(lt_context *c, lt_weight *weight);
 
 /* A weight [O,I,3,3] for what comes before it being upsampled by 2 in h and w: [2][2][O][2][2][I], by an output pixel's place (row and
  * column, 0 where they are odd) and by the element of x. A tap is the sum of those that fall on its element, in f64, rounded once. */

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { FORM_MATRIX = 1, FORM_FOLDED, FORM_VECTOR, FORM_VECTOR_4 };
+enum { FORM_MATRIX = 1, FORM_PADDED, FORM_FOLDED, FORM_VECTOR, FORM_VECTOR_4 };
 
 /* One form of a weight. A weight has at most one of each, in the dtype of the context that uses it. */
 typedef struct packed {
@@ -128,6 +128,16 @@ static void convert_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t
     }
 }
 
+static void pad_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t taps, int64_t first, int64_t n)
+{
+    int64_t inputs = t->shape[1], padded = (int64_t)lt_round_up((size_t)inputs, CUDA_CHANNELS);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t input = (first + i) % padded, tap = (first + i) / padded % taps,
+                o = (first + i) / (padded * taps);
+        put(out, dtype, i, input < inputs ? value_at(t, (o * inputs + input) * taps + tap) : 0);
+    }
+}
+
 /* Along one axis, the taps of an output's window of three that fall on element `e` of the two that it sees: an odd output's on its own
  * element, and its last on the next; an even one's first on the one before, and two on its own. */
 static void folded_taps(int64_t even, int64_t e, int64_t *first, int64_t *end)
@@ -186,6 +196,13 @@ static const void *matrix_form(lt_context *c, lt_weight *weight, int form, piece
 const void *cuda_weight_matrix(lt_context *c, lt_weight *weight)
 {
     return matrix_form(c, weight, FORM_MATRIX, convert_piece, lt_n_elements(&weight->tensor));
+}
+
+const void *cuda_weight_padded(lt_context *c, lt_weight *weight)
+{
+    const lt_tensor *t = &weight->tensor;
+    int64_t inputs = t->shape[1], padded = (int64_t)lt_round_up((size_t)inputs, CUDA_CHANNELS);
+    return matrix_form(c, weight, FORM_PADDED, pad_piece, lt_n_elements(t) / inputs * padded);
 }
 
 const void *cuda_weight_folded(lt_context *c, lt_weight *weight)

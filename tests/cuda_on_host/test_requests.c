@@ -117,6 +117,17 @@ static void over_space(void **state)
           "conv 3x4x5x16 -> 3x4x5x8 by 3x3, pads 1 1 1 1\n");
 }
 
+/* Three channels are eight, five of them zeros. */
+static void of_few_channels(void **state)
+{
+    lt_conv_params p = {.pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    lt_weight w = {.tensor = HOST(8, 3, 3, 3)}, b = {.tensor = HOST(8)};
+    lt_tensor in[2] = {ON_DEVICE(1, 3, 4, 5, 3), ON_DEVICE(1, 3, 4, 5, 8)};
+    lt_tensor y = lt_conv(context, in[0], &w, &b, p, in[1]);
+    same_as_reference(y, HOST(1, 3, 4, 5, 3), &w, &b, p, HOST(1, 3, 4, 5, 8));
+    asked(y, in, &w, &b, "conv 3x4x5x8 -> 3x4x5x8 by 3x3, pads 1 1 1 1, then add add\n");
+}
+
 /* The small picture, by 2 x 2, for four times the outputs. */
 static void upsampled(void **state)
 {
@@ -281,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(over_time),
                                        cmocka_unit_test(over_a_long_time),
                                        cmocka_unit_test(over_space),
+                                       cmocka_unit_test(of_few_channels),
                                        cmocka_unit_test(upsampled),
                                        cmocka_unit_test(pointwise),
                                        cmocka_unit_test(inexact_bias),
