@@ -230,8 +230,9 @@ static __device__ __forceinline__ void normalise(void *y, const void *x, const n
     }
 }
 
-/* Here s.chunks are any pieces of rows: nothing is summed. The last ones first. */
-template <class T>
+/* Here s.chunks are any pieces of rows: nothing is summed. The last ones first. ACT: the activation that is compiled in, which is not
+ * looked at for every value then; -1: `act`. */
+template <class T, int ACT>
 static __global__ void __launch_bounds__(THREADS)
     group_apply(void *y, const void *x, const moments *stats, const float *gamma, const float *beta,
                 lt_activation act, norm_shape s)
@@ -251,9 +252,10 @@ static __global__ void __launch_bounds__(THREADS)
     }
     int64_t r = chunk * s.chunk_rows + lane, step = s.lanes * s.channels,
             i = (n * s.rows + r) * s.channels + channel;
+    lt_activation how = ACT < 0 ? act : (lt_activation)ACT;
     for (; r + 3 * s.lanes < end; r += 4 * s.lanes, i += 4 * step)
-        normalise<T, 4>(y, x, c, act, i, step, count, s.whole);
-    for (; r < end; r += s.lanes, i += step) normalise<T, 1>(y, x, c, act, i, step, count, s.whole);
+        normalise<T, 4>(y, x, c, how, i, step, count, s.whole);
+    for (; r < end; r += s.lanes, i += step) normalise<T, 1>(y, x, c, how, i, step, count, s.whole);
 }
 
 /* The pieces of group_apply: as many blocks as all multiprocessors have room for several times, but 16 rows or more a thread: it
@@ -367,8 +369,10 @@ static lt_status launch_passes(lt_stream stream, void *y, const void *x, int64_t
                         x, s, eps);
     norm_shape cut = apply_shape(s, n);
     if (status == LT_OK)
-        status = launch(group_apply<T>, n * cut.chunks * cut.column_blocks, 0, stream, y, x, stats, gamma,
-                        beta, act, cut);
+        status = launch(act == LT_ACT_NONE   ? group_apply<T, LT_ACT_NONE>
+                        : act == LT_ACT_SILU ? group_apply<T, LT_ACT_SILU>
+                                             : group_apply<T, -1>,
+                        n * cut.chunks * cut.column_blocks, 0, stream, y, x, stats, gamma, beta, act, cut);
     return status;
 }
 
