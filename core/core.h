@@ -119,6 +119,11 @@ void lt_mapping_end(const void *start);
  * what it does by default. Once, at start; name is copied. */
 void lt_mapping_watch(const char *name);
 
+/* ---- memory -------------------------------------------------------------------------------------------- */
+
+/* Bytes that the host can give without swapping (MemAvailable); 0: it does not say. Any thread. */
+uint64_t lt_available_memory(void);
+
 /* ---- time -------------------------------------------------------------------------------------------- */
 
 /* CLOCK_MONOTONIC in nanoseconds: the only clock that decisions are taken by. */

@@ -110,7 +110,7 @@ static void print_start(const session *s)
 {
     for (int i = 0; i < s->folder.n_kept && s->manifest.is_over_another; i++)
         fprintf(stderr, "starts over; %s stays, since the run reads it\n", s->folder.kept[i]);
-    uint64_t available = lt_memory_available();
+    uint64_t available = lt_available_memory();
     if (available && s->plan.memory_bytes > available)
         fprintf(stderr, "warning: %s of memory planned, but only %s available: lower `memory` or replicas\n",
                 lt_format_bytes((double)s->plan.memory_bytes).text, lt_format_bytes((double)available).text);

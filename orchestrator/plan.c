@@ -406,14 +406,3 @@ double lt_stream_seconds(const Lt__Wire__Stream *stream)
     for (size_t i = 1; i < stream->n_pts_delta; i++) ticks += (double)stream->pts_delta[i];
     return stream->time_base_den && ticks > 0 ? ticks * stream->time_base_num / stream->time_base_den : 0;
 }
-
-uint64_t lt_memory_available(void)
-{
-    unsigned long long kib = 0;
-    char line[256];
-    FILE *file = fopen("/proc/meminfo", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    if (file) fclose(file);
-    return kib * 1024;
-}

@@ -75,9 +75,6 @@ Lt__Wire__Option **lt_plan_options(const lt_graph *graph, int stage, const lt_re
                                    int n_recorded, const Lt__Wire__PlanReply *reply, lt_arena *arena,
                                    size_t *n);
 
-/* Memory that can be had without swapping; 0: unknown. */
-uint64_t lt_memory_available(void);
-
 /* How long a stream lasts; 0: unknown. */
 double lt_stream_seconds(const Lt__Wire__Stream *stream);
 

@@ -137,7 +137,7 @@ static void print_time(const lt_run_plan *plan, FILE *out)
 
 void lt_plan_print(const lt_run_plan *plan, const lt_disk *disks, int n_disks, FILE *out)
 {
-    uint64_t available = lt_memory_available();
+    uint64_t available = lt_available_memory();
     print_stages(plan, out);
     print_edges(plan, out);
     print_notes(plan, out);

@@ -2,6 +2,7 @@
 #include "stages/decode/decode.h"
 
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -15,7 +16,7 @@ static uint64_t seed_of(const lt_decode_config *config, const lt_wanted *wanted)
 {
     char text[300], hex[33];
     snprintf(text, sizeof text, "%" PRId64 " %.250s", config->seed, wanted->name);
-    lt_video_hash(text, strlen(text), hex);
+    lt_digest(text, strlen(text), hex);
     hex[16] = 0;
     return strtoull(hex, NULL, 16);
 }
@@ -100,7 +101,7 @@ static char *digest_of(const lt_decode_config *config, const lt_video_info *info
 {
     char text[96], hex[33];
     int n = snprintf(text, sizeof text, "decode 1 %s chunk %" PRId64, info->digest, config->chunk);
-    lt_video_hash(text, (size_t)n, hex);
+    lt_digest(text, (size_t)n, hex);
     return lt_arena_strdup(arena, hex);
 }
 

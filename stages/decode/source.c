@@ -1,5 +1,7 @@
 /* source.c - which clips there are, and which of them still need something. */
 #include "stages/decode/decode.h"
+
+#include "stages/digest/digest.h"
 #include "stages/video/ffmpeg.h"
 
 #include <inttypes.h>
@@ -151,7 +153,7 @@ static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *
         c->random_start, c->random_interval, c->deinterlace, c->seed, strcmp(c->hwaccel, "none") ? "|" : "",
         strcmp(c->hwaccel, "none") ? c->hwaccel : "", c->convert ? "|device" : "");
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
-    lt_video_hash(text, strlen(text), hex);
+    lt_digest(text, strlen(text), hex);
     wanted->key = lt_arena_strdup(arena, hex);
     return wanted->key ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }

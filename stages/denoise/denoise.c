@@ -2,6 +2,7 @@
 #include "stages/denoise/denoise.h"
 
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 
 #include <inttypes.h>
 #include <stdatomic.h>
@@ -154,7 +155,7 @@ static uint32_t noise_clip(const lt_clip *clip)
     const lt_stream *latents = clip->inputs[LT_DENOISE_LATENTS];
     char digest[33];
     if (!latents || !latents->expendable) return clip->index;
-    lt_denoise_hash(latents->name, strlen(latents->name), digest);
+    lt_digest(latents->name, strlen(latents->name), digest);
     digest[8] = 0;
     return (uint32_t)strtoul(digest, NULL, 16);
 }

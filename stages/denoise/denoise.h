@@ -50,9 +50,6 @@ lt_status lt_denoise_model_open(lt_denoise_model *model, const lt_denoise_config
 lt_status lt_denoise_model_reserve(lt_denoise_model *model, size_t bytes, lt_err *err);
 void lt_denoise_model_close(lt_denoise_model *model); /* an empty one too */
 
-/* XXH3-128 as 32 hex digits. */
-void lt_denoise_hash(const void *bytes, size_t n_bytes, char digest[33]);
-
 /* ---- geometry (denoise_plan.c): the same when planned and when run --------------------------------------- */
 
 typedef struct lt_denoise_geometry {

@@ -2,20 +2,14 @@
 #include "stages/denoise/denoise.h"
 
 #include "kernels/backend.h"
+#include "stages/digest/digest.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 enum { SCHEDULER_BYTES = 1 << 20 };
-
-void lt_denoise_hash(const void *bytes, size_t n_bytes, char digest[33])
-{
-    XXH128_hash_t hash = XXH3_128bits(bytes, n_bytes);
-    snprintf(digest, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-}
 
 /* ---- the schedule -------------------------------------------------------------------------------------- */
 
@@ -71,7 +65,7 @@ static lt_status open_noise(lt_denoise_model *m, lt_err *err)
     if (t->rank != 4 || t->dtype != LT_F32)
         return lt_fail(err, LT_E_FORMAT, "%s: noise is %s; wanted f32 [1,C,T,h,w]", path,
                        lt_tensor_describe(t, text, sizeof text));
-    lt_denoise_hash(t->data, lt_tensor_bytes(t), m->noise_digest);
+    lt_digest(t->data, lt_tensor_bytes(t), m->noise_digest);
     return LT_OK;
 }
 
@@ -99,7 +93,7 @@ static void schedule_digest(const lt_ddim *ddim, char digest[33])
         memcpy(numbers + count, ddim->next, n * sizeof *numbers);
         count += n;
     }
-    lt_denoise_hash(numbers, count * sizeof *numbers, digest);
+    lt_digest(numbers, count * sizeof *numbers, digest);
 }
 
 static void make_digest(lt_denoise_model *m)
@@ -115,7 +109,7 @@ static void make_digest(lt_denoise_model *m)
         size_t used = strlen(text);
         snprintf(text + used, sizeof text - used, " scale %.17g", m->info->scaling_factor);
     }
-    lt_denoise_hash(text, strlen(text), m->digest);
+    lt_digest(text, strlen(text), m->digest);
 }
 
 lt_status lt_denoise_model_open(lt_denoise_model *m, const lt_denoise_config *config, int threads,

@@ -2,6 +2,7 @@
 #include "stages/denoise/denoise.h"
 
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 #include "stages/record/record.h"
 
 #include <inttypes.h>
@@ -231,7 +232,7 @@ static void digest_of(const lt_denoise_model *m, const lt_denoise_geometry *g, c
         m->digest, inputs[LT_DENOISE_TEXT]->digest, latents ? latents->digest : "none", g->n_frames, g->width,
         g->height, g->chunk, window, window == g->n_frames ? 0 : g->waves.stride, config->cfg_scale,
         g->start_sec, g->end_sec, g->fps, config->transition, config->seed, clip);
-    lt_denoise_hash(text, (size_t)n, digest);
+    lt_digest(text, (size_t)n, digest);
 }
 
 /* A clip that begins here: every frame lasts as long. */

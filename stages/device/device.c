@@ -26,18 +26,6 @@ void lt_stage_device_report(lt_stage_device *device, const lt_context *context)
     lt_log(LT_LOG_INFO, "%s: %s", device->name, info.note);
 }
 
-/* MemAvailable of the system, or 4 GiB where it is not told. */
-static size_t available_memory(void)
-{
-    unsigned long long kib = 4u << 20;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) break;
-    if (file) fclose(file);
-    return (size_t)kib << 10;
-}
-
 /* What is taken of the device beside workspaces and weights. */
 static size_t own_bytes(const lt_device_info *info)
 {
@@ -48,7 +36,10 @@ size_t lt_stage_device_memory(const lt_stage_device *device, int64_t option)
 {
     const lt_device_info *info = &device->info;
     if (option > 0) return (size_t)option;
-    if (info->host_memory) return available_memory() / 4;
+    if (info->host_memory) {
+        uint64_t available = lt_available_memory();
+        return available ? (size_t)available / 4 : (size_t)1 << 30;
+    }
     return (info->free_bytes - LT_MIN(own_bytes(info), info->free_bytes)) / 2;
 }
 

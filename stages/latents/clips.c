@@ -1,13 +1,14 @@
 /* clips.c - the clips of a cache that a run decodes, and their numbers. */
 #include "stages/latents/latents.h"
 
+#include "stages/digest/digest.h"
+
 #include <errno.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 bool lt_is_pattern(const char *clips)
 {
@@ -59,8 +60,7 @@ void lt_cached_clip_key(const char *name_and_digest, char key[33])
 {
     char text[400];
     snprintf(text, sizeof text, "latents 1 %s", name_and_digest);
-    XXH128_hash_t hash = XXH3_128bits(text, strlen(text));
-    snprintf(key, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
+    lt_digest(text, strlen(text), key);
 }
 
 /* ---- the list that is kept ------------------------------------------------------------------------------ */

@@ -1,6 +1,8 @@
 /* mux_encoding.c - what of a clip is to be encoded: timestamps, frame rate, the encoder and its digest. */
 #include "stages/mux/mux.h"
+
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -131,5 +133,5 @@ void lt_mux_digest(const lt_mux_clip *clip, const lt_mux_config *config, char di
                      clip->stream->digest ? clip->stream->digest : "", clip->encoder->settings,
                      clip->has_stills ? config->first_number : config->segment,
                      clip->is_live ? 0 : clip->stream->n_frames, lt_ffmpeg_versions(versions));
-    lt_video_hash(text, (size_t)LT_MIN(n, (int)sizeof text - 1), digest);
+    lt_digest(text, (size_t)LT_MIN(n, (int)sizeof text - 1), digest);
 }

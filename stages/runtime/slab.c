@@ -45,19 +45,6 @@ static bool layout(uint64_t slot_bytes, uint32_t n_slots, size_t *first, size_t 
            *total <= INT64_MAX;
 }
 
-/* Bytes the host can still give, SIZE_MAX where it does not say. Reserving more would not fail: the kernel would kill
- * processes to find them. */
-static size_t available_bytes(void)
-{
-    char line[128];
-    unsigned long long kib, bytes = SIZE_MAX;
-    FILE *file = fopen("/proc/meminfo", "re");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1) bytes = kib << 10;
-    if (file) fclose(file);
-    return bytes;
-}
-
 lt_status lt_slab_create(uint64_t slot_bytes, uint32_t n_slots, int *fd, lt_err *err)
 {
     size_t first, total;
@@ -68,7 +55,9 @@ lt_status lt_slab_create(uint64_t slot_bytes, uint32_t n_slots, int *fd, lt_err 
     if (!layout(slot_bytes, n_slots, &first, &total))
         return lt_fail(err, LT_E_INVALID, "%u slots of %llu bytes are more than memory can address", n_slots,
                        (unsigned long long)slot_bytes);
-    if (total > available_bytes())
+    /* Reserving more would not fail: the kernel would kill processes to find it. */
+    uint64_t available = lt_available_memory();
+    if (available && total > available)
         return lt_fail(err, LT_E_NO_MEMORY,
                        "%zu bytes of shared memory (%u slots of %llu bytes) are more than this host has left",
                        total, n_slots, (unsigned long long)slot_bytes);

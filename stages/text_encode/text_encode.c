@@ -4,6 +4,7 @@
 
 #include "kernels/safetensors.h"
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -86,10 +87,10 @@ static lt_status digest_of(const lt_text_model *m, const lt_prompts *prompts, ch
     if (!text) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     used = (size_t)snprintf(text, room, "text_encode 1 %s", m->digest);
     for (int i = 0; i < prompts->n_texts; i++) {
-        lt_text_hash(prompts->texts[i], strlen(prompts->texts[i]), one);
+        lt_digest(prompts->texts[i], strlen(prompts->texts[i]), one);
         used += (size_t)snprintf(text + used, room - used, " %s %.9g", one, i ? prompts->at[i - 1] : 0);
     }
-    lt_text_hash(text, used, digest);
+    lt_digest(text, used, digest);
     free(text);
     return LT_OK;
 }
@@ -344,7 +345,7 @@ static lt_status open_clip(void *opaque, lt_clip *clip, lt_err *err)
     if (state->captions) set_run(clip->output, state->captions);
     LT_TRY(make_buffers(c, err));
     for (int i = 0; i < c->prompts.n_texts; i++) {
-        lt_text_hash(c->prompts.texts[i], strlen(c->prompts.texts[i]), c->digests[i]);
+        lt_digest(c->prompts.texts[i], strlen(c->prompts.texts[i]), c->digests[i]);
         while (strcmp(c->digests[c->same_as[i]], c->digests[i]) != 0) c->same_as[i]++;
     }
     clip->n_units = clip->output->n_units;

@@ -97,7 +97,4 @@ lt_status lt_text_model_check(const lt_text_model *model, const char *text, lt_e
 lt_status lt_text_model_encode(lt_text_model *model, const char *const *texts, int n, int threads,
                                lt_embeddings *out, lt_err *err);
 
-/* XXH3-128 as 32 hex digits. */
-void lt_text_hash(const void *bytes, size_t n_bytes, char digest[33]);
-
 #endif

@@ -3,18 +3,12 @@
 
 #include "kernels/backend.h"
 #include "kernels/safetensors.h"
+#include "stages/digest/digest.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <xxhash.h>
-
-void lt_text_hash(const void *bytes, size_t n_bytes, char digest[33])
-{
-    XXH128_hash_t hash = XXH3_128bits(bytes, n_bytes);
-    snprintf(digest, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-}
 
 /* ---- what the files are -------------------------------------------------------------------------------- */
 
@@ -137,7 +131,7 @@ static void make_digest(lt_text_model *m)
              m->form == LT_FORM_T5 ? 0 : (int)config->clip_skip,
              m->form == LT_FORM_SDXL ? (int)config->clip_skip_2 : 0, lt_dtype_name(m->dtype),
              m->dry->numeric_class, m->dry->backend->numeric_epoch);
-    lt_text_hash(text, strlen(text), m->digest);
+    lt_digest(text, strlen(text), m->digest);
 }
 
 lt_status lt_text_model_open(lt_text_model *m, const lt_text_encode_config *config, int threads, lt_err *err)

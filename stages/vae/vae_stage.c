@@ -2,6 +2,7 @@
 #include "stages/vae/vae_stage.h"
 
 #include "kernels/backend.h"
+#include "stages/digest/digest.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -11,7 +12,6 @@
 #include <string.h>
 
 #define XXH_INLINE_ALL
-#include <xxhash.h>
 
 /* ---- options ------------------------------------------------------------------------------------------- */
 
@@ -58,12 +58,6 @@ lt_status lt_tile_parse(const char *text, const char *option, int factor, lt_til
 
 /* ---- the model and its memory -------------------------------------------------------------------------- */
 
-void lt_vae_hash(const char *text, char digest[33])
-{
-    XXH128_hash_t hash = XXH3_128bits(text, strlen(text));
-    snprintf(digest, 33, "%016llx%016llx", (unsigned long long)hash.high64, (unsigned long long)hash.low64);
-}
-
 static lt_status open_model(lt_vae_host *host, lt_err *err)
 {
     const lt_vae_common *common = host->common;
@@ -74,7 +68,7 @@ static lt_status open_model(lt_vae_host *host, lt_err *err)
     char text[320];
     snprintf(text, sizeof text, "vae %s %s %s epoch %d", info->digest, lt_vae_numerics_name(info->numerics),
              host->dry->numeric_class, host->dry->backend->numeric_epoch);
-    lt_vae_hash(text, host->digest);
+    lt_digest(text, strlen(text), host->digest);
     return LT_OK;
 }
 

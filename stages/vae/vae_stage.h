@@ -72,9 +72,6 @@ size_t lt_vae_host_held(const lt_vae_host *host, size_t weight_bytes, size_t hel
 size_t lt_vae_base_bytes(const lt_device_info *device, size_t base);
 void lt_vae_host_close(lt_vae_host *host); /* an empty or half-open one too */
 
-/* 32 hex digits of the XXH3-128 of a text. */
-void lt_vae_hash(const char *text, char digest[33]);
-
 /* ---- code made for shapes ------------------------------------------------------------------------------ */
 
 /* The different sizes of tiles along an axis: the square roots of the first one and of all. A zeroed one is empty. */

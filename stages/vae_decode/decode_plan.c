@@ -2,6 +2,7 @@
 #include "stages/vae_decode/vae_decode.h"
 
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -236,7 +237,7 @@ static void digest_of(const lt_vae_host *host, const lt_stream *in, const lt_dec
     snprintf(text, sizeof text, "vae_decode 1 %.64s %s window %d %d tile %dx%d %dx%d bits %d %s", in->digest,
              host->digest, p->window, p->stride, p->tile_width, p->tile_height, p->stride_width,
              p->stride_height, g->bits, g->truncate ? "truncated" : "rounded");
-    lt_vae_hash(text, digest);
+    lt_digest(text, strlen(text), digest);
 }
 
 static lt_status describe_windows(const lt_decode_geometry *g, lt_stream *out, lt_arena *arena, lt_err *err)

@@ -2,6 +2,7 @@
 #include "stages/vae_encode/vae_encode.h"
 
 #include "proto/wire.h"
+#include "stages/digest/digest.h"
 #include "stages/record/record.h"
 
 #include <inttypes.h>
@@ -167,7 +168,7 @@ static void digest_of(const lt_vae_encode_config *config, const lt_vae_host *hos
     size_t used = strlen(text);
     if (!info->factor_told && info->scaling_factor != 0.18215)
         snprintf(text + used, sizeof text - used, " scale %.17g", info->scaling_factor);
-    lt_vae_hash(text, digest);
+    lt_digest(text, strlen(text), digest);
 }
 
 lt_status lt_encode_describe(const lt_vae_encode_config *config, const lt_vae_host *host, const lt_stream *in,

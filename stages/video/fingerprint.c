@@ -18,11 +18,6 @@ static void to_hex(XXH128_hash_t hash, char hex[33])
     for (int i = 0; i < 16; i++) snprintf(hex + 2 * i, 3, "%02x", canonical.digest[i]);
 }
 
-void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33])
-{
-    to_hex(XXH3_128bits(bytes, n_bytes), hex);
-}
-
 /* Hash up to BLOCK bytes from `offset`. */
 static int64_t hash_block(XXH3_state_t *state, AVIOContext *file, int64_t offset, uint8_t *block)
 {

@@ -1,6 +1,8 @@
 /* live.c - inputs that are read once: pipes, what cannot be sought in, graphs without an end. */
 #include "stages/video/internal.h"
 
+#include "stages/digest/digest.h"
+
 #include <errno.h>
 #include <libavfilter/buffersink.h>
 #include <poll.h>
@@ -221,8 +223,8 @@ static lt_status make_name(lt_video *video, lt_err *err)
     unsigned char bytes[32];
     if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes)
         return lt_fail_errno(err, errno, "%s: making a name for what comes", video->input);
-    lt_video_hash(bytes, sizeof bytes, video->info.fingerprint);
-    lt_video_hash(video->info.fingerprint, 32, video->info.digest);
+    lt_digest(bytes, sizeof bytes, video->info.fingerprint);
+    lt_digest(video->info.fingerprint, 32, video->info.digest);
     return LT_OK;
 }
 

@@ -1,5 +1,7 @@
 /* reader.c - frames of a video by number: source, table, selection and conversion put together. */
 #include "stages/video/internal.h"
+
+#include "stages/digest/digest.h"
 #include "stages/video/loader.h"
 
 #include <libavfilter/buffersink.h>
@@ -233,7 +235,7 @@ static lt_status open_source(lt_video *video, const lt_video_request *request, l
     lt_status status;
     if (video->is_graph) {
         const char *text = request->input + 6;
-        lt_video_hash(text, strlen(text), video->info.fingerprint);
+        lt_digest(text, strlen(text), video->info.fingerprint);
         video->info.codec = "lavfi";
         LT_TRY(lt_graph_open(&video->graph, text, err));
         return lt_graph_scan(&video->graph, request, &video->table, err);
@@ -362,14 +364,14 @@ static void make_digest(lt_video *video, const lt_video_request *request)
     if (c->one_field && info->interlaced) strcat(exact, " field 1");
     if (c->one_field && video->table.mixed) strcat(exact, " each 1");
     bool may_differ = *info->hwaccel && !lt_hwaccel_is_exact(video->container.decoder->codec_id);
-    lt_video_hash(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
+    lt_digest(video->selected, (size_t)info->n_frames * sizeof *video->selected, frames);
     int n = snprintf(text, sizeof text,
                      "frames 1 %s %dx%d visible %dx%d fit %d bits %d selected %s libraries %s%s%s%s%s",
                      info->fingerprint, info->width, info->height, info->visible_width, info->visible_height,
                      request->size.width || request->n_buckets ? (int)request->fit : -1, info->bits, frames,
                      lt_ffmpeg_versions(versions), exact, may_differ ? " by " : "",
                      may_differ ? info->hwaccel : "", request->gpu ? " device 1" : "");
-    lt_video_hash(text, (size_t)n, info->digest);
+    lt_digest(text, (size_t)n, info->digest);
 }
 
 lt_status lt_video_check(const lt_video_request *request, lt_err *err)

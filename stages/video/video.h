@@ -165,9 +165,6 @@ bool lt_video_is_glob(const char *input);
  * such; E_NO_MEMORY. */
 lt_status lt_video_stamp_sequence(const char *pattern, char hex[33], lt_err *err);
 
-/* XXH3-128 of bytes, in hex: what digests here are made of. */
-void lt_video_hash(const void *bytes, size_t n_bytes, char hex[33]);
-
 /* The matrix (FFmpeg's number) that YUV of this tag and height is read and written with. */
 int lt_video_matrix(int tagged, int height);
 

@@ -1,4 +1,5 @@
 /* test_denoise.c - the stage denoise in this process: lite-sora's own pipelines to 5e-6, and what a restart does again. */
+#include "stages/digest/digest.h"
 #include "stages/denoise/denoise.h"
 
 #include "kernels/backend.h"
@@ -345,12 +346,12 @@ static void schedule_digest(const char *spacing, int steps, char digest[33], cha
     size_t n = (size_t)m.ddim.n_steps;
     memcpy(numbers, m.ddim.timesteps, n * sizeof *numbers);
     memcpy(numbers + n, m.ddim.alphas, (n + 1) * sizeof *numbers);
-    lt_denoise_hash(numbers, (2 * n + 1) * sizeof *numbers, plain);
+    lt_digest(numbers, (2 * n + 1) * sizeof *numbers, plain);
     snprintf(text, sizeof text,
              "denoise 1 %s kind %d numerics %d steps %d %s predict 0 f32 %s epoch %d noise ", m.info->digest,
              (int)m.info->kind, (int)m.info->numerics, steps, plain, m.dry->numeric_class,
              m.dry->backend->numeric_epoch);
-    lt_denoise_hash(text, strlen(text), plain);
+    lt_digest(text, strlen(text), plain);
     lt_denoise_model_close(&m);
     lt_arena_finish(&d.arena);
 }
