@@ -205,7 +205,8 @@ static __device__ __forceinline__ float exp_of_sum(float high, float low)
     return e > 3.4e38f ? e : fmaf(e, low, e);
 }
 
-/* The exponents of the last two are made of two numbers: at -6 the rounding of one alone would cost 30 times the bound. */
+/* Not __fdividef: it is 0 for divisors above 2^126, and SiLU at -88 then -0 in place of -5e-37, 5 times affine's bound. The exponents of the
+ * last two are made of two numbers: at -6 the rounding of one alone would cost 30 times the bound. */
 static __device__ __forceinline__ float activate(float x, lt_activation act)
 {
     switch (act) {
