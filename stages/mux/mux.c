@@ -94,8 +94,7 @@ static lt_status open_finished(mux_state *state, lt_mux_clip *mux, uint32_t inde
     lt_mux_digest(mux, config, digest);
     if (mux->has_stills) {
         status = lt_stills_open(&mux->stills, mux->encoder, mux->output, config->first_number, run_folder,
-                                index, digest, mux->is_live ? 0 : (int64_t)mux->stream->n_frames,
-                                mux->stream->source, err);
+                                index, digest, mux->is_live ? 0 : (int64_t)mux->stream->n_frames, err);
         mux->next = mux->stills.count;
     } else {
         status = lt_segment_list_open(&mux->list, run_folder, index, mux->encoder->segment_suffix, digest,

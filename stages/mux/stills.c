@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
-#include <libgen.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -116,8 +115,8 @@ static bool meets_numbered(const char *source, const outputs *outputs)
 bool lt_stills_meet(const char *output, const char *source)
 {
     outputs outputs = {.name = name_of(output), .ending = strrchr(output, '.')};
-    if (!lt_stills_is_picture(output) || !lt_video_is_sequence(source)) return false;
-    if (!stat_folder(output, &outputs.folder)) return false;
+    if (!lt_stills_is_picture(output) || !stat_folder(output, &outputs.folder)) return false;
+    if (!lt_video_is_sequence(source)) return is_among(source, &outputs, false);
     return lt_video_is_glob(source) ? meets_globbed(source, &outputs) : meets_numbered(source, &outputs);
 }
 
@@ -146,23 +145,12 @@ static int64_t read_count(const lt_stills *stills)
     return same ? there : -1;
 }
 
-/* Whether pictures that the clip is made from may lie where its own go. */
-static bool is_beside(const char *source, const char *output)
-{
-    char one[4096], two[4096];
-    struct stat x, y;
-    snprintf(one, sizeof one, "%s", source);
-    snprintf(two, sizeof two, "%s", output);
-    return !stat(dirname(one), &x) && !stat(dirname(two), &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 /* Pictures of another run must not pass for this one's: neither those whose names are wanted, nor, of a longer run, those that
- * follow them. What follows is left alone where it may be a picture of the source. */
-static lt_status remove_old(const lt_stills *stills, int64_t n_frames, const char *source, lt_err *err)
+ * follow them. A source has no such names (lt_stills_meet). */
+static lt_status remove_old(const lt_stills *stills, int64_t n_frames, lt_err *err)
 {
     char path[4096];
-    bool is_kept = n_frames && is_beside(source, stills->pattern);
-    for (int64_t i = 0; i < n_frames || !is_kept; i++) {
+    for (int64_t i = 0;; i++) {
         lt_stills_path(stills, i, path);
         if (!unlink(path)) continue;
         if (errno != ENOENT)
@@ -174,7 +162,7 @@ static lt_status remove_old(const lt_stills *stills, int64_t n_frames, const cha
 
 lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const char *pattern,
                          int64_t first_number, const char *run_folder, uint32_t clip, const char digest[33],
-                         int64_t n_frames, const char *source, lt_err *err)
+                         int64_t n_frames, lt_err *err)
 {
     char path[4096], number[16] = "";
     if (clip) snprintf(number, sizeof number, "-%u", clip);
@@ -187,7 +175,7 @@ lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const cha
     if (stills->count >= 0) return LT_OK;
     stills->count = 0;
     lt_status status = ftruncate(stills->note, 0) ? lt_fail_errno(err, errno, "%s", path) : LT_OK;
-    if (!status) status = remove_old(stills, n_frames, source, err);
+    if (!status) status = remove_old(stills, n_frames, err);
     if (!status) status = write_count(stills, err);
     if (status) lt_stills_close(stills);
     return status;

@@ -20,18 +20,17 @@ bool lt_stills_is_numbered(const char *output);
 /* FFmpeg's encoder for the ending of `output`, or NULL. */
 const char *lt_stills_codec(const char *output);
 
-/* Whether pictures that `source` stands for ("shots/%04d.png", "shots/NAME*.png"; else false) would be written over: they lie where those
+/* Whether pictures that `source` stands for ("shots/%04d.png", "shots/NAME*.png", "shots/one.png") would be written over: they lie where those
  * of `output` go and have such names. Of a pattern of the shell those of the same ending are enough, since what is made would be read
  * with them. Looks at every picture of the source. */
 bool lt_stills_meet(const char *output, const char *source);
 
 /* Go on where `<run_folder>/pictures[-clip].txt` says the same digest stopped; else begin anew, which removes what bears
- * the names of the first n_frames pictures (0: of a live clip) and all that follow them without a gap, but that these
- * stay where `source`, what the clip is made from, lies in the same folder. stills->count is set to what is finished. E_IO and
- * such. */
+ * the names of the first n_frames pictures (0: of a live clip) and all that follow them without a gap. stills->count is set to what is finished. E_IO
+ * and such. */
 lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const char *pattern,
                          int64_t first_number, const char *run_folder, uint32_t clip, const char digest[33],
-                         int64_t n_frames, const char *source, lt_err *err);
+                         int64_t n_frames, lt_err *err);
 void lt_stills_close(lt_stills *stills);
 
 /* Path of picture `index` of the clip, counted from 0. */

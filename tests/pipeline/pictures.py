@@ -102,15 +102,6 @@ def old_pictures_do_not_pass_for_new(folder):
     assert sorted(path.name for path in folder.glob("p/*.png")) == [f"{i:03d}.png" for i in range(1, 11)] + ["030.png"]
 
 
-def pictures_of_the_source_stay(folder):
-    """Those behind the last that is written may be what is read."""
-    ffmpeg("-f", "lavfi", "-i", SOURCE[6:], "-frames:v", "10", "-start_number", "10", folder / "%02d.png")
-    sources = {path: sha256(path) for path in folder.glob("*.png")}
-    run(graph(folder / "a.toml", folder / "1%d.png", folder / "%02d.png", read="frames = 5", write="first_number = 5"))
-    assert len(sources) == 10 and all(path.exists() and sha256(path) == was for path, was in sources.items())
-    assert len(list(folder.glob("0*.png"))) == 5
-
-
 def single_pictures(folder):
     """One in, one out; several into one name is refused."""
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=72x40", "-frames:v", "1", folder / "in.png")
@@ -163,7 +154,8 @@ def pictures_that_are_read_stay(folder):
     (folder / "list.json").write_text(json.dumps([{"path": "shots/%04d.png", "name": "shots"}]))
     for source, output in (("shots/*.png", "shots/%04d.png"), ("shots/%04d.png", "link/%d.png"),
                            ("shots/00*.png", "shots/%03d.PNG"), ("s*s/*.png", "shots/%d.png"), ("shots/%04d.png", "shots/00%d.png"),
-                           ("shots/*.png", "shots/one.png"), ("list.json", "{clip}/%02d.png")):
+                           ("shots/*.png", "shots/one.png"), ("list.json", "{clip}/%02d.png"), ("shots/0003.png", "shots/%04d.png"),
+                           ("shots/0003.png", "link/%d.png")):
         text = run(graph(folder / "g.toml", source, output, read="frames = 1"), "--fresh", expect=1)
         assert "would be written over" in text and "choose an" in text, (source, output, text)
         assert before == {path.name: sha256(path) for path in shots.iterdir()}, (source, output)
@@ -219,4 +211,4 @@ def changed_pictures_of_a_data_set_are_read_again(folder):
 if __name__ == "__main__":
     main([pictures_have_the_pixels, deep_pictures_keep_their_bits, a_kill_redoes_no_picture, old_pictures_do_not_pass_for_new, single_pictures,
           a_plan_says_what_is_lost, pictures_of_a_data_set, patterns_take_pictures_by_name, what_is_wrong_with_a_sequence_names_the_picture,
-          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again, pictures_that_are_read_stay, pictures_of_the_source_stay])
+          a_hole_in_the_numbers_is_said, changed_pictures_of_a_data_set_are_read_again, pictures_that_are_read_stay])
