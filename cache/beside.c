@@ -77,11 +77,14 @@ static lt_status get_beside(lt_cache *cache, const char *word, const char *name,
     status = lt_cache_get(cache, txn, lt_cache_key(text, word, name, digest), &value, err);
     if (status == LT_OK) {
         const void *from;
-        int64_t since_ms;
+        int64_t since_ms = 0;
         bool fine = strcmp(word, "seen") ? lt_cache_parse_beside(&value, &from, n_bytes)
                                          : lt_cache_parse_seen(&value, &since_ms, &from, n_bytes);
         if (!fine)
             status = lt_fail(err, LT_E_FORMAT, "the cache's value %s is damaged", text);
+        else if (!strcmp(word, "seen") && !since_ms)
+            status = lt_fail(err, LT_E_NOT_FOUND,
+                             "%s is an earlier build's, which may have seen it otherwise", text);
         else if (!(*bytes = malloc(LT_MAX(*n_bytes, (size_t)1))))
             status = lt_fail(err, LT_E_NO_MEMORY, "out of memory for %zu bytes", *n_bytes);
         else

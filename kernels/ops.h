@@ -48,8 +48,8 @@ lt_tensor lt_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias
 /* y = act(x W^T + b) + residual.
  * x [...,K]; weight [O,K] (or [O,K,1,1]); bias [O] or left out; residual [...,O] or LT_NONE. Returns [...,O].
  * FLOPs: 2 rows K O. Error: (8 + 2 sqrt(K)) u |.|max for weights of deviation 1 / sqrt(K). On cuda, in bf16, without a residual,
- * LT_ACT_GELU_TANH may be the matrix library's, with a tanh of 11 bits: 2^-10 |.|max more. There, in 16 bits, the bias is taken rounded
- * to the dtype, as weights are. */
+ * LT_ACT_GELU_TANH may be the matrix library's, with a tanh of 11 bits: 2^-10 |.|max more. There, in 16 bits, the bias may be taken
+ * rounded to the dtype, as weights are. */
 lt_tensor lt_linear(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias, lt_activation act,
                     lt_tensor residual);
 

@@ -121,7 +121,7 @@ static lt_status check_nesting(const lt_safetensors *f, const char *text, size_t
 {
     enum { DEEPEST = 3, LONGEST = 64 };
     char open[DEEPEST + 1] = {0};
-    int depth = 0, n_commas = 0;
+    int depth = 0, n_commas[DEEPEST + 1] = {0};
     bool quoted = false;
     for (size_t i = 0; i < n_bytes; i++) {
         char c = text[i];
@@ -136,10 +136,10 @@ static lt_status check_nesting(const lt_safetensors *f, const char *text, size_t
                 return lt_fail(err, LT_E_FORMAT, "%s: malformed header at byte %zu: nested too deep",
                                f->label, 8 + i);
             open[++depth] = c;
-            n_commas = 0;
+            n_commas[depth] = 0;
         } else if (c == ']' || c == '}') {
             depth = LT_MAX(depth - 1, 0);
-        } else if (c == ',' && open[depth] == '[' && ++n_commas == LONGEST) {
+        } else if (c == ',' && open[depth] == '[' && ++n_commas[depth] == LONGEST) {
             return lt_fail(err, LT_E_FORMAT, "%s: malformed header at byte %zu: the list is too long",
                            f->label, 8 + i);
         }

@@ -26,7 +26,7 @@ bool lt_dtype_parse(const char *name, lt_dtype *dtype);
 
 /* ---- tensors ----------------------------------------------------------------------------------------- */
 
-enum { LT_MAX_RANK = 6 };
+enum { LT_MAX_RANK = 6, LT_NUMERIC_CLASS_MAX = 256 };
 
 typedef struct lt_tensor {
     void *data; /* NULL: no tensor (an optional argument left out, or a result after an error) */
@@ -92,9 +92,9 @@ typedef struct lt_context {
     bool dry;                 /* plan only: shapes, peak and FLOPs; no data is read or written */
     double flops;             /* counted by every operator, 2 per multiply-add; the caller may set it to 0 */
     size_t packed_bytes; /* of weights in the backend's form, outside the workspace; counted when dry too */
-    char
-        numeric_class[128]; /* what bytes depend on: "cpu/avx512_core_bf16+avx512/onednn-2.6.3/epoch-1/f32" */
-    lt_err err;             /* first error; status LT_OK while there is none */
+    /* What bytes depend on: "cpu/avx512_core_bf16+avx512/onednn-2.6.3/epoch-1/f32". */
+    char numeric_class[LT_NUMERIC_CLASS_MAX];
+    lt_err err; /* first error; status LT_OK while there is none */
 } lt_context;
 
 /* What a device is and has. Bytes are those of the moment of asking. */

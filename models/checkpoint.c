@@ -166,12 +166,13 @@ static lt_status open_file(lt_checkpoint *c, const char *path, lt_err *err)
     return open_weights(c, path, err);
 }
 
-/* What training leaves behind, and what was saved before safetensors, is read by torch alone. */
-static bool is_pickle(const char *path)
+/* What training leaves behind, of which a folder is one kind, and what was saved before safetensors, is read by torch alone. */
+static bool is_pickle(const char *path, bool is_folder)
 {
-    static const char *const ends[] = {".ckpt", ".pt", ".pth", ".bin", ".ckpt/"};
-    for (size_t i = 0; i < LT_COUNT(ends); i++)
-        if (ends_with(path, ends[i])) return true;
+    static const char *const files[] = {".ckpt", ".pt", ".pth", ".bin"};
+    if (is_folder) return ends_with(path, ".ckpt") || ends_with(path, ".ckpt/");
+    for (size_t i = 0; i < LT_COUNT(files); i++)
+        if (ends_with(path, files[i])) return true;
     return false;
 }
 
@@ -212,7 +213,7 @@ lt_status lt_checkpoint_open(lt_checkpoint **checkpoint, const char *path, lt_er
     lt_status status = LT_OK;
     if (stat(path, &info) != 0)
         status = lt_fail_errno(err, errno, "%s: no model", path);
-    else if (is_pickle(path))
+    else if (is_pickle(path, S_ISDIR(info.st_mode)))
         status = lt_fail(
             err, LT_E_UNSUPPORTED,
             "%s: a checkpoint that PyTorch wrote; tools/to_safetensors makes a .safetensors file of it",

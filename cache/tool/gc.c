@@ -14,6 +14,14 @@ typedef struct sweep {
 
 /* ---- the same, made anew --------------------------------------------------------------------------------- */
 
+/* What follows the epoch in a class, but for the revision of one dtype: "/bf16" of "/bf16.2". */
+static size_t tail_bytes(const char *tail)
+{
+    const char *dot = strrchr(tail, '.');
+    bool revised = dot && dot[1] && !dot[1 + strspn(dot + 1, "0123456789")];
+    return revised ? (size_t)(dot - tail) : strlen(tail);
+}
+
 /* Whether a numeric class is the other one at a later epoch: ".../epoch-5/..." of ".../epoch-4/...", all else alike. */
 static bool is_later(const char *one, const char *other)
 {
@@ -23,7 +31,9 @@ static bool is_later(const char *one, const char *other)
     if (!head || strncmp(one, other, head)) return false;
     long one_epoch = strtol(one + head, &one_end, 10), other_epoch = strtol(other + head, &other_end, 10);
     bool numbers = one_end > one + head && other_end > other + head;
-    return numbers && one_epoch > other_epoch && !strcmp(one_end, other_end);
+    size_t n = numbers ? tail_bytes(one_end) : 0;
+    return numbers && one_epoch > other_epoch && n == tail_bytes(other_end) &&
+           !strncmp(one_end, other_end, n);
 }
 
 /* Whether latents are of the same frames, made in the same way, as far as their records say so: of an earlier build's, of what was

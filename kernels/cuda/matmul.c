@@ -182,7 +182,7 @@ static cublasStatus_t check_others(cuda_device *d, cuda_matmul *m, const cublasL
     return s;
 }
 
-/* The first algorithm that does; where none does, the first one. */
+/* The first algorithm that does; where none does, the first one, of a plain product: what adds something can be done without it. */
 static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cuda_product *p)
 {
     enum { MOST = 16 };
@@ -194,12 +194,13 @@ static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cud
         s = cublasLtMatmulAlgoGetHeuristic(d->blas, m->desc, m->b, m->a, m->d, m->d, d->preference, MOST,
                                            found, &n);
     if (s != CUBLAS_STATUS_SUCCESS && s != CUBLAS_STATUS_NOT_SUPPORTED) return cuda_check_blas(c, op, s);
-    bool allowed = false;
+    bool allowed = false, extra = p->add || p->biased || p->gelu;
     for (int i = 0; i < n && !allowed; i++) {
         if (found[i].state != CUBLAS_STATUS_SUCCESS || !sums_whole(&found[i].algo)) continue;
         s = check_others(d, m, &found[i].algo, p, &allowed);
         if (s != CUBLAS_STATUS_SUCCESS) return cuda_check_blas(c, op, s);
-        if (allowed || !m->supported) m->algo = found[i].algo;
+        if (!allowed && (m->supported || extra)) continue;
+        m->algo = found[i].algo;
         m->supported = true;
     }
     return LT_OK;

@@ -369,16 +369,18 @@ static lt_status open_libraries(cuda_device *d, lt_err *err)
                      cudnnGetErrorString(s), err);
 }
 
-static void describe_class(const cuda_device *d, const struct cudaDeviceProp *p, char *text, size_t bytes)
+/* False: it does not fit, and what is left of it would be that of other dtypes, too. */
+static bool describe_class(const cuda_device *d, const struct cudaDeviceProp *p, char *text, size_t bytes)
 {
     int driver = 0;
     cudaDriverGetVersion(&driver);
     size_t blas = cublasLtGetVersion(), dnn = cudnnGetVersion();
-    snprintf(text, bytes,
-             "cuda/%s/sm_%d%d/driver-%d.%d/cudnn-%zu.%zu.%zu/nvrtc-%d.%d/cublaslt-%zu/epoch-%d/%s", p->name,
-             p->major, p->minor, driver / 1000, driver / 10 % 100, dnn / 10000, dnn / 100 % 100, dnn % 100,
-             d->nvrtc_version[0], d->nvrtc_version[1], blas, lt_plugin_backend()->numeric_epoch,
-             lt_dtype_name(d->dtype));
+    int n = snprintf(text, bytes,
+                     "cuda/%s/sm_%d%d/driver-%d.%d/cudnn-%zu.%zu.%zu/nvrtc-%d.%d/cublaslt-%zu/epoch-%d/%s",
+                     p->name, p->major, p->minor, driver / 1000, driver / 10 % 100, dnn / 10000,
+                     dnn / 100 % 100, dnn % 100, d->nvrtc_version[0], d->nvrtc_version[1], blas,
+                     lt_plugin_backend()->numeric_epoch, lt_dtype_name(d->dtype));
+    return n > 0 && (size_t)n < bytes;
 }
 
 static lt_status create_device(cuda_device **device, int index, const struct cudaDeviceProp *p, lt_err *err)
@@ -413,7 +415,11 @@ static lt_status open_cuda(void **device, int index, lt_dtype dtype, int threads
     d->next_idle = NULL;
     d->record = NULL;
     d->dtype = dtype;
-    describe_class(d, &p, numeric_class, class_bytes);
+    if (!describe_class(d, &p, numeric_class, class_bytes)) {
+        close_cuda(d);
+        return lt_fail(err, LT_E_INTERNAL, "%s: its numeric class takes more than %zu bytes", p.name,
+                       class_bytes);
+    }
     *device = d;
 fail:
     return status;

@@ -459,6 +459,24 @@ fail:
     return status;
 }
 
+static char *side_path(const char *run_folder, uint32_t clip, int format, lt_arena *arena)
+{
+    const char *suffix = format == NO_STREAMS ? "txt" : formats[format].suffix;
+    return clip ? lt_arena_printf(arena, "%s/side-%u.%s", run_folder, clip, suffix)
+                : lt_arena_printf(arena, "%s/side.%s", run_folder, suffix);
+}
+
+static void drop_output(side *s)
+{
+    avformat_free_context(s->out);
+    free(s->target);
+    free(s->last_dts);
+    free(s->next);
+    s->out = NULL;
+    s->target = NULL;
+    s->last_dts = s->next = NULL;
+}
+
 lt_status lt_side_copy(const char *input, const lt_video_info *info, const char *run_folder, uint32_t clip,
                        lt_arena *arena, const char **path, lt_err *err)
 {
@@ -471,21 +489,23 @@ lt_status lt_side_copy(const char *input, const lt_video_info *info, const char 
     int format = choose_format(&s);
     if (format < 0 && has_text(s.in)) format = NO_STREAMS;
     if (format < 0) goto done;
-    const char *suffix = format == NO_STREAMS ? "txt" : formats[format].suffix;
-    const char *final = clip ? lt_arena_printf(arena, "%s/side-%u.%s", run_folder, clip, suffix)
-                             : lt_arena_printf(arena, "%s/side.%s", run_folder, suffix);
+    const char *final = side_path(run_folder, clip, format, arena);
     bool made = final && is_made(&s, final, info);
     if (!final)
         status = lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
     else if (!made)
         status = make(&s, info, final, format, arena, err);
+    if (!status && !made && !is_worth_it(&s) && has_text(s.in)) {
+        drop_output(&s); /* no sound lies in the clip: its words alone */
+        format = NO_STREAMS;
+        final = side_path(run_folder, clip, format, arena);
+        status = final ? make(&s, info, final, format, arena, err)
+                       : lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", input);
+    }
     if (!status && (made || is_worth_it(&s))) *path = final;
 done:
     avformat_close_input(&s.in);
-    avformat_free_context(s.out);
-    free(s.target);
-    free(s.last_dts);
-    free(s.next);
+    drop_output(&s);
     return status;
 }
 

@@ -71,7 +71,7 @@ typedef struct denoise_state {
     lt_denoise_model model;
     lt_arena arena;
     lt_cache *cache;
-    char numeric_class[128];
+    char numeric_class[LT_NUMERIC_CLASS_MAX];
 } denoise_state;
 
 typedef struct denoise_clip {

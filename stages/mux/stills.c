@@ -145,17 +145,16 @@ static int64_t read_count(const lt_stills *stills)
     return same ? there : -1;
 }
 
-/* Pictures of another run must not pass for this one's: neither those whose names are wanted, nor, of a longer run, those that
- * follow them. A source has no such names (lt_stills_meet). */
+/* Pictures of another run must not pass for this one's. What bears higher numbers is not ours to take away: whose it is, nobody knows. */
 static lt_status remove_old(const lt_stills *stills, int64_t n_frames, lt_err *err)
 {
     char path[4096];
-    for (int64_t i = 0;; i++) {
+    for (int64_t i = 0; !n_frames || i < n_frames; i++) {
         lt_stills_path(stills, i, path);
         if (!unlink(path)) continue;
         if (errno != ENOENT)
             return lt_fail_errno(err, errno, "%s: removing the picture of an earlier run", path);
-        if (i >= n_frames) break;
+        if (!n_frames) break;
     }
     return LT_OK;
 }

@@ -26,8 +26,8 @@ const char *lt_stills_codec(const char *output);
 bool lt_stills_meet(const char *output, const char *source);
 
 /* Go on where `<run_folder>/pictures[-clip].txt` says the same digest stopped; else begin anew, which removes what bears
- * the names of the first n_frames pictures (0: of a live clip) and all that follow them without a gap. stills->count is set to what is finished. E_IO
- * and such. */
+ * the names of the first n_frames pictures (0: of a live clip, those that follow each other). Others of the pattern stay. stills->count is set to
+ * what is finished. E_IO and such. */
 lt_status lt_stills_open(lt_stills *stills, const lt_encoder *encoder, const char *pattern,
                          int64_t first_number, const char *run_folder, uint32_t clip, const char digest[33],
                          int64_t n_frames, lt_err *err);

@@ -259,7 +259,7 @@ typedef struct text_state {
     lt_text_model model;
     lt_clip_list *captions; /* NULL: none */
     lt_cache *cache;        /* NULL: none */
-    char numeric_class[128];
+    char numeric_class[LT_NUMERIC_CLASS_MAX];
 } text_state;
 
 /* The clip: texts, and their embeddings once they were asked for. */

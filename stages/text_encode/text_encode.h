@@ -66,6 +66,7 @@ typedef struct lt_text_model {
     int length, width, pooled_width;
     lt_stage_device device;
     lt_context *dry, *run;
+    int at_once; /* texts that run has room for: as many as came first, at most a batch, as the plan has it */
     lt_dtype dtype;
     bool keep_packed; /* between batches; where it was asked for, unless it is set before the first call */
     char digest[33];  /* of all that decides a text's embeddings but the text */

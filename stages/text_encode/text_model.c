@@ -283,9 +283,16 @@ lt_status lt_text_model_encode(lt_text_model *m, const char *const *texts, int n
     lt_text_cost cost;
     lt_status status = LT_OK;
     if (!m->run) {
-        status = lt_text_model_cost(m, (int)m->config->batch, &cost, err);
+        m->at_once = (int)LT_MIN(m->config->batch, (int64_t)n);
+        status = lt_text_model_cost(m, m->at_once, &cost, err);
         if (status == LT_OK)
             status = lt_context_create(&m->run, m->device.name, m->dtype, cost.workspace_bytes, threads, err);
     }
-    return status ? status : run_all(m, m->run, texts, n, out, err);
+    size_t element = lt_dtype_bytes(m->dtype), row = (size_t)m->length * (size_t)m->width * element;
+    for (int i = 0; i < n && status == LT_OK; i += m->at_once) {
+        lt_embeddings part = {(char *)out->sequence + (size_t)i * row, out->pooled, out->n_tokens + i};
+        if (part.pooled) part.pooled = (char *)part.pooled + (size_t)i * (size_t)m->pooled_width * element;
+        status = run_all(m, m->run, texts + i, LT_MIN(m->at_once, n - i), &part, err);
+    }
+    return status;
 }

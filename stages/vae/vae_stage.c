@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-
 /* ---- options ------------------------------------------------------------------------------------------- */
 
 const char *lt_vae_numerics_name(lt_numerics numerics)

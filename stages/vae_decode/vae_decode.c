@@ -34,7 +34,7 @@ typedef struct decode_state {
     const lt_vae_decode_config *config;
     lt_vae_host host;
     lt_inlet inlet;
-    char numeric_class[128];
+    char numeric_class[LT_NUMERIC_CLASS_MAX];
     /* Room for one window of the largest clip so far: one is made at a time, however many clips are open. */
     void *latents;      /* [n,h,w,C] in the stream's dtype */
     float *sums;        /* [n,H,W,3] */

@@ -39,7 +39,7 @@ typedef struct encode_state {
     lt_inlet inlet;
     lt_outlet outlet;
     lt_cache *cache; /* NULL: none */
-    char numeric_class[128];
+    char numeric_class[LT_NUMERIC_CLASS_MAX];
     /* Room for one chunk of the largest clip so far: one is made at a time, however many clips are open. */
     float *mean, *logvar;    /* [n,h,w,C], as computed */
     void *latents, *logvars; /* [n,C,h,w], rounded, as in the cache */

@@ -344,9 +344,12 @@ lt_status lt_container_try_end(lt_container *container, const lt_video_table *ta
                                lt_err *err)
 {
     int64_t first = table->keys[key].index;
+    int threads = container->threads;
     AVFrame *frame = av_frame_alloc();
     if (!frame) return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", container->name);
-    lt_status status = lt_container_frame(container, table, first, frame, err);
+    container->threads = 1; /* of several, one may still find damage when its frame has been given out */
+    lt_status status = lt_container_rewind(container, err);
+    if (!status) status = lt_container_frame(container, table, first, frame, err);
     whole[0] = !status;
     while (!status) {
         av_frame_unref(frame);
@@ -355,6 +358,7 @@ lt_status lt_container_try_end(lt_container *container, const lt_video_table *ta
         if (at > first) whole[at - first] = is_whole(frame);
     }
     av_frame_free(&frame);
-    container->next = -1;
-    return status == LT_END || status == LT_E_FORMAT ? LT_OK : status;
+    container->threads = threads;
+    if (status == LT_END || status == LT_E_FORMAT) status = lt_container_rewind(container, err);
+    return status;
 }

@@ -21,9 +21,9 @@ typedef struct lt_video_table {
     AVRational time_base;
     int64_t n_keys, keys_capacity;
     lt_video_key *keys;
-    bool counted;  /* timestamps do not tell frames apart: they are counted from the start */
-    bool mixed;    /* some pictures are interlaced and some not, or the other way, as far as a parser tells */
-    bool promised; /* the container says how much it holds */
+    bool counted; /* timestamps do not tell frames apart: they are counted from the start */
+    bool mixed; /* some pictures are interlaced and some not, or the other way; also where no parser tells */
+    bool promised;           /* the container says how much it holds */
     int64_t missing;         /* frames the container promises and does not have; -1: an unknown number */
     int64_t skipped_leading; /* before the first key frame */
     int64_t restarts;        /* of the input's clock (timeline.h) */

@@ -242,7 +242,7 @@ lt_status lt_container_scan(lt_container *container, lt_video_table *table, lt_e
         find_last_duration(container, table, &seen);
     /* What the container calls its rate may be that of fields. */
     if (apart && table->n > 1) table->last_duration = table->pts[table->n - 1] - table->pts[table->n - 2];
-    table->mixed = (seen.orders & (seen.orders - 1)) != 0;
+    table->mixed = !seen.orders || (seen.orders & (seen.orders - 1)) != 0;
     find_missing(container, table, &seen, rc != AVERROR_EOF);
     if (!table->n)
         return lt_fail(err, LT_E_FORMAT, "%s: its video stream holds no frames%s", container->name,

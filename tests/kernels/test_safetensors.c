@@ -149,6 +149,12 @@ static void test_json(void **state)
     char list[200] = "{\"a\":{\"shape\":[0";
     for (int i = 0; i < 64; i++) strcat(list, ",0");
     refuse(strcat(list, "]}}"), 0, "the list is too long");
+    /* Also of lists, and of tables, each of which is short. */
+    for (int braces = 0; braces < 2; braces++) {
+        char lists[400] = "{\"a\":[";
+        for (int i = 0; i < 65; i++) strcat(lists, braces ? "{}," : "[],");
+        refuse(strcat(lists, "0]}"), 0, "the list is too long");
+    }
     char nested[5000];
     memset(nested, '[', sizeof(nested) - 1);
     memcpy(nested, "{\"a\":", 5);

@@ -119,8 +119,8 @@ def audio_and_variable_rate_survive(folder):
     assert probe(folder / "out.mp4", "stream=codec_name", "a:0")["streams"], "the audio is gone"
 
 
-def remux(source, output, expect=0):
-    return run(ROOT / "examples" / "remux.toml", "--set", f"stage.read.input={source}", "--set", f"stage.write.output={output}", expect=expect)
+def remux(source, output, *settings, expect=0):
+    return run(ROOT / "examples" / "remux.toml", "--set", f"stage.read.input={source}", "--set", f"stage.write.output={output}", *settings, expect=expect)
 
 
 def what_is_lost_is_said(folder):
@@ -144,6 +144,12 @@ def chapters_need_no_sound(folder):
     found = probe(folder / "out.mp4", "chapter=start_time,end_time:chapter_tags=title:format_tags=title")
     assert found["format"]["tags"]["title"] == "Silent", found
     assert [(c["tags"]["title"], float(c["start_time"]), float(c["end_time"])) for c in found["chapters"]] == [("one", 0, 0.5), ("two", 0.5, 1)], found
+    # Nor sound in the part that is taken.
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=6", "-f", "lavfi", "-i", "sine=duration=0.5", "-i", folder / "m.txt", "-map", "0",
+           "-map", "1", "-map_metadata", "2", "-map_chapters", "-1", "-c:v", "libx264", folder / "late.mkv")
+    remux(folder / "late.mkv", folder / "late.mp4", "--set", "stage.read.start=4")
+    found = probe(folder / "late.mp4", "format_tags=title:stream=codec_type")
+    assert found["format"]["tags"]["title"] == "Silent" and len(found["streams"]) == 1, found
 
 
 def an_output_that_cannot_be_is_refused_at_once(folder):
