@@ -19,8 +19,7 @@ static bool is_iso(const AVOutputFormat *format)
     return !strcmp(format->name, "mp4") || !strcmp(format->name, "mov");
 }
 
-/* ---- streams
- * -------------------------------------------------------------------------------------------- */
+/* ---- streams -------------------------------------------------------------------------------------------- */
 
 /* AVI keeps H.264 and HEVC with start codes, as they come from an encoder; in MP4 segments they have none. */
 static lt_status add_filter(lt_output *o, const AVCodecParameters *pictures, lt_err *err)
@@ -159,8 +158,7 @@ fail:
     return status;
 }
 
-/* ---- the header
- * ----------------------------------------------------------------------------------------- */
+/* ---- the header ----------------------------------------------------------------------------------------- */
 
 int lt_output_header(lt_output *o, char **unknown)
 {
@@ -187,11 +185,13 @@ static int write_in_memory(lt_output *o, AVPacket *packet)
     if (o->file->oformat->flags & AVFMT_NOFILE) return 0;
     int rc = avio_open_dyn_buf(&o->file->pb);
     if (rc >= 0) rc = lt_output_header(o, &unknown);
+    bool has_begun = rc >= 0;
     if (rc >= 0 && packet && o->filter) {
         rc = av_bsf_send_packet(o->filter, packet);
         if (rc >= 0) rc = av_bsf_receive_packet(o->filter, packet);
     }
     if (rc >= 0 && packet) rc = av_write_frame(o->file, packet);
+    if (has_begun) av_write_trailer(o->file); /* some formats keep a packet until then */
     if (o->file->pb) avio_close_dyn_buf(o->file->pb, &bytes);
     o->file->pb = NULL;
     av_free(bytes);
