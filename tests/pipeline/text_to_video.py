@@ -288,8 +288,13 @@ def kills_do_not_show(folder):
         end = time.monotonic() + (calm * rng.uniform(0.1, 0.6) if attempts < 6 else 120)
         while going.running() and time.monotonic() < end:
             time.sleep(0.02)
-        if not going.running():
+        if not going.running() and (kills.get("orchestrator") or attempts >= 6):
             break
+        if not going.running():  # the machine has become faster than when the undisturbed run was timed: once more, killed sooner
+            assert going.wait() == 0, going.text()[-2000:]
+            calm, output = calm / 3, folder / f"orchestrator-{attempts}.mp4"
+            values = video_dit(folder / f"orchestrator-{attempts}", output, **heavy)
+            continue
         os.kill(going.pid, signal.SIGKILL)
         going.process.wait()
         kills["orchestrator"] = kills.get("orchestrator", 0) + 1
