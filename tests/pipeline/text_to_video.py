@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures"))
-from harness import BIN, MODEL, ROOT, Run, main, narrow_model, need_model, run, sha256, stage_pids  # noqa: E402
+from harness import BIN, TRAINED, ROOT, Run, main, narrow_model, need_model, run, sha256, stage_pids  # noqa: E402
 import tiny_models  # noqa: E402
 
 SEED = int(os.environ.get("LT_SEED", "20240601"))
@@ -129,8 +129,8 @@ def video_to_video(folder):
     results = {}
     for strength in (0.01, 1.0):
         results[strength] = play(folder, "video-to-video", (30, 64, 48), {"graph.cache": folder / "cache", **stage(
-            read=dict(input="lavfi:testsrc2=size=64x48:rate=24:duration=1.25", size=SIZE), vae_encode=dict(model=MODEL),
-            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder"), vae_decode=dict(model=MODEL),
+            read=dict(input="lavfi:testsrc2=size=64x48:rate=24:duration=1.25", size=SIZE), vae_encode=dict(model=TRAINED),
+            prompt=dict(model=family / "text_encoder", tokenizer=family / "text_encoder"), vae_decode=dict(model=TRAINED),
             denoise=dict(model=family / "denoising_model" / "model.safetensors", window=8, steps=4, strength=strength))},
             folder / f"{strength}.mp4")
     source = folder / "source.mkv"
