@@ -769,7 +769,8 @@ def a_killed_run_continues_with_the_same_bytes(place):
     graph = null.graph("run")
     for _ in range(3):
         going = place.start("run", graph)
-        time.sleep(0.5)
+        wait_until((place.path / "run.txt.longtake" / "manifest.json").exists, what="the run begins")
+        time.sleep(0.3)
         children = null.children(going.pid)
         going.kill()
         going.communicate()
