@@ -1,8 +1,9 @@
 pkg_check_modules(LMDB REQUIRED IMPORTED_TARGET lmdb)
 pkg_check_modules(JANSSON REQUIRED IMPORTED_TARGET jansson)
 longtake_unit_test(cache test_cache.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
-target_compile_definitions(unit_cache PRIVATE LT_LATENTS="$<TARGET_FILE:latents>")
-add_dependencies(unit_cache latents)
+longtake_unit_test(cache_tool test_cache_tool.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
+target_compile_definitions(unit_cache_tool PRIVATE LT_LATENTS="$<TARGET_FILE:latents>")
+add_dependencies(unit_cache_tool latents)
 longtake_unit_test(cache_faults test_cache_faults.c lt_cache PkgConfig::LMDB PkgConfig::JANSSON)
 
 add_test(NAME unit_cache_python
