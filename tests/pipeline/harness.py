@@ -157,23 +157,8 @@ output = "{output}"
 ELSEWHERE = """#!{python}
 # {kind} as on a host without the graph's cache: what it is told first is changed so, the rest is passed on.
 import os, struct, sys
-
-def fields(data):
-    at = 0
-    def number():
-        nonlocal at
-        value = shift = 0
-        while True:
-            at += 1
-            value |= (data[at - 1] & 127) << shift
-            shift += 7
-            if data[at - 1] < 128:
-                return value
-    while at < len(data):
-        begin, key = at, number()
-        size = {{0: lambda: number() * 0, 1: lambda: 8, 2: number}}[key & 7]()
-        at += size
-        yield key >> 3, data[begin:at], data[at - size : at]
+sys.path.insert(0, "{here}")
+from message import fields
 
 def varint(value):
     return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
@@ -215,7 +200,7 @@ os.execv(program, [program, *sys.argv[1:]])
 
 def elsewhere(path, kind):
     """A program for `exec`: the stage `kind`, which has nothing of the graph's cache, as if it ran on another host."""
-    path.write_text(ELSEWHERE.format(python=sys.executable, kind=kind, program=BIN / f"stage-{kind}"))
+    path.write_text(ELSEWHERE.format(python=sys.executable, kind=kind, program=BIN / f"stage-{kind}", here=pathlib.Path(__file__).resolve().parent))
     path.chmod(0o755)
     return path
 

@@ -20,6 +20,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "fixtures"))
 from harness import BIN, TRAINED, ROOT, Run, main, narrow_model, need_model, run, sha256, stage_pids  # noqa: E402
+from message import fields  # noqa: E402
 import tiny_models  # noqa: E402
 
 SEED = int(os.environ.get("LT_SEED", "20240601"))
@@ -377,27 +378,6 @@ def captions_through_a_t5(folder):
     assert len(keys[0]) == 13 and keys[0] == keys[1], keys
 
 
-def fields(message):
-    """(number, value) of a protobuf message: integers, and bytes."""
-    at = 0
-    def number():
-        nonlocal at
-        value = shift = 0
-        while True:
-            at += 1
-            value |= (message[at - 1] & 127) << shift
-            shift += 7
-            if message[at - 1] < 128:
-                return value
-    while at < len(message):
-        key = number()
-        assert key & 7 in (0, 2), key
-        value = number()
-        if key & 7:
-            at, value = at + value, message[at : at + value]
-        yield key >> 3, value
-
-
 def texts_move_a_batch_at_a_time(folder):
     """The first unit encodes the texts of all: each batch starts the progress deadline anew."""
     (folder / "clips.json").write_text(json.dumps([{"path": f"{i}.mp4", "text": f"red bird {i}"} for i in range(20)]))
@@ -411,8 +391,9 @@ def texts_move_a_batch_at_a_time(folder):
     raw, at, moves = heard.read_bytes(), 0, 0
     while at + 4 <= len(raw):
         length = int.from_bytes(raw[at : at + 4], "little")
-        progress = dict(fields(raw[at + 4 : at + 4 + length])).get(3, b"")
-        moves = max(moves, dict(fields(progress)).get(11, 0))  # Report.progress.moves
+        for number, _, progress in fields(raw[at + 4 : at + 4 + length]):
+            if number == 3:  # Report.progress
+                moves = max([moves, *(value for field, _, value in fields(progress) if field == 11)])  # moves
         at += 4 + length
     assert moves == 5, f"{moves} moves: 21 texts are 5 whole batches, and a last one that ends the unit"
 
