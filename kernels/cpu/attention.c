@@ -6,7 +6,8 @@
  * nothing but q, k, v. Small problems are spread over threads by (sample, head), large ones by query blocks; the
  * arithmetic is the same. Where the machine multiplies pairs of bf16, q, k and v are taken as they are, and the weights
  * of a query multiply v as sums of two bf16 each. (One alone is a quarter faster, and what PyTorch does, but it made the
- * bf16 error of a small SDXL-3D UNet 14 % larger.) */
+ * bf16 error of a small SDXL-3D UNet 14 % larger.) A head with an infinite value is multiplied in f32: of the two, one may be 0
+ * or below it, and the sum no number. */
 #include "kernels/cpu/cpu.h"
 
 #include <math.h>
@@ -15,9 +16,9 @@
 typedef struct attention {
     const cpu_simd *simd;
     bool bf16, causal;
-    bool
-        pairs; /* blocks and panels hold bf16, for gemm_pairs, and those of values each twice; otherwise f32 */
-    size_t size; /* of elements of queries and keys */
+    bool pairs;       /* blocks and panels hold bf16, for gemm_pairs; otherwise f32 */
+    bool value_pairs; /* so do scores and values, the latter each twice: of one head */
+    size_t size;      /* of elements of queries and keys */
     const char *q, *k, *v;
     char *y;
     const lt_tensor *mask;
@@ -93,13 +94,18 @@ static void pack_value(const attention *p, char *packed, char *line, int64_t sam
                        int64_t key)
 {
     int64_t columns = p->simd->tile_columns, padded = p->value_panels * columns;
-    memset(line, 0, (size_t)padded * p->size);
-    load(p, line, p->v + row_offset(p, sample, head, p->keys, key), p->width);
+    const char *from = p->v + row_offset(p, sample, head, p->keys, key);
+    memset(line, 0, (size_t)padded * sizeof(float));
+    if (p->value_pairs) {
+        memcpy(line, from, (size_t)p->width * sizeof(uint16_t));
+    } else {
+        p->simd->load((float *)(void *)line, from, p->bf16, p->width);
+    }
     for (int64_t e = 0; e < padded; e += columns) {
         char *to = packed + (size_t)(e * p->keys + key * columns) * sizeof(float);
-        if (p->pairs) {
-            const uint16_t *from = (const uint16_t *)(const void *)line + e;
-            for (int64_t c = 0; c < columns; c++) ((uint32_t *)(void *)to)[c] = from[c] * 0x10001u;
+        if (p->value_pairs) {
+            const uint16_t *values = (const uint16_t *)(const void *)line + e;
+            for (int64_t c = 0; c < columns; c++) ((uint32_t *)(void *)to)[c] = values[c] * 0x10001u;
         } else {
             memcpy(to, line + (size_t)e * sizeof(float), (size_t)columns * sizeof(float));
         }
@@ -132,10 +138,11 @@ static void load_queries(const attention *p, char *block, int64_t sample, int64_
 }
 
 /* c (+)= a b, both operands as they stand in blocks and panels. */
-static void product(const attention *p, float *c, int64_t c_stride, const void *a, const char *panels,
-                    int64_t panel_stride, int64_t rows, int64_t columns, int64_t inner, bool accumulate)
+static void product(const attention *p, bool pairs, float *c, int64_t c_stride, const void *a,
+                    const char *panels, int64_t panel_stride, int64_t rows, int64_t columns, int64_t inner,
+                    bool accumulate)
 {
-    if (p->pairs) {
+    if (pairs) {
         p->simd->gemm_pairs(c, c_stride, a, (const uint16_t *)(const void *)panels, panel_stride, rows,
                             columns, inner, accumulate);
     } else {
@@ -151,7 +158,7 @@ static void score_block(const attention *p, float *scores, const char *queries, 
     int64_t columns = p->simd->tile_columns;
     int64_t padded = (int64_t)lt_round_up((size_t)n, (size_t)columns / 2);
     for (int64_t step = 0; step < p->q_steps; step++)
-        product(p, scores, ROW_STRIDE, queries + (size_t)(step * BLOCK_ROWS * ROW_STRIDE) * p->size,
+        product(p, p->pairs, scores, ROW_STRIDE, queries + (size_t)(step * BLOCK_ROWS * ROW_STRIDE) * p->size,
                 packed_keys + (size_t)(key * p->even_width + step * BLOCK_K * columns) * p->size,
                 p->even_width * columns, padded_rows, padded, LT_MIN(BLOCK_K, p->even_width - step * BLOCK_K),
                 step > 0);
@@ -175,7 +182,7 @@ static void attend(const attention *p, char *scratch, const char *packed, int64_
     float *sum = max + BLOCK_ROWS, *rescale = sum + BLOCK_ROWS;
     const char *values = packed + keys_bytes(p);
     int64_t rows = LT_MIN(BLOCK_ROWS, p->queries - first), stride = 0;
-    int64_t columns = p->simd->tile_columns, twice = p->pairs ? 2 : 1;
+    int64_t columns = p->simd->tile_columns, twice = p->value_pairs ? 2 : 1;
     int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)p->simd->tile_rows);
     const float *mask = mask_at(p, sample, head, first, &stride);
     int64_t visible = p->causal ? LT_MIN(p->keys, first + rows) : p->keys;
@@ -188,7 +195,7 @@ static void attend(const attention *p, char *scratch, const char *packed, int64_
         int64_t n = LT_MIN(p->key_block, visible - key);
         score_block(p, scores, queries, packed, padded_rows, key, n);
         cpu_softmax s = {.scores = scores,
-                         .pairs = p->pairs,
+                         .pairs = p->value_pairs,
                          .rows = rows,
                          .n = n,
                          .scale = p->scale,
@@ -202,11 +209,31 @@ static void attend(const attention *p, char *scratch, const char *packed, int64_
                          .rescale = rescale};
         p->simd->softmax(&s);
         if (key > 0) p->simd->scale_rows(results, p->padded_width, rows, p->padded_width, rescale, false);
-        product(p, results, p->padded_width, scores, values + (size_t)(key * columns) * sizeof(float),
-                twice * p->keys * columns, padded_rows, p->padded_width, twice * n, key > 0);
+        product(p, p->value_pairs, results, p->padded_width, scores,
+                values + (size_t)(key * columns) * sizeof(float), twice * p->keys * columns, padded_rows,
+                p->padded_width, twice * n, key > 0);
     }
     p->simd->scale_rows(results, p->padded_width, rows, p->padded_width, sum, true);
     write_rows(p, results, sample, head, first, rows);
+}
+
+static bool has_infinity(const attention *p, int64_t sample, int64_t head)
+{
+    unsigned found = 0;
+    for (int64_t key = 0; key < p->keys; key++) {
+        const uint16_t *v =
+            (const uint16_t *)(const void *)(p->v + row_offset(p, sample, head, p->keys, key));
+        for (int64_t i = 0; i < p->width; i++) found |= (v[i] & 0x7fffu) == 0x7f80u;
+    }
+    return found;
+}
+
+/* The same for one (sample, head). */
+static attention of_head(const attention *p, int64_t sample, int64_t head)
+{
+    attention one = *p;
+    one.value_pairs = p->pairs && !has_infinity(p, sample, head);
+    return one;
 }
 
 /* Many small (sample, head)s: each is packed and computed by one thread. */
@@ -220,10 +247,11 @@ static void run_small(const attention *p, char *scratch, int threads)
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < p->batch * p->heads; i++) {
             int64_t sample = i / p->heads, head = i % p->heads;
-            for (int64_t j = 0; j < p->key_panels; j++) pack_keys(p, packed, mine, sample, head, j);
-            for (int64_t key = 0; key < p->keys; key++) pack_value(p, values, mine, sample, head, key);
+            attention one = of_head(p, sample, head);
+            for (int64_t j = 0; j < p->key_panels; j++) pack_keys(&one, packed, mine, sample, head, j);
+            for (int64_t key = 0; key < p->keys; key++) pack_value(&one, values, mine, sample, head, key);
             for (int64_t first = 0; first < p->queries; first += BLOCK_ROWS)
-                attend(p, mine, packed, sample, head, first);
+                attend(&one, mine, packed, sample, head, first);
         }
     }
 }
@@ -236,13 +264,14 @@ static void run_large(const attention *p, char *scratch, int threads)
     for (int64_t i = 0; i < p->batch * p->heads; i++) {
         char *mine = scratch + (size_t)cpu_thread() * piece_bytes(p);
         int64_t sample = i / p->heads, head = i % p->heads;
+        attention one = of_head(p, sample, head);
 #pragma omp for schedule(static)
-        for (int64_t j = 0; j < p->key_panels; j++) pack_keys(p, packed, mine, sample, head, j);
+        for (int64_t j = 0; j < p->key_panels; j++) pack_keys(&one, packed, mine, sample, head, j);
 #pragma omp for schedule(static)
-        for (int64_t key = 0; key < p->keys; key++) pack_value(p, values, mine, sample, head, key);
+        for (int64_t key = 0; key < p->keys; key++) pack_value(&one, values, mine, sample, head, key);
 #pragma omp for schedule(dynamic)
         for (int64_t first = 0; first < p->queries; first += BLOCK_ROWS)
-            attend(p, mine, packed, sample, head, first);
+            attend(&one, mine, packed, sample, head, first);
     }
 }
 
