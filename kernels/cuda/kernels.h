@@ -100,11 +100,6 @@ lt_status lt_launch_values_to_pixels(lt_stream stream, lt_dtype dtype, void *out
 lt_status lt_launch_noise(lt_stream stream, lt_dtype dtype, void *out, int64_t frames, int64_t elements,
                           uint64_t seed, uint32_t clip, uint64_t first_frame);
 
-/* A weight in the order that channels-last kernels want: w [o,i,taps] of any float dtype -> out [o,taps,i_padded] in dtype, zeros from
- * i to i_padded (>= i). Rounded to nearest even, once. */
-lt_status lt_launch_pack_weight(lt_stream stream, lt_dtype dtype, void *out, const void *w, lt_dtype from,
-                                int64_t o, int64_t i, int64_t taps, int64_t i_padded);
-
 /* ---- layout (kernels_layout.cu): moves bytes, `bytes` is the size of an element, 1, 2, 4 or 8 ---------------- */
 
 /* Elements start .. start + count - 1 of each row: x [rows,channels] -> out [rows,count]. */
@@ -124,10 +119,6 @@ lt_status lt_launch_window_pixels(lt_stream stream, void *out, const void *x, si
 /* x [n,t*h*w,pt*ph*pw*channels] -> [n,t*pt,h*ph,w*pw,channels]. */
 lt_status lt_launch_unpatchify(lt_stream stream, void *out, const void *x, size_t bytes, int64_t n, int64_t t,
                                int64_t h, int64_t w, int pt, int ph, int pw, int64_t channels);
-/* A box of images: rows y .. y+h-1, columns x .. x+w-1 of images [count,height,width,channels] -> [count,h,w,channels]. */
-lt_status lt_launch_cut(lt_stream stream, void *out, const void *images, size_t bytes, int64_t count,
-                        int64_t height, int64_t width, int64_t channels, int64_t y, int64_t h, int64_t x,
-                        int64_t w);
 
 /* Rows of a table by their numbers: table [n_table,channels] of dtype `from` (a float dtype), ids i32 [n] -> out [n,channels] of dtype
  * `to`, any float dtype; the same dtype is a copy. A number outside the table leaves its row untouched and lowers *bad (device; the
@@ -183,31 +174,12 @@ lt_status lt_launch_tile_add(lt_stream stream, lt_dtype dtype, float *sums, cons
                              int64_t height, int64_t width, int64_t channels, int64_t row, int64_t column,
                              const lt_tile_weights *weights);
 
-/* values = sums / weight: sums, values [pixels,channels] f32 (values may be sums), weights [pixels], or one value with constant. */
-lt_status lt_launch_tile_finish(lt_stream stream, float *values, const float *sums, const float *weights,
-                                bool constant, int64_t pixels, int64_t channels);
-
-/* b = a * (1 - k / extent) + b * (k / extent) in the first `extent` rows (down) or columns (not down) of b, from the last of a;
- * extent is cut to what both have. a [n,ha,wa,channels], b [n,hb,wb,channels] f32; wb <= wa (down) or hb <= ha (not down). */
-lt_status lt_launch_tile_blend(lt_stream stream, float *b, int64_t hb, int64_t wb, const float *a, int64_t ha,
-                               int64_t wa, int64_t n, int64_t channels, int64_t extent, bool down);
-
-/* The first rows x columns cells of moments [n,h,w,2*channels] f32 to cell (y, x) of mean and logvar [n,height,width,channels] f32;
- * logvar, clamped to [-30, 20], may be NULL. rows and columns are cut to h and w. */
-lt_status lt_launch_tile_store(lt_stream stream, float *mean, float *logvar, const float *moments, int64_t n,
-                               int64_t h, int64_t w, int64_t channels, int64_t rows, int64_t columns,
-                               int64_t height, int64_t width, int64_t y, int64_t x);
-
 /* ---- colour (kernels_colour.cu) ------------------------------------------------------------------------- */
 
 /* rgb [height,width,3], u8 for bits_rgb 8, u16 for 9 to 16, full range; at least as large as the picture, whose edge is repeated. Bound:
  * lt_yuv_to_rgb's. */
 lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, int width, int height,
                                const lt_yuv *picture);
-
-/* The other way, rgb of the picture's size; its planes are written. Chroma lies where MPEG-2 has it, and is the mean of the rows, and of
- * columns weighted 1, 2, 1 (1, 3 at the left edge). */
-lt_status lt_launch_rgb_to_yuv(lt_stream stream, const lt_yuv *picture, const void *rgb, int bits_rgb);
 
 #ifdef __cplusplus
 }

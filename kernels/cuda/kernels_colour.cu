@@ -1,12 +1,11 @@
-/* kernels_colour.cu - Y'CbCr in planes to RGB in pixels, and back (ITU-R BT.601, 709, 2020; non-constant luminance). */
+/* kernels_colour.cu - Y'CbCr in planes to RGB in pixels (ITU-R BT.601, 709, 2020; non-constant luminance). */
 #include "kernels/cuda/device.cuh"
 
 /* Samples as numbers: luma (s - y_zero) * y_scale in [0, 1], chroma (s - c_zero) * c_scale in [-1/2, 1/2]. */
 struct colour_numbers {
     float kr, kg, kb;
-    float y_zero, y_scale, c_zero, c_scale, most; /* most: the largest sample */
-    float rgb_most;
-    int shift_x, shift_y, low_zeros;
+    float y_zero, y_scale, c_zero, c_scale;
+    float rgb_most; /* the largest sample of RGB */
 };
 
 static bool is_picture(const lt_yuv *p, int bits_rgb)
@@ -15,12 +14,6 @@ static bool is_picture(const lt_yuv *p, int bits_rgb)
            p->bits + p->low_zeros <= 16 && (p->bits > 8 || p->low_zeros == 0) && p->shift_x >= 0 &&
            p->shift_x <= 1 && p->shift_y >= 0 && p->shift_y <= 1 && p->uv_step >= 1 && p->uv_step <= 2 &&
            p->at_x >= 0 && p->at_x <= 2 && p->at_y >= 0 && p->at_y <= 2 && bits_rgb >= 8 && bits_rgb <= 16;
-}
-
-/* Is chroma where MPEG-2 has it, where it is subsampled? */
-static bool is_of_mpeg2(const lt_yuv *p)
-{
-    return (!p->shift_x || p->at_x == 0) && (!p->shift_y || p->at_y == 1);
 }
 
 static colour_numbers numbers_of(const lt_yuv *p, int bits_rgb)
@@ -36,11 +29,7 @@ static colour_numbers numbers_of(const lt_yuv *p, int bits_rgb)
     c.y_scale = (float)(p->full_range ? most : 219 * unit);
     c.c_zero = (float)(128 * unit);
     c.c_scale = (float)(p->full_range ? most : 224 * unit);
-    c.most = (float)most;
     c.rgb_most = (float)((1 << bits_rgb) - 1);
-    c.shift_x = p->shift_x;
-    c.shift_y = p->shift_y;
-    c.low_zeros = p->low_zeros;
     return c;
 }
 
@@ -126,74 +115,4 @@ lt_status lt_launch_yuv_to_rgb(lt_stream stream, void *rgb, int bits_rgb, int rg
     if (bits_rgb == 8)
         return launch(yuv_to_rgb<uint16_t, uint8_t>, blocks, 0, stream, (uint8_t *)rgb, *p, c, pixels, width);
     return launch(yuv_to_rgb<uint16_t, uint16_t>, blocks, 0, stream, (uint16_t *)rgb, *p, c, pixels, width);
-}
-
-struct colour {
-    float y, cb, cr; /* [0, 1], [-1/2, 1/2] */
-};
-
-template <class R>
-static __device__ __forceinline__ colour colour_at(const R *rgb, const lt_yuv &p, const colour_numbers &c,
-                                                   int row, int column)
-{
-    const R *at = rgb + 3 * ((int64_t)row * p.width + column);
-    float r = (float)at[0] / c.rgb_most, g = (float)at[1] / c.rgb_most, b = (float)at[2] / c.rgb_most;
-    float y = fmaf(c.kr, r, fmaf(c.kg, g, c.kb * b));
-    colour v = {y, (b - y) / (2 * (1 - c.kb)), (r - y) / (2 * (1 - c.kr))};
-    return v;
-}
-
-template <class P>
-static __device__ __forceinline__ P sample_of(float v, float zero, float scale, const colour_numbers &c)
-{
-    return (P)((unsigned)clamp_round(fmaf(v, scale, zero), c.most) << c.low_zeros);
-}
-
-/* A thread takes a place of chroma and the one, two or four pixels of luma that belong to it. */
-template <class P, class R>
-static __global__ void __launch_bounds__(THREADS)
-    rgb_to_yuv(lt_yuv p, const R *rgb, colour_numbers c, int64_t places, divisor across)
-{
-    for (int64_t i = first_item(); i < places; i += item_stride()) {
-        int row = (int)divide(i, across), column = (int)(i - (int64_t)row * across.d);
-        int x0 = column << p.shift_x, y0 = row << p.shift_y;
-        float cb = 0, cr = 0, count = 0;
-        for (int y = y0; y <= LT_MIN(y0 + p.shift_y, p.height - 1); y++) {
-            for (int x = x0 - p.shift_x; x <= x0 + p.shift_x; x++) {
-                /* The left edge repeats its column; the right one is left out where there is none. */
-                if (x >= p.width) continue;
-                colour v = colour_at(rgb, p, c, y, LT_MAX(x, 0));
-                float part = p.shift_x && x == x0 ? 2 : 1;
-                cb = fmaf(part, v.cb, cb);
-                cr = fmaf(part, v.cr, cr);
-                count += part;
-                if (x < x0) continue;
-                P *line = (P *)((char *)p.y + y * p.y_pitch);
-                line[x] = sample_of<P>(v.y, c.y_zero, c.y_scale, c);
-            }
-        }
-        int64_t at = (int64_t)column * p.uv_step;
-        ((P *)((char *)p.u + row * p.uv_pitch))[at] = sample_of<P>(cb / count, c.c_zero, c.c_scale, c);
-        ((P *)((char *)p.v + row * p.uv_pitch))[at] = sample_of<P>(cr / count, c.c_zero, c.c_scale, c);
-    }
-}
-
-lt_status lt_launch_rgb_to_yuv(lt_stream stream, const lt_yuv *p, const void *rgb, int bits_rgb)
-{
-    if (!is_picture(p, bits_rgb) || !is_of_mpeg2(p)) return LT_E_INVALID;
-    colour_numbers c = numbers_of(p, bits_rgb);
-    int64_t wc = (p->width + p->shift_x) >> p->shift_x, hc = (p->height + p->shift_y) >> p->shift_y;
-    int64_t places = wc * hc, blocks = blocks_of(places);
-    divisor across = divisor_of(wc);
-    if (p->bits == 8 && bits_rgb == 8)
-        return launch(rgb_to_yuv<uint8_t, uint8_t>, blocks, 0, stream, *p, (const uint8_t *)rgb, c, places,
-                      across);
-    if (p->bits == 8)
-        return launch(rgb_to_yuv<uint8_t, uint16_t>, blocks, 0, stream, *p, (const uint16_t *)rgb, c, places,
-                      across);
-    if (bits_rgb == 8)
-        return launch(rgb_to_yuv<uint16_t, uint8_t>, blocks, 0, stream, *p, (const uint8_t *)rgb, c, places,
-                      across);
-    return launch(rgb_to_yuv<uint16_t, uint16_t>, blocks, 0, stream, *p, (const uint16_t *)rgb, c, places,
-                  across);
 }

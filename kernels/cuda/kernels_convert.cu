@@ -170,30 +170,3 @@ lt_status lt_launch_noise(lt_stream stream, lt_dtype dtype, void *out, int64_t f
                return launch(noise_kernel<T>, blocks_of(items), 0, stream, out, items, elements,
                              divisor_of(blocks), seed, clip, first_frame));
 }
-
-/* ---- weights ------------------------------------------------------------------------------------------------ */
-
-template <class T>
-static __global__ void __launch_bounds__(THREADS)
-    pack_kernel(void *out, const void *w, lt_dtype from, int64_t items, int64_t inputs, divisor padded,
-                divisor taps)
-{
-    for (int64_t i = first_item(); i < items; i += item_stride()) {
-        int64_t row = divide(i, padded), c = i - row * padded.d, o = divide(row, taps),
-                tap = row - o * taps.d;
-        double v = c < inputs ? load_any(w, from, (o * inputs + c) * taps.d + tap) : 0;
-        ((typename T::storage *)out)[i] = T::put64(v);
-    }
-}
-
-lt_status lt_launch_pack_weight(lt_stream stream, lt_dtype dtype, void *out, const void *w, lt_dtype from,
-                                int64_t o, int64_t i, int64_t taps, int64_t i_padded)
-{
-    if (o < 0 || i < 0 || taps < 0 || i_padded < i || !is_float(dtype) || (!is_float(from) && from != LT_F64))
-        return LT_E_INVALID;
-    int64_t items = o * taps * i_padded;
-    if (items == 0) return LT_OK;
-    WITH_DTYPE(dtype, T,
-               return launch(pack_kernel<T>, blocks_of(items), 0, stream, out, w, from, items, i,
-                             divisor_of(i_padded), divisor_of(taps)));
-}

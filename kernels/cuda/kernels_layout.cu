@@ -200,33 +200,6 @@ lt_status lt_launch_unpatchify(lt_stream stream, void *out, const void *x, size_
               return launch(unpatchify<U>, blocks_of(items), 0, stream, (U *)out, (const U *)x, items, p));
 }
 
-template <class U>
-static __global__ void __launch_bounds__(THREADS)
-    cut(U *out, const U *x, int64_t items, divisor run, divisor h, int64_t height, int64_t line, int64_t y,
-        int64_t start)
-{
-    for (int64_t i = first_item(); i < items; i += item_stride()) {
-        int64_t a = divide(i, run), c = i - a * run.d, image = divide(a, h), row = a - image * h.d;
-        out[i] = x[(image * height + y + row) * line + start + c];
-    }
-}
-
-lt_status lt_launch_cut(lt_stream stream, void *out, const void *images, size_t bytes, int64_t count,
-                        int64_t height, int64_t width, int64_t channels, int64_t y, int64_t h, int64_t x,
-                        int64_t w)
-{
-    if (count < 0 || channels < 0 || y < 0 || h < 0 || x < 0 || w < 0 || y + h > height || x + w > width ||
-        !is_size(bytes))
-        return LT_E_INVALID;
-    if (count * h * w * channels == 0) return LT_OK;
-    int64_t line = width * channels, run = w * channels, start = x * channels;
-    size_t unit = unit_of((uint64_t)(line | run | start) * bytes, out, images);
-    int64_t by = (int64_t)(unit / bytes), items = count * h * (run / by);
-    WITH_UNIT(unit, U,
-              return launch(cut<U>, blocks_of(items), 0, stream, (U *)out, (const U *)images, items,
-                            divisor_of(run / by), divisor_of(h), height, line / by, y, start / by));
-}
-
 /* ---- rows by number ----------------------------------------------------------------------------------------- */
 
 static __device__ __forceinline__ bool is_row(int32_t id, int64_t n_table, int64_t place, int64_t *bad)

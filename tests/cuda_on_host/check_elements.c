@@ -248,18 +248,6 @@ static double expect_noise(const test *t, int64_t i)
     return (double)four[i % t->ints[1] % 4];
 }
 
-static lt_status launch_pack(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
-{
-    return lt_launch_pack_weight(s, t->out.dtype, out, in[0], t->in[0].dtype, t->ints[0], t->ints[1],
-                                 t->ints[2], t->ints[3]);
-}
-
-static double expect_pack(const test *t, int64_t i)
-{
-    int64_t c = i % t->ints[3], tap = i / t->ints[3] % t->ints[2], o = i / t->ints[3] / t->ints[2];
-    return c < t->ints[1] ? value_of(&t->in[0], (o * t->ints[1] + c) * t->ints[2] + tap) : 0;
-}
-
 static void check_convert(void)
 {
     bool floats = draw(0, 2) != 0;
@@ -294,7 +282,7 @@ static void check_pixels(void)
     run_test(&t);
 }
 
-static void check_noise_and_weights(void)
+static void check_noise(void)
 {
     int64_t frames = draw(1, 3), elements = ONE_OF(1, 4, 7, 300);
     test t = {
@@ -304,14 +292,6 @@ static void check_noise_and_weights(void)
     t.expect = expect_noise;
     snprintf(t.name, sizeof(t.name), "noise [%lld,%lld]", (long long)frames, (long long)elements);
     run_test(&t);
-    int64_t o = draw(1, 9), i = ONE_OF(1, 3, 8, 13), taps = ONE_OF(1, 3, 9), padded = i + draw(0, 5);
-    t = (test){.out = {draw_dtype(), o * taps * padded, NULL}, .ints = {o, i, taps, padded}};
-    t.in[0] = make_array((lt_dtype)ONE_OF(LT_F32, LT_BF16, LT_F16, LT_F64), o * i * taps, WIDE);
-    t.launch = launch_pack;
-    t.expect = expect_pack;
-    snprintf(t.name, sizeof(t.name), "pack_weight [%lld,%lld,%lld]", (long long)o, (long long)i,
-             (long long)taps);
-    run_test(&t);
 }
 
 void check_conversions(int n)
@@ -319,6 +299,6 @@ void check_conversions(int n)
     for (int i = 0; i < 4 * n; i++) {
         check_convert();
         check_pixels();
-        check_noise_and_weights();
+        check_noise();
     }
 }

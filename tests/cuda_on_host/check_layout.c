@@ -117,19 +117,6 @@ static double expect_unpatchify(const test *t, int64_t at)
     return value_of(&t->in[0], token * i[5] * i[6] * i[7] * i[4] + place);
 }
 
-static lt_status launch_cut(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
-{
-    const int64_t *i = t->ints;
-    return lt_launch_cut(s, out, in[0], size_of(t), i[0], i[1], i[2], i[3], i[4], i[5], i[6], i[7]);
-}
-
-static double expect_cut(const test *t, int64_t at)
-{
-    const int64_t *i = t->ints;
-    int64_t c = at % i[3], x = at / i[3] % i[7], y = at / i[3] / i[7] % i[5], n = at / i[3] / i[7] / i[5];
-    return value_of(&t->in[0], ((n * i[1] + i[4] + y) * i[2] + i[6] + x) * i[3] + c);
-}
-
 static void check_videos(void)
 {
     int64_t s[8] = {draw(1, 2), draw(1, 3), draw(1, 5), draw(1, 5), ONE_OF(1, 3, 4, 16, 24),
@@ -151,16 +138,6 @@ static void check_videos(void)
     memcpy(t.ints, s, sizeof(s));
     t.in[0] = make_array(t.out.dtype, all, BYTES);
     snprintf(t.name, sizeof(t.name), "unpatchify %lld channels", (long long)s[4]);
-    run_test(&t);
-    int64_t height = draw(1, 9), width = draw(1, 9), channels = ONE_OF(1, 3, 4, 16);
-    int64_t y = draw(0, height - 1), left = draw(0, width - 1);
-    int64_t h = draw(1, height - y), w = draw(1, width - left), count = draw(1, 3);
-    t = (test){.out = {draw_size(), count * h * w * channels, NULL},
-               .ints = {count, height, width, channels, y, h, left, w},
-               .launch = launch_cut,
-               .expect = expect_cut};
-    t.in[0] = make_array(t.out.dtype, count * height * width * channels, BYTES);
-    snprintf(t.name, sizeof(t.name), "cut %lld channels", (long long)channels);
     run_test(&t);
 }
 
