@@ -18,10 +18,9 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "pipeline"))
-from harness import BIN, Folder, Run, main, need_model, run, sha256, stage_pids, wait_until, write_graph  # noqa: E402
+from harness import BIN, Run, main, need_model, run, sha256, stage_pids, wait_until, write_graph  # noqa: E402
 from soak import soak  # noqa: E402
 
 FRAMES = 144

@@ -7,7 +7,6 @@ The library made of shim.c is taken from $LT_SHIM, or from the build beside $LT_
 
 import json
 import pathlib
-import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "pipeline"))

@@ -12,12 +12,11 @@ import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import threading
 import time
 
 import text_to_video as text
-from harness import BIN, Folder, Run, run, stage_pids, wait_until
+from harness import Folder, Run, run, wait_until
 from kill_worlds import WORLDS, contents
 
 ORCHESTRATOR = "orchestrator"
