@@ -16,13 +16,14 @@
 typedef struct attention {
     const cpu_simd *simd;
     bool bf16, causal;
-    bool pairs;       /* blocks and panels hold bf16, for gemm_pairs; otherwise f32 */
-    bool value_pairs; /* so do scores and values, the latter each twice: of one head */
-    size_t size;      /* of elements of queries and keys */
+    const cpu_pairs *pairs; /* blocks and panels hold bf16, for these; NULL: f32 */
+    bool value_pairs;       /* so do scores and values, the latter each twice: of one head */
+    size_t size;            /* of elements of queries and keys */
     const char *q, *k, *v;
     char *y;
     const lt_tensor *mask;
     int64_t batch, queries, keys, heads, width;
+    int64_t unit_rows;    /* rows of a block are padded to multiples of these: both products' */
     int64_t even_width;   /* inner dimension of the first product: even where there are pairs */
     int64_t padded_width; /* columns of the result: to half panels */
     int64_t key_panels, value_panels;
@@ -143,8 +144,8 @@ static void product(const attention *p, bool pairs, float *c, int64_t c_stride, 
                     bool accumulate)
 {
     if (pairs) {
-        p->simd->gemm_pairs(c, c_stride, a, (const uint16_t *)(const void *)panels, panel_stride, rows,
-                            columns, inner, accumulate);
+        p->pairs->gemm(c, c_stride, a, (const uint16_t *)(const void *)panels, panel_stride, rows, columns,
+                       inner, accumulate);
     } else {
         p->simd->gemm(c, c_stride, a, ROW_STRIDE, panels, false, panel_stride, rows, columns, inner,
                       accumulate);
@@ -183,7 +184,7 @@ static void attend(const attention *p, char *scratch, const char *packed, int64_
     const char *values = packed + keys_bytes(p);
     int64_t rows = LT_MIN(BLOCK_ROWS, p->queries - first), stride = 0;
     int64_t columns = p->simd->tile_columns, twice = p->value_pairs ? 2 : 1;
-    int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)p->simd->tile_rows);
+    int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)p->unit_rows);
     const float *mask = mask_at(p, sample, head, first, &stride);
     int64_t visible = p->causal ? LT_MIN(p->keys, first + rows) : p->keys;
     load_queries(p, queries, sample, head, first, rows, padded_rows);
@@ -217,22 +218,41 @@ static void attend(const attention *p, char *scratch, const char *packed, int64_
     write_rows(p, results, sample, head, first, rows);
 }
 
-static bool has_infinity(const attention *p, int64_t sample, int64_t head)
+/* Whether a value of row `key` is infinite. */
+static bool is_infinite(const attention *p, int64_t sample, int64_t head, int64_t key)
 {
-    unsigned found = 0;
-    for (int64_t key = 0; key < p->keys; key++) {
-        const uint16_t *v =
-            (const uint16_t *)(const void *)(p->v + row_offset(p, sample, head, p->keys, key));
-        for (int64_t i = 0; i < p->width; i++) found |= (v[i] & 0x7fffu) == 0x7f80u;
+    typedef uint16_t eight __attribute__((vector_size(16)));
+    const char *v = p->v + row_offset(p, sample, head, p->keys, key);
+    eight found = {0};
+    for (int64_t i = 0; i < p->width; i += 8) {
+        eight some = {0};
+        if (p->width - i >= 8) {
+            memcpy(&some, v + 2 * i, sizeof(some));
+        } else {
+            memcpy(&some, v + 2 * i, (size_t)(p->width - i) * 2);
+        }
+        found |= (eight)((some & 0x7fff) == 0x7f80);
     }
-    return found;
+    uint64_t halves[2];
+    memcpy(halves, &found, sizeof(halves));
+    return halves[0] | halves[1];
 }
 
-/* The same for one (sample, head). */
-static attention of_head(const attention *p, int64_t sample, int64_t head)
+/* Of what both products take: a divisor of BLOCK_ROWS. */
+static int64_t unit_rows(const attention *p)
+{
+    int64_t f32 = p->simd->tile_rows, rows = p->pairs ? p->pairs->rows : f32;
+    if (p->pairs && !p->value_pairs)
+        while (rows % f32 != 0) rows += p->pairs->rows;
+    return rows;
+}
+
+/* The same for one (sample, head), whose values are finite or not. */
+static attention of_head(const attention *p, bool infinite)
 {
     attention one = *p;
-    one.value_pairs = p->pairs && !has_infinity(p, sample, head);
+    one.value_pairs = p->pairs && !infinite;
+    one.unit_rows = unit_rows(&one);
     return one;
 }
 
@@ -247,7 +267,10 @@ static void run_small(const attention *p, char *scratch, int threads)
 #pragma omp for schedule(dynamic)
         for (int64_t i = 0; i < p->batch * p->heads; i++) {
             int64_t sample = i / p->heads, head = i % p->heads;
-            attention one = of_head(p, sample, head);
+            bool infinite = false;
+            for (int64_t key = 0; p->pairs && key < p->keys; key++)
+                infinite |= is_infinite(p, sample, head, key);
+            attention one = of_head(p, infinite);
             for (int64_t j = 0; j < p->key_panels; j++) pack_keys(&one, packed, mine, sample, head, j);
             for (int64_t key = 0; key < p->keys; key++) pack_value(&one, values, mine, sample, head, key);
             for (int64_t first = 0; first < p->queries; first += BLOCK_ROWS)
@@ -260,11 +283,19 @@ static void run_small(const attention *p, char *scratch, int threads)
 static void run_large(const attention *p, char *scratch, int threads)
 {
     char *packed = scratch + (size_t)threads * piece_bytes(p), *values = packed + keys_bytes(p);
+    bool infinite = false;
 #pragma omp parallel num_threads(threads)
     for (int64_t i = 0; i < p->batch * p->heads; i++) {
         char *mine = scratch + (size_t)cpu_thread() * piece_bytes(p);
         int64_t sample = i / p->heads, head = i % p->heads;
-        attention one = of_head(p, sample, head);
+#pragma omp single
+        infinite = false;
+        if (p->pairs) {
+#pragma omp for schedule(static) reduction(|| : infinite)
+            for (int64_t key = 0; key < p->keys; key++)
+                infinite = infinite || is_infinite(p, sample, head, key);
+        }
+        attention one = of_head(p, infinite);
 #pragma omp for schedule(static)
         for (int64_t j = 0; j < p->key_panels; j++) pack_keys(&one, packed, mine, sample, head, j);
 #pragma omp for schedule(static)
@@ -279,7 +310,6 @@ static void run_large(const attention *p, char *scratch, int threads)
 static void derive(attention *p)
 {
     int64_t columns = p->simd->tile_columns;
-    p->pairs = p->bf16 && p->simd->bf16_pairs;
     p->size = p->pairs ? sizeof(uint16_t) : sizeof(float);
     p->even_width = p->width + (p->pairs ? p->width % 2 : 0);
     p->key_panels = (p->keys + columns - 1) / columns;
@@ -296,6 +326,7 @@ lt_status attention_cpu(lt_context *c, const lt_tensor *q, const lt_tensor *k, c
     const cpu_device *device = cpu_of(c);
     attention p = {.simd = device->simd,
                    .bf16 = c->dtype == LT_BF16,
+                   .pairs = c->dtype == LT_BF16 ? device->pairs : NULL,
                    .causal = causal,
                    .q = q->data,
                    .k = k->data,

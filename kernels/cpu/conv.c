@@ -5,9 +5,10 @@
  * more.
  *
  * oneDNN, where it has batch-reduce kernels (AVX-512), for the rest of what works on single frames: it is up to 15 % faster
- * than our product in f32 and bf16, and more with few channels. Its AVX2 kernels have no bf16. Our product for what remains:
- * a 1x1 convolution is one anyway, and a temporal one cannot be cut into strips that lie in one piece. Both are slow with
- * four outputs or fewer, which have a kernel of their own where there are inputs enough. */
+ * than our product in f32 and bf16, on tiles (AMX) half as fast again, and more with few channels. Its AVX2 kernels have no
+ * bf16. Our product for what remains: a 1x1 convolution is one anyway, and a temporal one cannot be cut into strips that lie in
+ * one piece. Both are slow with four outputs or fewer, which have a kernel of their own where there are inputs enough; but
+ * tiles of which most is padding are still three times as fast. */
 #include "kernels/cpu/cpu.h"
 
 /* Of frames that are upsampled at once: enough to keep all cores busy. */
@@ -16,13 +17,15 @@ enum { UPSAMPLED_PIXELS = 1 << 17 };
 lt_status conv_cpu(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                    const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
-    if (cpu_conv_is_narrow(d)) return conv_narrow_cpu(c, x, weight, bias, d, residual, y);
-    if (cpu_conv_is_winograd(c, d)) return conv_winograd_cpu(c, x, weight, bias, d, residual, y);
     bool per_frame = d->kt == 1 && d->st == 1 && d->front == 0 && d->back == 0 && d->kh * d->kw > 1;
     /* Strips that lie in the padding whole have no input. */
     bool inside = d->top < d->kh && d->bottom < d->kh && d->left < d->kw && d->right < d->kw;
-    if (cpu_of(c)->has_brgemm && per_frame && inside)
-        return cpu_onednn_conv(c, x, weight, bias, d, residual, y);
+    bool onednn = cpu_of(c)->has_brgemm && per_frame && inside;
+    bool tiles = c->dtype == LT_BF16 && cpu_of(c)->pairs == &cpu_pairs_amx;
+    if (cpu_conv_is_narrow(d) && !(onednn && tiles))
+        return conv_narrow_cpu(c, x, weight, bias, d, residual, y);
+    if (cpu_conv_is_winograd(c, d)) return conv_winograd_cpu(c, x, weight, bias, d, residual, y);
+    if (onednn) return cpu_onednn_conv(c, x, weight, bias, d, residual, y);
     return conv_product_cpu(c, x, weight, bias, d, residual, y);
 }
 

@@ -22,6 +22,13 @@ static const cpu_simd *choose_simd(const char *isa)
     return &cpu_simd_base;
 }
 
+static const cpu_pairs *choose_pairs(const cpu_simd *simd, const char *isa)
+{
+    if (simd != &cpu_simd_avx512bf16) return NULL;
+    bool tiles = strcmp(isa, "avx512_core_amx") == 0 && cpu_amx_permitted();
+    return tiles ? &cpu_pairs_amx : &cpu_pairs_avx512bf16;
+}
+
 /* Cores this process may run on. Not omp_get_max_threads, which a caller's own setting would change. */
 static int n_cores(void)
 {
@@ -56,10 +63,11 @@ static lt_status probe_cpu(int index, lt_device_info *info, lt_err *err)
 }
 
 /* What changed since the epoch began, and not for all: an epoch of their own would make others' results earlier ones, which are computed
- * again and swept out of caches. 2: bf16 by Winograd's algorithm, without bf16 units. */
-static const char *since_epoch(lt_dtype dtype, const cpu_simd *simd)
+ * again and swept out of caches. 2: bf16 by Winograd's algorithm, without bf16 units. 3: bf16 on tiles (AMX). */
+static const char *since_epoch(lt_dtype dtype, const cpu_pairs *pairs)
 {
-    return dtype == LT_BF16 && !simd->bf16_pairs ? ".2" : "";
+    if (dtype != LT_BF16) return "";
+    return !pairs ? ".2" : pairs == &cpu_pairs_amx ? ".3" : "";
 }
 
 static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads, char *numeric_class,
@@ -81,9 +89,10 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
     }
     d->threads = threads ? threads : n_cores();
     d->simd = choose_simd(isa);
+    d->pairs = choose_pairs(d->simd, isa);
     d->has_brgemm = makes_code(d->simd);
     snprintf(numeric_class, class_bytes, "cpu/%s+%s/onednn-%s/epoch-%d/%s%s", isa, d->simd->name, version,
-             lt_backend_cpu.numeric_epoch, lt_dtype_name(dtype), since_epoch(dtype, d->simd));
+             lt_backend_cpu.numeric_epoch, lt_dtype_name(dtype), since_epoch(dtype, d->pairs));
     *device = d;
     return LT_OK;
 }

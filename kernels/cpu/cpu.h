@@ -13,7 +13,8 @@
 typedef struct cpu_device {
     int threads;
     const cpu_simd *simd;
-    bool has_brgemm; /* oneDNN computes convolutions here */
+    const cpu_pairs *pairs; /* NULL: bf16 is made f32 before it is multiplied */
+    bool has_brgemm;        /* oneDNN computes convolutions here */
     struct cpu_onednn *onednn;
 } cpu_device;
 
@@ -74,7 +75,7 @@ const float *cpu_weight_vector(lt_context *c, lt_weight *weight);
 
 /* A matrix [O,I] or a convolution's weight [O,I,...] as panels for cpu_simd.gemm, in the context's dtype:
  * [O/tile_columns][padded_inner][tile_columns], the inner dimension in the order of taps, then inputs, padded with zeros;
- * with bf16_pairs, bf16 lies for gemm_pairs. NULL when dry or after an error. */
+ * where the device has pairs, bf16 lies for cpu_pairs.gemm. NULL when dry or after an error. */
 const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_inner);
 
 void release_weight_cpu(lt_context *c, lt_weight *weight);

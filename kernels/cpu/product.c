@@ -1,9 +1,9 @@
 /* product.c - linear layers and convolutions as matrix products of activations with packed weights.
  *
  * A convolution is the product of a matrix with a row for every output pixel, holding the inputs under the kernel, and
- * the weights. That matrix is never made: a piece of BLOCK_ROWS rows gathers BLOCK_K columns of it at a time into a block
+ * the weights. That matrix is never made: a piece of rows and outputs gathers BLOCK_K columns of it at a time into a block
  * that stays in the second-level cache. Channels-last, the inputs under one row of the kernel are contiguous, so gathering is
- * copying runs. The sums of a piece stand in an f32 block of BLOCK_ROWS x CHUNK.
+ * copying runs. The sums of a piece stand in an f32 block of its rows and outputs.
  *
  * Rows never meet, and the inner dimension is walked in the same steps always, so neither batch nor threads nor the
  * instruction set's width can change the order of a sum. */
@@ -11,23 +11,26 @@
 
 #include <string.h>
 
-enum { CHUNK = 512 };
+enum { CHUNK = 512 }; /* outputs of a piece */
+enum { GAP = 16 };    /* floats between rows of sums: they do not fall on one set of the first-level cache */
 
 typedef struct product {
     const cpu_simd *simd;
     bool bf16;
-    bool pairs; /* blocks hold bf16, for gemm_pairs; otherwise f32 */
+    const cpu_pairs *pairs; /* blocks hold bf16, for these; NULL: f32 */
     const char *x;
     const char *panels;
     int64_t rows, inner, outputs;
-    int64_t padded_inner;     /* even where there are pairs */
-    const lt_conv_dims *dims; /* NULL: rows of x are the rows */
-    cpu_epilogue epilogue;    /* y and residual of row 0 */
+    int64_t piece_rows, piece_outputs; /* multiples of BLOCK_ROWS and of panels */
+    int64_t padded_inner;              /* even where there are pairs */
+    const lt_conv_dims *dims;          /* NULL: rows of x are the rows */
+    cpu_epilogue epilogue;             /* y and residual of row 0 */
 } product;
 
-static size_t piece_floats(void)
+/* Of one thread: a block, and sums. */
+static size_t piece_floats(const product *p)
 {
-    return (size_t)BLOCK_ROWS * ROW_STRIDE + (size_t)BLOCK_ROWS * CHUNK;
+    return (size_t)p->piece_rows * (size_t)(ROW_STRIDE + p->piece_outputs + GAP);
 }
 
 /* Bytes of an element of a block. */
@@ -115,11 +118,14 @@ static bool rows_serve(const product *p, int64_t rows, int64_t padded_rows)
 
 static void compute_piece(const product *p, float *scratch, int64_t row, int64_t column)
 {
-    float *block = scratch, *sums = scratch + (size_t)BLOCK_ROWS * ROW_STRIDE;
+    float *block = scratch, *sums = scratch + (size_t)p->piece_rows * ROW_STRIDE;
     const cpu_simd *simd = p->simd;
+    int64_t stride = p->piece_outputs + GAP;
     size_t size = p->bf16 ? 2 : 4;
-    int64_t rows = LT_MIN(BLOCK_ROWS, p->rows - row), columns = LT_MIN(CHUNK, p->outputs - column);
-    int64_t padded_rows = (int64_t)lt_round_up((size_t)rows, (size_t)simd->tile_rows);
+    int64_t rows = LT_MIN(p->piece_rows, p->rows - row),
+            columns = LT_MIN(p->piece_outputs, p->outputs - column);
+    int64_t padded_rows =
+        (int64_t)lt_round_up((size_t)rows, (size_t)(p->pairs ? p->pairs->rows : simd->tile_rows));
     int64_t padded_columns = (int64_t)lt_round_up((size_t)columns, (size_t)simd->tile_columns / 2);
     int64_t panel_stride = p->padded_inner * simd->tile_columns;
     bool in_place = rows_serve(p, rows, padded_rows);
@@ -128,11 +134,11 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
         const void *panels = p->panels + (size_t)(column * p->padded_inner + k * simd->tile_columns) * size;
         if (!in_place) load_block(p, (char *)block, row, rows, padded_rows, k, n);
         if (p->pairs) {
-            simd->gemm_pairs(sums, CHUNK, (const uint16_t *)(const void *)block, panels, panel_stride,
-                             padded_rows, padded_columns, n, k > 0);
+            p->pairs->gemm(sums, stride, (const uint16_t *)(const void *)block, panels, panel_stride,
+                           padded_rows, padded_columns, n, k > 0);
         } else {
             const float *a = in_place ? (const float *)(const void *)p->x + row * p->inner + k : block;
-            simd->gemm(sums, CHUNK, a, in_place ? p->inner : ROW_STRIDE, panels, p->bf16, panel_stride,
+            simd->gemm(sums, stride, a, in_place ? p->inner : ROW_STRIDE, panels, p->bf16, panel_stride,
                        padded_rows, padded_columns, n, k > 0);
         }
     }
@@ -141,22 +147,39 @@ static void compute_piece(const product *p, float *scratch, int64_t row, int64_t
     e.y = (char *)e.y + at;
     if (e.residual) e.residual = (const char *)e.residual + at;
     if (e.bias) e.bias += column;
-    simd->epilogue(&e, p->bf16, sums, CHUNK, rows, columns);
+    simd->epilogue(&e, p->bf16, sums, stride, rows, columns);
+}
+
+static int64_t n_pieces(const product *p, int64_t rows, int64_t outputs)
+{
+    return (p->rows + rows - 1) / rows * ((p->outputs + outputs - 1) / outputs);
+}
+
+/* Large pieces where there are enough of them for all threads; sums do not depend on it. */
+static void choose_pieces(product *p, int threads)
+{
+    enum { EACH = 4 };
+    p->piece_rows = BLOCK_ROWS;
+    p->piece_outputs = CHUNK;
+    if (!p->pairs || n_pieces(p, p->pairs->piece_rows, p->pairs->piece_columns) < EACH * threads) return;
+    p->piece_rows = p->pairs->piece_rows;
+    p->piece_outputs = p->pairs->piece_columns;
 }
 
 static lt_status compute(lt_context *c, const product *p)
 {
-    int64_t n_rows = (p->rows + BLOCK_ROWS - 1) / BLOCK_ROWS, n_columns = (p->outputs + CHUNK - 1) / CHUNK;
+    int64_t n_rows = (p->rows + p->piece_rows - 1) / p->piece_rows;
+    int64_t n_columns = n_pieces(p, p->rows, p->piece_outputs);
     int threads = (int)LT_MIN((int64_t)cpu_of(c)->threads, n_rows * n_columns);
-    float *scratch = lt_scratch(c, (size_t)threads * piece_floats() * sizeof(float));
+    float *scratch = lt_scratch(c, (size_t)threads * piece_floats(p) * sizeof(float));
     if (!scratch) return c->err.status;
     if (!c->dry) {
 #pragma omp parallel num_threads(threads)
         {
-            float *mine = scratch + (size_t)cpu_thread() * piece_floats();
+            float *mine = scratch + (size_t)cpu_thread() * piece_floats(p);
 #pragma omp for schedule(dynamic)
             for (int64_t i = 0; i < n_rows * n_columns; i++)
-                compute_piece(p, mine, i % n_rows * BLOCK_ROWS, i / n_rows * CHUNK);
+                compute_piece(p, mine, i % n_rows * p->piece_rows, i / n_rows * p->piece_outputs);
         }
     }
     lt_scratch_release(c, scratch);
@@ -169,7 +192,8 @@ static lt_status multiply(lt_context *c, product *p, lt_weight *weight, lt_weigh
 {
     p->simd = cpu_of(c)->simd;
     p->bf16 = c->dtype == LT_BF16;
-    p->pairs = p->bf16 && p->simd->bf16_pairs;
+    p->pairs = p->bf16 ? cpu_of(c)->pairs : NULL;
+    choose_pieces(p, cpu_of(c)->threads);
     p->padded_inner = p->inner + (p->pairs ? p->inner % 2 : 0);
     p->panels = cpu_weight_panels(c, weight, p->padded_inner);
     p->epilogue = (cpu_epilogue){.bias = cpu_weight_vector(c, bias),

@@ -65,7 +65,6 @@ typedef struct cpu_norm_rows {
 typedef struct cpu_simd {
     const char *name;
     int tile_rows, tile_columns; /* of the matrix kernel: rows and columns are padded to multiples of these */
-    bool bf16_pairs; /* there is gemm_pairs: products of bf16 are taken as they are, two at a time */
 
     /* dst (f32) <- src (T), n elements, and back with rounding to nearest even. */
     void (*load)(float *dst, const void *src, bool bf16, int64_t n);
@@ -103,10 +102,6 @@ typedef struct cpu_simd {
      * panel_stride elements apart, f32 or bf16. rows are a multiple of tile_rows, columns of half a tile's, k <= BLOCK_K. */
     void (*gemm)(float *c, int64_t c_stride, const float *a, int64_t a_stride, const void *b, bool b_bf16,
                  int64_t panel_stride, int64_t rows, int64_t columns, int64_t k, bool accumulate);
-    /* The same with both operands bf16 in pairs of k (even): a [rows][ROW_STRIDE] holds them one after the other, b
-     * [k / 2][tile_columns][2]. NULL unless bf16_pairs. */
-    void (*gemm_pairs)(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
-                       int64_t rows, int64_t columns, int64_t k, bool accumulate);
     /* y = act(c + bias) + residual, rounded to T. */
     void (*epilogue)(const cpu_epilogue *e, bool bf16, const float *c, int64_t c_stride, int64_t rows,
                      int64_t columns);
@@ -127,6 +122,22 @@ typedef struct cpu_simd {
     void (*scale_rows)(float *c, int64_t c_stride, int64_t rows, int64_t columns, const float *factor,
                        bool invert);
 } cpu_simd;
+
+/* Where the processor multiplies bf16 as they are, two inner elements at a time. */
+typedef struct cpu_pairs {
+    int rows; /* rows are padded to multiples of these */
+    /* Of a piece of a large product: the quicker the units, the more must be computed of what was brought from memory. Multiples of
+     * BLOCK_ROWS, and of columns of a panel. */
+    int piece_rows, piece_columns;
+    /* cpu_simd.gemm with both operands bf16 in pairs of k (even): a [rows][ROW_STRIDE] holds them one after the other, b
+     * [k / 2][tile_columns][2]. */
+    void (*gemm)(float *c, int64_t c_stride, const uint16_t *a, const uint16_t *b, int64_t panel_stride,
+                 int64_t rows, int64_t columns, int64_t k, bool accumulate);
+} cpu_pairs;
+
+/* With the tables avx512bf16. Tiles (AMX) are a process's after the first cpu_amx_permitted: false where the kernel refuses them. */
+extern const cpu_pairs cpu_pairs_avx512bf16, cpu_pairs_amx;
+bool cpu_amx_permitted(void);
 
 extern const cpu_simd cpu_simd_base, cpu_simd_avx2, cpu_simd_avx512, cpu_simd_avx512bf16;
 

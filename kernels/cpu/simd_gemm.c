@@ -140,6 +140,8 @@ static void gemm_pairs(float *c, int64_t c_stride, const uint16_t *a, const uint
         }
     }
 }
+
+const cpu_pairs cpu_pairs_avx512bf16 = {TILE_ROWS, BLOCK_ROWS, 512, gemm_pairs};
 #endif
 
 /* Vector `i` of a row; count < LANES at the row's end. */
@@ -282,10 +284,6 @@ const cpu_simd SIMD_NAME(cpu_simd) = {
     .glu = SIMD_NAME(glu),
     .combine = SIMD_NAME(combine),
     .gemm = gemm,
-#if defined(__AVX512BF16__)
-    .bf16_pairs = true,
-    .gemm_pairs = gemm_pairs,
-#endif
     .epilogue = epilogue,
     .narrow = SIMD_NAME(narrow),
     .winograd_in = SIMD_NAME(winograd_in),

@@ -272,7 +272,7 @@ const void *cpu_weight_panels(lt_context *c, lt_weight *weight, int64_t padded_i
                     .inputs = t->shape[1],
                     .taps = 1,
                     .inner = padded_inner};
-    pack.pairs = pack.bf16 && pack.simd->bf16_pairs;
+    pack.pairs = pack.bf16 && cpu_of(c)->pairs;
     pack.width = pack.simd->tile_columns;
     for (int i = 2; i < t->rank; i++) pack.taps *= t->shape[i];
     int64_t n_panels = (pack.outputs + pack.width - 1) / pack.width;

@@ -67,7 +67,7 @@ static cpu_winograd form_of(const lt_conv_dims *d)
 /* bf16 units take two products at a time: there it would save nothing. */
 bool cpu_conv_is_winograd(const lt_context *c, const lt_conv_dims *d)
 {
-    bool in_f32 = c->dtype == LT_F32 || !cpu_of(c)->simd->bf16_pairs;
+    bool in_f32 = c->dtype == LT_F32 || !cpu_of(c)->pairs;
     bool kernel = d->kh == d->kw && (d->kh == 3 || d->kh == 1) && (d->kt == 3 || d->kt == 1) &&
                   (d->kt == 3 || d->kh == 3);
     bool channels = d->i >= LEAST_CHANNELS && d->o >= LEAST_CHANNELS && d->i <= MOST_INPUTS;

@@ -1,4 +1,5 @@
 /* test_ops.c - operators of transformers: the sentences for what does not fit, and their order of axes. */
+#include "kernels/convert.h"
 #include "kernels/ops.h"
 
 #include <math.h>
@@ -201,11 +202,44 @@ static void test_not_finite(void **state)
     not_finite(LT_BF16);
 }
 
+/* A product large enough for large pieces, where the processor has units for bf16: the same bytes on one thread, on many, where pieces
+ * are small, and of some of its rows alone; and sums of whole numbers, to be exact. */
+static void test_large_product(void **state)
+{
+    enum { ROWS = 1300, INNER = 1100, OUTPUTS = 1060, PART = 40 };
+    static float x[ROWS * INNER], weight[OUTPUTS * INNER], y[3][ROWS * OUTPUTS];
+    static const int threads[] = {1, 64, 1};
+    for (int i = 0; i < ROWS * INNER; i++) x[i] = (float)(i * 37 % 11 - 5);
+    for (int i = 0; i < OUTPUTS * INNER; i++) weight[i] = (float)(i * 31 % 7 - 3);
+    for (int run = 0; run < 3; run++) {
+        int64_t rows = run == 2 ? PART : ROWS;
+        lt_context *c;
+        assert_int_equal(lt_context_create(&c, "cpu", LT_BF16, 256 << 20, threads[run], NULL), LT_OK);
+        lt_tensor in = {.data = x, .dtype = LT_F32, .rank = 2, .shape = {rows, INNER}};
+        lt_weight w = {.tensor = {.data = weight, .dtype = LT_F32, .rank = 2, .shape = {OUTPUTS, INNER}}};
+        lt_tensor own = lt_upload(c, in, LT_BF16);
+        lt_tensor out = lt_linear(c, own, &w, NULL, LT_ACT_NONE, LT_NONE);
+        lt_download(c, out, LT_F32, y[run]);
+        assert_int_equal(lt_context_status(c, NULL), LT_OK);
+        lt_weight_finish(c, &w);
+        lt_context_destroy(c);
+    }
+    assert_memory_equal(y[0], y[1], sizeof(y[0]));
+    assert_memory_equal(y[0], y[2], PART * OUTPUTS * sizeof(float));
+    for (int i = 0; i < ROWS * OUTPUTS; i += 97) {
+        double sum = 0;
+        for (int k = 0; k < INNER; k++)
+            sum += (double)x[i / OUTPUTS * INNER + k] * (double)weight[i % OUTPUTS * INNER + k];
+        assert_true(y[0][i] == lt_bf16_to_f32(lt_f32_to_bf16((float)sum)));
+    }
+}
+
 int main(void)
 {
     for (size_t i = 0; i < LT_COUNT(data); i++) data[i] = (float)i;
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_refused),
                                        cmocka_unit_test(test_refused_pictures),
-                                       cmocka_unit_test(test_patches), cmocka_unit_test(test_not_finite)};
+                                       cmocka_unit_test(test_patches), cmocka_unit_test(test_not_finite),
+                                       cmocka_unit_test(test_large_product)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
