@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* One choice for both oneDNN and our own kernels, so that one name tells the numeric class. */
 static const cpu_simd *choose_simd(const char *isa)
@@ -88,6 +89,7 @@ static lt_status open_cpu(void **device, int index, lt_dtype dtype, int threads,
         return status;
     }
     d->threads = threads ? threads : n_cores();
+    d->cache_bytes = (size_t)LT_MAX(sysconf(_SC_LEVEL2_CACHE_SIZE), 0);
     d->simd = choose_simd(isa);
     d->pairs = choose_pairs(d->simd, isa);
     d->has_brgemm = makes_code(d->simd);

@@ -12,6 +12,7 @@
 
 typedef struct cpu_device {
     int threads;
+    size_t cache_bytes; /* of the second level; 0: not known */
     const cpu_simd *simd;
     const cpu_pairs *pairs; /* NULL: bf16 is made f32 before it is multiplied */
     bool has_brgemm;        /* oneDNN computes convolutions here */

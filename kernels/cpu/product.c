@@ -155,15 +155,18 @@ static int64_t n_pieces(const product *p, int64_t rows, int64_t outputs)
     return (p->rows + rows - 1) / rows * ((p->outputs + outputs - 1) / outputs);
 }
 
-/* Large pieces where there are enough of them for all threads; sums do not depend on it. */
-static void choose_pieces(product *p, int threads)
+/* Large pieces, which bring a weight from memory less often, where they fit in the second-level cache and there are enough of them for
+ * all threads. Sums do not depend on it. */
+static void choose_pieces(product *p, const cpu_device *device)
 {
     enum { EACH = 4 };
-    p->piece_rows = BLOCK_ROWS;
-    p->piece_outputs = CHUNK;
-    if (!p->pairs || n_pieces(p, p->pairs->piece_rows, p->pairs->piece_columns) < EACH * threads) return;
-    p->piece_rows = p->pairs->piece_rows;
-    p->piece_outputs = p->pairs->piece_columns;
+    int64_t rows = p->pairs ? p->pairs->piece_rows : 2 * BLOCK_ROWS;
+    int64_t outputs = p->pairs ? p->pairs->piece_columns : CHUNK;
+    size_t bytes = (size_t)(rows * (ROW_STRIDE + outputs)) * sizeof(float);
+    bool fits = p->pairs || 2 * bytes <= device->cache_bytes;
+    bool large = fits && n_pieces(p, rows, outputs) >= EACH * device->threads;
+    p->piece_rows = large ? rows : BLOCK_ROWS;
+    p->piece_outputs = large ? outputs : CHUNK;
 }
 
 static lt_status compute(lt_context *c, const product *p)
@@ -193,7 +196,7 @@ static lt_status multiply(lt_context *c, product *p, lt_weight *weight, lt_weigh
     p->simd = cpu_of(c)->simd;
     p->bf16 = c->dtype == LT_BF16;
     p->pairs = p->bf16 ? cpu_of(c)->pairs : NULL;
-    choose_pieces(p, cpu_of(c)->threads);
+    choose_pieces(p, cpu_of(c));
     p->padded_inner = p->inner + (p->pairs ? p->inner % 2 : 0);
     p->panels = cpu_weight_panels(c, weight, p->padded_inner);
     p->epilogue = (cpu_epilogue){.bias = cpu_weight_vector(c, bias),
