@@ -212,10 +212,12 @@ INLINE void store_weights(float *scores, bool pairs, int64_t i, vf p)
 INLINE float exponentials(const float *scores, float *out, bool pairs, float scale, float base, int64_t seen,
                           int64_t n)
 {
+    /* Of a weight in two parts, neither is subnormal. */
+    const float least = pairs ? -110.0f : -126.0f;
     vf total = splat(0.0f);
     int64_t i = 0;
     for (; i < seen; i += LANES) {
-        vf p = vexp2(madd(load_f32(scores + i), splat(scale), splat(-base)));
+        vf p = vexp2(madd(load_f32(scores + i), splat(scale), splat(-base)), least);
         if (seen - i < LANES) p = blend(lanes_below(seen - i), p, splat(0.0f));
         store_weights(out, pairs, i, p);
         total += p;
@@ -238,7 +240,7 @@ INLINE void softmax_body(const cpu_softmax *s, bool pairs)
         /* While nothing was seen the maximum is -infinity, and -inf - -inf would be NaN. */
         float base = max == -INFINITY ? 0 : max;
         float sum = exponentials(scores, out, pairs, mask ? 1 : s->scale, base, seen, s->n);
-        float rescale = vexp2(splat(before - base))[0];
+        float rescale = vexp2(splat(before - base), -126.0f)[0];
         s->sum[row] = s->sum[row] * rescale + sum;
         s->rescale[row] = rescale;
         s->max[row] = max;

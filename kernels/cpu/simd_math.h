@@ -154,9 +154,9 @@ INLINE vf vmax(vf a, vf b)
 #endif
 }
 
-/* 2^x for x below 127, to 1 ulp; 0 below -126 or, where the machine has them, subnormal; NaN stays. x = n + r with n whole
- * and r in [0, 1]; 2^r by the polynomial of degree 6 with the least relative error (2e-9) that is exact at 0. */
-INLINE vf vexp2(vf x)
+/* 2^x for x below 127, to 1 ulp; 0 below `least`, -126 or more: subnormals cost some processors a hundred cycles each. NaN stays.
+ * x = n + r with n whole and r in [0, 1]; 2^r by the polynomial of degree 6 with the least relative error (2e-9) that is exact at 0. */
+INLINE vf vexp2(vf x, float least)
 {
     x = vmax(splat(-200.0f), x);
 #if defined(__AVX512F__)
@@ -173,10 +173,11 @@ INLINE vf vexp2(vf x)
     p = madd(p, r, splat(6.93147063e-1f));
     p = madd(p, r, splat(1.0f));
 #if defined(__AVX512F__)
-    return (vf)_mm512_scalef_ps((__m512)p, (__m512)x); /* p 2^floor(x) */
+    __mmask16 kept = _mm512_cmp_ps_mask((__m512)x, (__m512)splat(least), _CMP_NLT_UQ);
+    return (vf)_mm512_maskz_scalef_ps(kept, (__m512)p, (__m512)x); /* p 2^floor(x) */
 #else
     vu power = ((vu)shifted - (vu)magic + 127) << 23;
-    return blend(x < splat(-126.0f), splat(0.0f), p * (vf)power);
+    return blend(x < splat(least), splat(0.0f), p * (vf)power);
 #endif
 }
 
