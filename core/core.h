@@ -220,6 +220,9 @@ lt_status lt_options_require(const lt_option *options, int n_options, const char
 /* Name of a type as it stands in --describe and in the reference ("integer", "size", ...). */
 const char *lt_option_type_name(lt_option_type type);
 
+/* What a value of a type looks like, for the sentence that refuses another: "an integer", "WIDTHxHEIGHT such as 1024x576". */
+const char *lt_option_expected(lt_option_type type);
+
 /* The candidate nearest to `name` by edit distance, or NULL when none is within a third of its length. */
 const char *lt_did_you_mean(const char *name, const char *const *candidates, int n_candidates);
 

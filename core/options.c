@@ -19,10 +19,10 @@ const char *lt_option_type_name(lt_option_type type)
     return names[type];
 }
 
-/* What a value of the type looks like, for the sentence that refuses another. */
-static const char *expected(lt_option_type type)
+const char *lt_option_expected(lt_option_type type)
 {
     switch (type) {
+    case LT_OPT_PATH: return "a path";
     case LT_OPT_INT: return "an integer";
     case LT_OPT_FLOAT: return "a number";
     case LT_OPT_BOOL: return "true or false";
@@ -194,10 +194,10 @@ static lt_status set_value(const lt_option *option, void *config, const char *te
             return lt_fail(err, LT_E_INVALID, "%s = \"%s\": must be one of %s", option->name, text,
                            option->choices);
         return lt_fail(err, LT_E_INVALID, "%s = \"%s\": must be %s", option->name, text,
-                       expected(option->type));
+                       lt_option_expected(option->type));
     }
     if (!in_range(option, place))
-        return lt_fail(err, LT_E_INVALID, "%s = %s: must lie between %g and %g%s%s", option->name, text,
+        return lt_fail(err, LT_E_INVALID, "%s = %s: must lie between %.15g and %.15g%s%s", option->name, text,
                        option->min, option->max, option->unit ? " " : "", option->unit ? option->unit : "");
     return LT_OK;
 }

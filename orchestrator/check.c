@@ -73,6 +73,17 @@ static bool type_fits(lt_option_type wanted, lt_toml_type given)
     return false;
 }
 
+/* What may stand in a graph file for an option. */
+static const char *expected(lt_option_type type)
+{
+    switch (type) {
+    case LT_OPT_SIZE: return "text such as \"1024x576\"";
+    case LT_OPT_DICT: return "text or a table";
+    case LT_OPT_JSON: return "text or an array";
+    default: return lt_option_expected(type);
+    }
+}
+
 static void unknown_option(checker *c, const lt_graph_stage *stage, const lt_given *given)
 {
     const lt_described *d = stage->described;
@@ -95,9 +106,8 @@ static void check_given(checker *c, const lt_graph_stage *stage, lt_given *given
     }
     bool is_array = given->type == LT_TOML_ARRAY && option->type != LT_OPT_JSON;
     if (!given->text || is_array || (!given->where.set && !type_fits(option->type, given->type))) {
-        const char *type = lt_option_type_name(option->type);
-        lt_mistake_add(c->mistakes, given->where, "%s is %s: must be %s %s", given->name,
-                       lt_toml_type_name(given->type), strchr("aeiou", type[0]) ? "an" : "a", type);
+        lt_mistake_add(c->mistakes, given->where, "%s is %s: must be %s", given->name,
+                       lt_toml_type_name(given->type), expected(option->type));
         return;
     }
     if (option->type == LT_OPT_PATH && *given->text &&

@@ -85,6 +85,14 @@ graph.toml:34:12: replicas = 1.5: must be a whole number between 1 and 256
 
 
 @test
+def a_value_of_another_type(place):
+    """What could stand there, as one would write it."""
+    for line, wanted in (("size = 128", 'size is an integer: must be text such as "1024x576"'), ("memory = 1.5", "must be a number of bytes such as 4096, 512M or 1.5G"),
+                         ("gflop = true", "must be a number"), ("tile = 5", "must be text"), ("codec_options = 5", "must be text or a table")):
+        has(place.call("check", place.graph(filter=line), code=2), wanted)
+
+
+@test
 def keys_of_very_many_parts_are_refused(place):
     """Each part is a table in a table, which took 20,000 levels of recursion and the stack."""
     key, many = ".".join("abcdefgh"), ".".join(["a"] * 20000)

@@ -42,6 +42,8 @@ if KIND == "puppet_sink":
     OPTIONS.append(option("output", "path", None, "file that is written", cosmetic=True))
 if KIND == "puppet_filter":
     OPTIONS.append(option("memory", "bytes", "1G", "bound of memory"))
+    OPTIONS.append(option("size", "size", "", "of the pictures"))
+    OPTIONS.append(option("codec_options", "dictionary", "", "of the codec"))
 
 # ---- protobuf, as much as is needed ----------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ static void an_arena_gives_zeroed_aligned_memory(void **state)
 
 typedef struct config {
     const char *input;
-    int64_t chunk, memory;
+    int64_t chunk, frames, memory;
     double start, rate;
     bool loop;
     int fit;
@@ -120,6 +120,7 @@ typedef struct config {
 static const lt_option options[] = {
     {"input", LT_OPT_PATH, offsetof(config, input), NULL, 0, 0, NULL, NULL, "file", false},
     {"chunk", LT_OPT_INT, offsetof(config, chunk), "8", 1, 1024, NULL, "frames", "frames a chunk", false},
+    {"frames", LT_OPT_INT, offsetof(config, frames), "0", 0, 1 << 26, NULL, "frames", "frames", false},
     {"memory", LT_OPT_BYTES, offsetof(config, memory), "", 0, 0, NULL, NULL, "limit", true},
     {"start", LT_OPT_SECONDS, offsetof(config, start), "0", 0, 0, NULL, NULL, "start", false},
     {"rate", LT_OPT_FLOAT, offsetof(config, rate), "1.5", 0, 2, NULL, NULL, "rate", false},
@@ -178,6 +179,7 @@ static void wrong_options_are_refused_with_a_sentence(void **state)
         const char *name, *text, *sentence;
     } cases[] = {
         {"chunk", "0", "chunk = 0: must lie between 1 and 1024 frames"},
+        {"frames", "67108865", "frames = 67108865: must lie between 0 and 67108864 frames"},
         {"chunk", "8x", "chunk = \"8x\": must be an integer"},
         {"chunk", "99999999999999999999", "must be an integer"},
         {"rate", "nan", "must be a number"},
