@@ -146,9 +146,9 @@ lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, b
         if (*difference)
             status = lt_fail(
                 err, LT_E_MISMATCH,
-                "%s holds a run with another configuration: %s. Use --fresh to start over, or another "
-                "output",
-                folder->path, difference);
+                "%s holds a run with another configuration: %s. Use --fresh to start over, or %s",
+                folder->path, difference,
+                folder->n_outputs ? "another output" : "keep this run apart with --set graph.run=NAME");
         else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(graph, folder, manifest, arena))
             fresh = true;
     }

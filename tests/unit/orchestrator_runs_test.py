@@ -52,6 +52,20 @@ def runs_once(place):
 
 
 @test
+def another_configuration_is_told_where_it_can_go(place):
+    """A run without an output is kept beside its cache: a name of its own keeps another one apart."""
+    graph = place.graph(graph='cache = "c"', output="-")
+    place.call("run", graph)
+    has(place.call("run", graph, "--set", "stage.work.units=11", code=1),
+        f"{place.path}/c.longtake holds a run with another configuration", "Use --fresh to start over, or keep this run apart with --set graph.run=NAME")
+    place.call("run", graph, "--set", "stage.work.units=11", "--set", "graph.run=other")
+    has(place.call("run", graph), "nothing to do")
+    graph = place.graph()
+    place.call("run", graph)
+    has(place.call("run", graph, "--set", "stage.work.units=11", code=1), "Use --fresh to start over, or another output")
+
+
+@test
 def finished_is_what_has_been_written(place):
     """A file that was there before, or an output that is no more, is not this run's."""
     graph = place.graph(output="film-{clip}.txt")
