@@ -183,18 +183,31 @@ static bool is_dangling(const char *path)
     return !lstat(path, &info) && S_ISLNK(info.st_mode) && stat(path, &info) && errno == ENOENT;
 }
 
+/* The run folder, in a folder that is there. */
+static lt_status make_folder(const char *path, lt_err *err)
+{
+    if (!mkdir(path, 0777) || errno == EEXIST) return LT_OK;
+    int error = errno;
+    const char *slash = strrchr(path, '/');
+    int n = slash ? (int)(slash - path) : 0;
+    if (error == ENOENT && n)
+        return lt_fail(err, LT_E_NOT_FOUND, "there is no folder %.*s to keep %s in: make it", n, path,
+                       slash + 1);
+    return lt_fail_errno(err, error, "cannot make the run folder %s", path);
+}
+
 /* Open and lock <path>/lock. AGAIN: its owner has removed it meanwhile. */
 static lt_status try_lock(const char *path, const char *name, int *lock, lt_err *err)
 {
     struct stat opened, there;
-    if (mkdir(path, 0777) && errno != EEXIST)
-        return lt_fail_errno(err, errno, "cannot make the run folder %s", path);
+    lt_status status = make_folder(path, err);
+    if (status) return status;
     *lock = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (*lock < 0 && errno == ENOENT && (is_dangling(path) || is_dangling(name)))
         return lt_fail(err, LT_E_NOT_FOUND, "%s is a link to what is not there: remove it, or make that",
                        is_dangling(path) ? path : name);
     if (*lock < 0) return errno == ENOENT ? LT_AGAIN : lt_fail_errno(err, errno, "%s", name);
-    lt_status status = wait_for_lock(*lock, path, err);
+    status = wait_for_lock(*lock, path, err);
     if (!status && (fstat(*lock, &opened) || stat(name, &there) || opened.st_ino != there.st_ino))
         status = LT_AGAIN;
     return status;

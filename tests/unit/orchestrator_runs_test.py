@@ -126,6 +126,12 @@ def a_run_folder_that_is_a_link(place):
 
 
 @test
+def an_output_in_no_folder(place):
+    has(place.call("run", place.graph(output="no/folder/out.txt"), code=1), f"there is no folder {place.path}/no/folder to keep out.txt.longtake in: make it")
+    assert not (place.path / "no").exists()
+
+
+@test
 def json_lines(place):
     events = [json.loads(line) for line in place.call("run", place.graph(sink="unit_ms = 150"), "--json").splitlines() if line[0] == "{"]
     names = [event["event"] for event in events]
