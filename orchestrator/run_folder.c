@@ -54,6 +54,27 @@ static int stem_bytes(const char *output)
     return (int)(clip - output);
 }
 
+/* Whether it is the folder where relative paths start, of a graph file or of --set. */
+static bool is_starting_folder(const lt_graph *graph, const char *path, size_t bytes)
+{
+    bool is_base = strlen(graph->base) == bytes && !strncmp(path, graph->base, bytes),
+         is_here = strlen(graph->here) == bytes && !strncmp(path, graph->here, bytes);
+    return is_base || is_here;
+}
+
+/* The run folder of an output. What stands beside the folder that one works in is not one's own, so that of "%06d.png" is kept in
+ * it; by whatever name the output is given then, one that is there already is the one. */
+static const char *path_of_output(const lt_graph *graph, const char *output, lt_arena *arena)
+{
+    int n = stem_bytes(output);
+    const char *beside = lt_arena_printf(arena, "%.*s.longtake", n, output);
+    if (!beside || output[n] != '/') return beside;
+    const char *inside = lt_arena_printf(arena, "%.*s/%s.longtake", n, output,
+                                         *lt_output_pattern(output) == '%' ? "pictures" : "clips");
+    if (!inside || !access(inside, F_OK)) return inside;
+    return is_starting_folder(graph, output, (size_t)n) && access(beside, F_OK) ? inside : beside;
+}
+
 static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folder *folder, lt_err *err)
 {
     bool ok = true;
@@ -62,10 +83,10 @@ static lt_status find_paths(const lt_graph *graph, lt_arena *arena, lt_run_folde
         const char *output = lt_stage_output(&graph->stages[i]);
         if (!output) continue;
         folder->outputs[folder->n_outputs++] = output;
-        const char *path = lt_arena_printf(arena, "%.*s.longtake", stem_bytes(output), output);
+        const char *path = path_of_output(graph, output, arena);
         if (find_path(folder, path, arena) >= 0)
-            path =
-                lt_arena_printf(arena, "%.*s.%s.longtake", stem_bytes(output), output, graph->stages[i].name);
+            path = lt_arena_printf(arena, "%.*s.%s.longtake", (int)(strlen(path) - strlen(".longtake")), path,
+                                   graph->stages[i].name);
         ok = add_path(folder, path);
     }
     if (graph->run) {

@@ -1,7 +1,8 @@
 /* run_folder.h - the folder beside an output that keeps a run: lock, manifest, logs, report.
  *
  * `<run>.longtake/` where [graph] says `run`, else `<output>.longtake/` for a sink with an option `output` (of "films/{clip}.mp4" it is `films.longtake/`,
- * and of another stage's "films/{clip}.mkv" `films.STAGE.longtake/`), else `<cache>.longtake/`, else `<graph>.longtake/`.
+ * and of another stage's "films/{clip}.mkv" `films.STAGE.longtake/`; of "%06d.png" in the folder where paths start `pictures.longtake/` there, and of
+ * "{clip}.mp4" `clips.longtake/`), else `<cache>.longtake/`, else `<graph>.longtake/`.
  * Every output has one, with a lock; the first one's also holds the manifest:
  *
  *     lock             flock by the orchestrator and every stage; the orchestrator's pid

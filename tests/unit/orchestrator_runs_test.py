@@ -132,6 +132,24 @@ def an_output_in_no_folder(place):
 
 
 @test
+def pictures_in_the_current_folder(place):
+    """Their run folder stands in it: what is beside it is another's. There is one, by whatever name the output is given."""
+    work, outside = place.path / "work", place.path / "work.longtake"
+    work.mkdir()
+    graph = place.graph(name="work/graph.toml", output="%06d.txt")
+    place.call("run", graph)
+    assert (work / "pictures.longtake" / "manifest.json").exists() and not outside.exists(), os.listdir(place.path)
+    has(place.call("run", graph, "--set", "stage.write.output=work/%06d.txt"), "nothing to do")
+    place.call("run", place.graph(output="work/{clip}.txt"))
+    graph = place.graph(name="work/graph.toml", output="{clip}.txt")
+    place.call("run", graph)
+    assert outside.exists() and not (work / "clips.longtake").exists(), os.listdir(work)
+    outside.rename(place.path / "elsewhere")
+    place.call("run", graph)
+    assert (work / "clips.longtake" / "manifest.json").exists() and not outside.exists(), os.listdir(place.path)
+
+
+@test
 def json_lines(place):
     events = [json.loads(line) for line in place.call("run", place.graph(sink="unit_ms = 150"), "--json").splitlines() if line[0] == "{"]
     names = [event["event"] for event in events]
