@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "orchestrator/check.h"
 #include "orchestrator/clips.h"
 #include "orchestrator/format.h"
 #include "orchestrator/json_text.h"
@@ -302,6 +303,17 @@ static const char *frames_or_texts(const lt_run *run)
     return texts ? "texts" : "frames";
 }
 
+/* Files by their names; where clips are many, the pattern of all. */
+static void print_outputs(const lt_run *run)
+{
+    int n = 0;
+    for (int i = 0; i < run->graph->n_stages; i++) {
+        const char *output = lt_stage_output(&run->graph->stages[i]),
+                   *file = output ? lt_plan_output(run->plan, i, run->arena) : NULL;
+        if (output) printf("%s%s", n++ ? ", " : "", file ? file : output);
+    }
+}
+
 static void print_clips(const lt_run *run)
 {
     uint64_t there = clips_there(run);
@@ -337,7 +349,7 @@ void lt_progress_end(lt_run *run, int exit_code)
                                    : "the same command continues");
         return;
     }
-    for (int i = 0; i < run->folder->n_outputs; i++) printf("%s%s", i ? ", " : "", run->folder->outputs[i]);
+    print_outputs(run);
     printf("%s%llu %s in %.1f s, %.1f %s", run->folder->n_outputs ? ": " : "", (unsigned long long)frames,
            frames_or_texts(run), seconds, lt_run_fps(run), *frames_or_texts(run) == 't' ? "a second" : "fps");
     if (restarts) printf(", %d restart%s", restarts, restarts > 1 ? "s" : "");

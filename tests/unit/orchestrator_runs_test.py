@@ -69,7 +69,7 @@ def another_configuration_is_told_where_it_can_go(place):
 def finished_is_what_has_been_written(place):
     """A file that was there before, or an output that is no more, is not this run's."""
     graph = place.graph(output="film-{clip}.txt")
-    place.call("run", graph)
+    has(place.call("run", graph), f"{place.path}/film-clip.txt: 80 frames")
     has(place.call("run", graph), "nothing to do")
     (place.path / "film-clip.txt").unlink()
     place.call("run", graph)
