@@ -40,7 +40,7 @@ static const char usage[] =
     "\"name\", \"state\", \"units\", \"frames\", \"frames_total\", \"fps\", \"queued\", \"held\", "
     "\"cached\", \"memory_bytes\", \"restarts\");\n"
     "end (\"outcome\", \"text\", \"exit_code\", \"outputs\", \"frames\", \"seconds\", \"fps\", "
-    "\"restarts\", \"clips_done\", \"clips_failed\", \"clips_passed_over\").\n"
+    "\"restarts\", \"clips_done\", \"clips_failed\", \"clips_passed_over\", \"clips_there\": earlier).\n"
     "\n"
     "Exit codes: 0 done, 1 the run failed, 2 usage or graph wrong, 3 done but for clips that failed "
     "(failed.json in "

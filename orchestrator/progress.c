@@ -266,24 +266,11 @@ void lt_progress_tick(lt_run *run)
 
 /* ---- the end ----------------------------------------------------------------------------------------- */
 
-static void end_json(const lt_run *run, int exit_code)
-{
-    json_t *outputs = json_array();
-    double seconds = lt_run_seconds(run);
-    for (int i = 0; i < run->folder->n_outputs; i++)
-        json_array_append_new(outputs, lt_json_text(run->folder->outputs[i]));
-    print_json(json_pack(
-        "{ss sf ss so si so sI sf sf si sI sI sI}", "event", "end", "time", unix_time(), "outcome",
-        lt_outcome_name(run->outcome), "text", lt_json_text(run->why), "exit_code", exit_code, "outputs",
-        outputs, "frames", (json_int_t)lt_run_frames(run), "seconds", seconds, "fps", lt_run_fps(run),
-        "restarts", lt_run_restarts(run), "clips_done", (json_int_t)run->clips_done, "clips_failed",
-        (json_int_t)run->clips_failed, "clips_passed_over", (json_int_t)run->clips_passed_over));
-}
-
 /* Clips of the plan that an earlier run has finished with. */
 static uint64_t clips_there(const lt_run *run)
 {
     uint64_t clips = 0, seen = run->clips_done + run->clips_failed + run->clips_passed_over;
+    if (run->outcome != LT_FINISHED || !run->begun_ns) return 0; /* nobody knows, or nobody planned */
     for (int e = 0; e < run->graph->n_edges; e++) {
         int sink = run->graph->edges[e].consumer;
         uint64_t sinks = is_sink(run, sink) ? lt_clip_sinks(run, sink) : 0;
@@ -291,6 +278,21 @@ static uint64_t clips_there(const lt_run *run)
         if (sinks && __builtin_ctzll(sinks) == sink) clips += run->plan->edges[e].stream->run_clips;
     }
     return clips > seen ? clips - seen : 0;
+}
+
+static void end_json(const lt_run *run, int exit_code)
+{
+    json_t *outputs = json_array();
+    double seconds = lt_run_seconds(run);
+    for (int i = 0; i < run->folder->n_outputs; i++)
+        json_array_append_new(outputs, lt_json_text(run->folder->outputs[i]));
+    print_json(json_pack("{ss sf ss so si so sI sf sf si sI sI sI sI}", "event", "end", "time", unix_time(),
+                         "outcome", lt_outcome_name(run->outcome), "text", lt_json_text(run->why),
+                         "exit_code", exit_code, "outputs", outputs, "frames", (json_int_t)lt_run_frames(run),
+                         "seconds", seconds, "fps", lt_run_fps(run), "restarts", lt_run_restarts(run),
+                         "clips_done", (json_int_t)run->clips_done, "clips_failed",
+                         (json_int_t)run->clips_failed, "clips_passed_over",
+                         (json_int_t)run->clips_passed_over, "clips_there", (json_int_t)clips_there(run)));
 }
 
 /* What the sinks were given. */

@@ -11,7 +11,7 @@
  *            "stages": ["name", "state", "units", "frames", "frames_total", "fps", "queued", "held", "cached",
  *            "memory_bytes", "restarts"]
  *   end      "outcome" (finished, failed, interrupted), "text", "exit_code", "outputs", "frames", "seconds", "fps",
- *            "restarts", "clips_done", "clips_failed", "clips_passed_over" */
+ *            "restarts", "clips_done", "clips_failed", "clips_passed_over", "clips_there" (that earlier runs are through with) */
 #ifndef LT_ORCHESTRATOR_PROGRESS_H
 #define LT_ORCHESTRATOR_PROGRESS_H
 

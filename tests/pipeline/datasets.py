@@ -239,6 +239,8 @@ def a_finished_data_set_is_looked_at_again(folder):
     graph = folder / "g.toml"
     graph.write_text(f'[stage.read]\nkind = "decode"\nmanifest = "{manifest}"\n[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "out/{{clip}}.mp4"\n')
     assert "1 clips done" in run(graph) and "0 clips done, 1 there already" in run(graph)
+    end = json.loads(run(graph, "--json").splitlines()[-1])
+    assert (end["clips_done"], end["clips_there"]) == (0, 1), end
     manifest.write_text(manifest.read_text() + '{"path": 3}\n')
     assert "list.jsonl:2: " in run(graph, expect=1)
     manifest.unlink()
