@@ -153,8 +153,8 @@ static void interrupt(lt_run *run)
             replica->state = LT_REPLICA_ENDED;
     }
     if (any)
-        lt_progress_event(run, "interrupt", NULL,
-                          "finishing the segment, press Ctrl-C again to stop at once");
+        lt_progress_event(run, "interrupt", NULL, "finishing %s, press Ctrl-C again to stop at once",
+                          run->folder->n_outputs ? "the segment" : "what is being kept");
 }
 
 static void read_signals(lt_run *run, int signals)

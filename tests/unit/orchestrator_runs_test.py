@@ -416,6 +416,16 @@ def one_interrupt_finishes_two_stop(place):
 
 
 @test
+def an_interrupt_tells_what_is_finished(place):
+    """Without an output there are no segments: latents are kept."""
+    going = place.start("run", place.graph(graph='cache = "c"', output="-", sink="unit_ms = 200"))
+    wait_until(lambda: len(place.made(output="c")) >= 1)
+    going.send_signal(signal.SIGINT)
+    has(going.communicate(timeout=20)[0], "finishing what is being kept, press Ctrl-C again to stop at once")
+    same(going.returncode, 130)
+
+
+@test
 def stubborn_stages_do_not_survive(place):
     place.call("run", place.graph(filter="stubborn = true"))
     same(place.stages(), {})
