@@ -70,14 +70,32 @@ static lt_status catch_signals(session *s, lt_err *err)
     return s->signals < 0 ? lt_fail_errno(err, errno, "signals") : LT_OK;
 }
 
+static const char *finished_at(const session *s)
+{
+    return json_string_value(json_object_get(s->manifest.json, "finished"));
+}
+
+/* Lock, and see what is there. A live input is not opened where a finished run has its place. */
+static lt_status take_folder(session *s, const lt_graph *graph, bool fresh, lt_arena *arena, lt_err *err)
+{
+    lt_status status = lt_run_folder_lock(graph, arena, &s->folder, err);
+    if (!status) status = lt_manifest_open(graph, &s->folder, fresh, arena, &s->manifest, err);
+    if (status) return status;
+    if (s->manifest.state == LT_RUN_FINISHED && lt_manifest_is_live(&s->manifest))
+        return lt_fail(err, LT_E_EXISTS,
+                       "%s was finished at %s, and what comes now is not read: use --fresh to start over, or "
+                       "another output",
+                       s->folder.n_outputs ? s->folder.outputs[0] : s->folder.path, finished_at(s));
+    return LT_OK;
+}
+
 /* Lock, plan (as recorded, where a run continues), and look for room. *done: it was finished before. */
 static lt_status prepare(session *s, const lt_graph *graph, bool fresh, lt_arena *arena, bool *done,
                          lt_err *err)
 {
     lt_disk disks[LT_MAX_DISKS];
     lt_status status;
-    LT_TRY(lt_run_folder_lock(graph, arena, &s->folder, err));
-    LT_TRY(lt_manifest_open(graph, &s->folder, fresh, arena, &s->manifest, err));
+    LT_TRY(take_folder(s, graph, fresh, arena, err));
     status = lt_plan_make(graph, s->manifest.resolved, s->manifest.n_resolved, arena, &s->plan, err);
     *done = s->manifest.state == LT_RUN_FINISHED;
     if (*done && !status &&
@@ -164,8 +182,7 @@ int lt_command_run(const lt_graph *graph, bool json, bool fresh, lt_arena *arena
     } else if (done) {
         s->run.outcome = LT_FINISHED;
         snprintf(s->run.why, sizeof s->run.why, "%s: finished at %s, nothing to do (--fresh starts over)",
-                 s->folder.n_outputs ? s->folder.outputs[0] : s->folder.path,
-                 json_string_value(json_object_get(s->manifest.json, "finished")));
+                 s->folder.n_outputs ? s->folder.outputs[0] : s->folder.path, finished_at(s));
         code = 0;
     } else {
         code = supervise(s);

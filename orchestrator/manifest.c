@@ -83,15 +83,26 @@ static bool outputs_exist(const lt_graph *graph, const lt_run_folder *folder, co
     return true;
 }
 
-bool lt_manifest_is_dataset(const lt_manifest *manifest)
+/* Whether an output of a recorded stage is marked so. */
+static bool has_mark(const lt_manifest *manifest, const char *mark)
 {
     const json_t *stages = json_object_get(manifest->json, "stages");
     for (size_t i = 0; i < json_array_size(stages); i++) {
         const json_t *outputs = json_object_get(json_array_get(stages, i), "outputs");
         for (size_t k = 0; k < json_array_size(outputs); k++)
-            if (json_is_true(json_object_get(json_array_get(outputs, k), "dataset"))) return true;
+            if (json_is_true(json_object_get(json_array_get(outputs, k), mark))) return true;
     }
     return false;
+}
+
+bool lt_manifest_is_dataset(const lt_manifest *manifest)
+{
+    return has_mark(manifest, "dataset");
+}
+
+bool lt_manifest_is_live(const lt_manifest *manifest)
+{
+    return has_mark(manifest, "live");
 }
 
 /* Options of the recorded plan. */

@@ -26,6 +26,9 @@ lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, b
 /* Whether the recorded run was one of clips that may fail alone: it may have others by now. */
 bool lt_manifest_is_dataset(const lt_manifest *manifest);
 
+/* Whether the recorded run read an input that comes once: what comes now is another. */
+bool lt_manifest_is_live(const lt_manifest *manifest);
+
 /* Record the plan of a new run, in place of the earlier one where it is_over_another; of one that continues, compare it
  * with what was recorded: E_MISMATCH when a stage would make other data than when the run began (its input has changed).
  * Then the run has begun. */

@@ -98,6 +98,20 @@ def a_pipe_gives_the_bytes_of_a_file(folder):
     assert sha256(folder / "file.mp4") == sha256(folder / "fifo-out.mp4")
 
 
+def a_finished_run_takes_no_other_stream(folder):
+    """The same command on its output: what comes now would be lost, so that is an error, and nothing of it is read."""
+    source, output = make_source(folder, 8), folder / "out.mp4"
+    remux = folder / "remux.toml"
+    remux.write_text(f'[stage.read]\nkind = "decode"\ninput = "-"\n[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "{output}"\n')
+    for arguments, code in (((), 0), ((), 1), (("--fresh",), 0)):
+        with open(source, "rb") as stdin:
+            live = LiveRun(remux, stdin, *arguments)
+            assert live.wait() == code, live.text()
+            assert not code or os.lseek(stdin.fileno(), 0, os.SEEK_CUR) == 0
+    assert f"{output} was finished at " in live.text() and "use --fresh to start over, or another output" in live.text(), live.text()
+    assert frames_of(output) == 8
+
+
 def other_containers(folder):
     """Matroska and fragmented mp4 from a pipe; the same frames, at the same times."""
     model = narrow_model(folder / "model")
@@ -484,7 +498,7 @@ def memory_stays_constant(folder):
 
 if __name__ == "__main__":
     need_model()
-    main([a_pipe_gives_the_bytes_of_a_file, other_containers, a_clock_that_starts_again, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die, a_sink_that_dies_after_the_interrupt_is_started_again,
+    main([a_pipe_gives_the_bytes_of_a_file, a_finished_run_takes_no_other_stream, other_containers, a_clock_that_starts_again, any_stage_may_die, what_is_kept_no_more_is_said, the_source_may_die, a_sink_that_dies_after_the_interrupt_is_started_again,
           ctrl_c_finishes_the_file, a_server_that_cannot_seek, selections, nothing_and_nonsense, pictures_of_a_live_input, a_stream_that_begins_in_the_middle, tags_of_deep_colour_stay,
           sound_is_that_of_a_file, sound_until_it_ends, a_plan_says_what_is_not_known, the_example_runs, memory_stays_constant,
           memory_stays_constant_with_sound])
