@@ -16,6 +16,12 @@
 #include "orchestrator/report.h"
 #include "orchestrator/supervise.h"
 
+/* Of what could not be planned or begun: the graph says what cannot be, or something else is amiss. */
+static int exit_code_of(lt_status status)
+{
+    return status == LT_E_INVALID ? LT_EXIT_USAGE : LT_EXIT_RUN_FAILED;
+}
+
 /* ---- plan -------------------------------------------------------------------------------------------- */
 
 int lt_command_plan(const lt_graph *graph, bool json, lt_arena *arena)
@@ -38,7 +44,7 @@ int lt_command_plan(const lt_graph *graph, bool json, lt_arena *arena)
         json_decref(object);
     }
     lt_plan_finish(&plan);
-    return status ? LT_EXIT_RUN_FAILED : 0;
+    return status ? exit_code_of(status) : 0;
 }
 
 /* ---- run --------------------------------------------------------------------------------------------- */
@@ -177,6 +183,7 @@ int lt_command_run(const lt_graph *graph, bool json, bool fresh, lt_arena *arena
     s->run.mode = json ? LT_OUTPUT_JSON : isatty(2) ? LT_OUTPUT_SCREEN : LT_OUTPUT_LINES;
     lt_status status = prepare(s, graph, fresh, arena, &done, &err);
     if (status) {
+        code = exit_code_of(status);
         s->run.outcome = LT_FAILED;
         snprintf(s->run.why, sizeof s->run.why, "%s", err.text);
     } else if (done) {

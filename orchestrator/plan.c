@@ -163,10 +163,10 @@ static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **rep
     lt_status unpacked = lt_plan_reply_unpack(answer->out, answer->out_bytes, reply, &why);
     int number = answer->exit_code - 128; /* of the signal, as shells say it */
     if (unpacked && number > 0)
-        return lt_fail(err, LT_E_INVALID, "planning died of signal %d (%s)%s%s", number, strsignal(number),
+        return lt_fail(err, LT_E_INTERNAL, "planning died of signal %d (%s)%s%s", number, strsignal(number),
                        *answer->errors ? ": " : "", answer->errors);
     if (unpacked && answer->exit_code)
-        return lt_fail(err, LT_E_INVALID, "planning ended with code %d%s%s", answer->exit_code,
+        return lt_fail(err, LT_E_INTERNAL, "planning ended with code %d%s%s", answer->exit_code,
                        *answer->errors ? ": " : "", answer->errors);
     if (unpacked) return lt_fail(err, unpacked, "its answer to --plan cannot be read: %s", why.text);
     if (!(*reply)->status) return LT_OK;

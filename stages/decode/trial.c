@@ -66,7 +66,7 @@ lt_status lt_trial_opens(lt_trial *trial, uint32_t clip, const char *input, lt_e
     if (!trial) return LT_OK;
     for (int i = 0; i < trial->n; i++)
         if (trial->killers[i].clip == clip)
-            return lt_fail(err, LT_E_INVALID, "%s: opening it kills the stage (signal %d, %s)", input,
+            return lt_fail(err, LT_E_FORMAT, "%s: opening it kills the stage (signal %d, %s)", input,
                            trial->killers[i].signal, strsignal(trial->killers[i].signal));
     trial->current = clip;
     return LT_OK;

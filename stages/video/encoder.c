@@ -32,7 +32,7 @@ static lt_status find_codec(lt_encoder *encoder, const char *name, lt_err *err)
     const AVCodecDescriptor *descriptor = avcodec_descriptor_get_by_name(name);
     codec = descriptor ? avcodec_find_encoder(descriptor->id) : NULL;
     const char *near = codec ? codec->name : lt_did_you_mean(name, names, n);
-    return lt_fail(err, LT_E_NOT_FOUND, "codec = \"%s\": this FFmpeg has no such video encoder%s%s%s", name,
+    return lt_fail(err, LT_E_INVALID, "codec = \"%s\": this FFmpeg has no such video encoder%s%s%s", name,
                    near ? "; did you mean \"" : " (`ffmpeg -encoders` lists them)", near ? near : "",
                    near ? "\"?" : "");
 }
@@ -225,7 +225,7 @@ static lt_status choose_segment_format(lt_encoder *encoder, const lt_encoder_req
     const AVOutputFormat *final = av_guess_format(NULL, container, NULL);
     if (!final)
         return lt_fail(
-            err, LT_E_UNSUPPORTED,
+            err, LT_E_INVALID,
             "output = \"%s\": its ending names no format FFmpeg writes; use .mp4, .mkv, .mov or .webm",
             container);
     if (avformat_query_codec(final, encoder->codec->id, FF_COMPLIANCE_NORMAL) == 0)

@@ -168,10 +168,10 @@ def outputs_do_not_meet(folder):
     assert (folder / "out.longtake" / "manifest.json").exists() and (folder / "out.two.longtake").is_dir()
     assert "0 clips done, 2 there already" in run(both)
     # {clip} may be a name that another output has already, or the source's own.
-    said = plan(graph("same.toml", 'input = "a/x.mp4"', "out/{clip}.mp4", "out/x.mp4"), expect=1)
+    said = plan(graph("same.toml", 'input = "a/x.mp4"', "out/{clip}.mp4", "out/x.mp4"), expect=2)
     assert 'stage "two": stage "one" writes' in said and "out/x.mp4, too" in said, said
     for read in ('input = "a/x.mp4"', 'manifest = "clips.json"'):
-        said = run(graph("over.toml", read, "a/{clip}.mp4"), "--fresh", expect=1)
+        said = run(graph("over.toml", read, "a/{clip}.mp4"), "--fresh", expect=2)
         assert "would be written over: choose another output" in said, said
     assert hashes == {place: sha256(folder / place / "x.mp4") for place in "ab"}, "a source was written over"
 
@@ -271,7 +271,7 @@ def a_clip_is_not_written_over_another(folder):
     before = {place: sha256(folder / place / "x.mp4") for place in "ab"}
     graph = folder / "g.toml"
     graph.write_text('[stage.read]\nkind = "decode"\nmanifest = "list.jsonl"\n[stage.write]\nkind = "mux"\nfrom = "read"\noutput = "b/{clip}.mp4"\n')
-    said = run(graph, expect=1)
+    said = run(graph, expect=2)
     assert "list.jsonl:1: what is made of this clip is " in said and "of line 2 is made from would be written over: choose another output" in said, said
     assert before == {place: sha256(folder / place / "x.mp4") for place in "ab"}
     assert "2 clips done" in run(graph, "--set", "stage.write.output=" + str(folder / "b" / "{clip}.mkv"))
@@ -295,7 +295,7 @@ def a_list_of_failures_is_a_manifest_in_its_own_run(folder):
     assert sorted(clips_of(cache)) == ["a", "b", "c"]
     deep = folder / "cache.longtake" / "logs" / "clips.json"
     deep.write_text((folder / "clips.json").read_text())
-    said = run(graph, "--set", f"stage.read.manifest={deep}", "--set", f"stage.read.base={folder}", "--fresh", expect=1)
+    said = run(graph, "--set", f"stage.read.manifest={deep}", "--set", f"stage.read.base={folder}", "--fresh", expect=2)
     assert "lies in the run's own folder" in said and deep.exists(), said
 
 

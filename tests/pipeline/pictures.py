@@ -104,7 +104,7 @@ def single_pictures(folder):
     ffmpeg("-f", "lavfi", "-i", "testsrc2=size=72x40", "-frames:v", "1", folder / "in.png")
     run(graph(folder / "g.toml", folder / "in.png", folder / "out.png"))
     assert pixels(folder / "in.png") == pixels(folder / "out.png")
-    text = run(graph(folder / "h.toml", SOURCE, folder / "many.png"), expect=1)
+    text = run(graph(folder / "h.toml", SOURCE, folder / "many.png"), expect=2)
     assert "is one picture, and clip" in text and "%06d" in text, text
 
 
@@ -153,7 +153,7 @@ def pictures_that_are_read_stay(folder):
                            ("shots/00*.png", "shots/%03d.PNG"), ("s*s/*.png", "shots/%d.png"), ("shots/%04d.png", "shots/00%d.png"),
                            ("shots/*.png", "shots/one.png"), ("list.json", "{clip}/%02d.png"), ("shots/0003.png", "shots/%04d.png"),
                            ("shots/0003.png", "link/%d.png")):
-        text = run(graph(folder / "g.toml", source, output, read="frames = 1"), "--fresh", expect=1)
+        text = run(graph(folder / "g.toml", source, output, read="frames = 1"), "--fresh", expect=2)
         assert "would be written over" in text and "choose an" in text, (source, output, text)
         assert before == {path.name: sha256(path) for path in shots.iterdir()}, (source, output)
     run(graph(folder / "h.toml", "shots/%04d.png", "shots/made-%04d.png"))

@@ -208,6 +208,8 @@ def plans(place):
     same([(edge["slots"], edge["bytes_per_frame"], edge["bytes_per_second"]) for edge in plan["edges"]], [(6, 9216, 221184), (8, 9216, 221184)])
     same((plan["live"], plan["devices"]), (False, []))
     has(place.call("plan", graph, "--set", "stage.work.refuse=no such model: nowhere", code=1), "graph.toml:6:8: stage \"work\": no such model: nowhere")
+    for verb in ("plan", "run"):
+        has(place.call(verb, graph, "--set", "stage.work.refuse=13 is no multiple", "--set", "stage.work.refuse_status=3", code=2), "13 is no multiple")
     has(place.call("run", graph, "--set", "stage.write.disk=109951162777600", code=1), "not enough disk space at", "100 TiB needed", "missing")
     assert not place.folder().exists(), "a run that never began leaves a folder"
 

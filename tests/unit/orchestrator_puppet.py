@@ -33,6 +33,7 @@ OPTIONS = [
     option("tile", "string", "auto", "resolved by the plan"),
     option("disk", "bytes", "0", "disk space asked for", cosmetic=True),
     option("refuse", "string", "", "sentence with which the plan is refused", cosmetic=True),
+    option("refuse_status", "integer", "6", "the status of that: 3 invalid, 6 not found", min=3, max=18, cosmetic=True),
     option("gflop", "number", "0", "work of the clip", min=0, max=1e9, cosmetic=True),
     option("numeric_class", "string", "", "said when ready; %r stands for the replica", cosmetic=True),
 ]
@@ -138,7 +139,7 @@ def stream(units, digest):
 def plan():
     given = options_of(read_frame(), 1)
     if given["refuse"]:
-        write_frame(field(1, 3) + field(2, given["refuse"]))
+        write_frame(field(1, int(given["refuse_status"])) + field(2, given["refuse"]))
         return
     size = os.path.getsize(given["input"]) if given.get("input") else 0
     reply = b""

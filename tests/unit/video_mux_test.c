@@ -735,14 +735,14 @@ static void hardware_that_is_not_here(void **state)
 
 static void bad_settings(void **state)
 {
-    refused("codec=libx246", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"libx264\"");
-    refused("codec=h264", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"libx264\"");
+    refused("codec=libx246", "bad.mp4", LT_E_INVALID, "did you mean \"libx264\"");
+    refused("codec=h264", "bad.mp4", LT_E_INVALID, "did you mean \"libx264\"");
     refused("options=crff=3", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"crf\"");
     refused("options=preset=slowest", "bad.mp4", LT_E_INVALID, "preset=slowest");
     refused("options=nonsense", "bad.mp4", LT_E_INVALID, "key=value");
     refused("pixel_format=yuv420", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"yuv420p\"");
     refused("pixel_format=rgb24", "bad.mp4", LT_E_UNSUPPORTED, "yuv420p");
-    refused("codec=libx264", "bad.foo", LT_E_UNSUPPORTED, "bad.foo");
+    refused("codec=libx264", "bad.foo", LT_E_INVALID, "bad.foo");
     refused("codec=libx264", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264");
     refused("codec=libx264", "no/such/folder/bad.mp4", LT_E_NOT_FOUND, "folder");
     refused("format_options=movflag=x", "bad.mp4", LT_E_NOT_FOUND, "movflag");
