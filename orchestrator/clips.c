@@ -163,6 +163,7 @@ void lt_clip_ended(lt_run *run, lt_replica *replica, const Lt__Wire__ClipEnd *en
     if (end->failed && !ends->failed)
         lt_progress_event(run, "clip", NULL, "clip %s failed: %s", end->name, end->reason);
     if (!(ends->sinks >> replica->stage & 1)) replica->clip_frames += end->frames;
+    replica->clips_behind = LT_MAX(replica->clips_behind, end->clip + 1);
     merge(ends, replica->stage, end);
     if (ends->sinks != set) return;
     ends->is_written = true;

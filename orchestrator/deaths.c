@@ -239,12 +239,12 @@ static void account(lt_replica *replica, const struct rusage *usage)
     replica->cpu_seconds += (double)usage->ru_utime.tv_sec + (double)usage->ru_utime.tv_usec * 1e-6 +
                             (double)usage->ru_stime.tv_sec + (double)usage->ru_stime.tv_usec * 1e-6;
     replica->past_units += replica->units;
-    replica->past_frames += replica->frames;
+    replica->past_made += replica->frames_made;
     replica->past_cached += replica->cached;
     replica->past_bytes_out += replica->bytes_out;
     replica->past_busy_ns += replica->busy_ns;
-    replica->units = replica->moves = replica->frames = replica->cached = replica->bytes_out =
-        replica->busy_ns = 0;
+    replica->units = replica->moves = replica->frames = replica->frames_made = replica->cached =
+        replica->bytes_out = replica->busy_ns = 0;
     replica->memory_bytes = 0;
 }
 

@@ -172,7 +172,8 @@ static void reset_incarnation(lt_replica *replica)
     replica->has_unit = replica->has_failed = replica->is_stuck = replica->is_idle = false;
     replica->failure[0] = 0;
     replica->started_ns = replica->heard_ns = replica->moved_ns = lt_now_ns();
-    replica->units = replica->frames = replica->cached = replica->bytes_out = replica->busy_ns = 0;
+    replica->units = replica->frames = replica->frames_made = replica->cached = replica->bytes_out =
+        replica->busy_ns = 0;
     replica->queued = replica->held = 0;
     replica->n_pending = 0;
     lt_reader_finish(&replica->reader);

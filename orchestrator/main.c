@@ -36,7 +36,7 @@ static const char usage[] =
     "(\"text\", \"stage\",\n"
     "\"replica\", \"incarnation\"); interrupt, clip (one that failed), journal (\"text\"); progress, each "
     "second (\"frames\", \"frames_total\", \"fps\", "
-    "\"eta_seconds\", \"stages\":\n"
+    "\"eta_seconds\", \"clips\", \"clips_total\", \"stages\":\n"
     "\"name\", \"state\", \"units\", \"frames\", \"frames_total\", \"fps\", \"queued\", \"held\", "
     "\"cached\", \"memory_bytes\", \"restarts\");\n"
     "end (\"outcome\", \"text\", \"exit_code\", \"outputs\", \"frames\", \"seconds\", \"fps\", "

@@ -39,14 +39,26 @@ static const char *state_of(const lt_run *run, int stage)
     return running ? "running" : waiting ? "waiting" : starting ? "starting" : down ? "restarting" : "done";
 }
 
+/* What a stage makes, or a sink eats; NULL: nobody planned that. */
+static const Lt__Wire__Stream *stream_of(const lt_run *run, int stage)
+{
+    const Lt__Wire__Stream *stream = NULL;
+    for (int e = 0; e < run->graph->n_edges; e++) {
+        const lt_edge *edge = &run->graph->edges[e];
+        if ((is_sink(run, stage) ? edge->consumer : edge->producer) == stage)
+            stream = run->plan->edges[e].stream;
+    }
+    return stream;
+}
+
 lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
 {
     lt_stage_progress p = {.state = state_of(run, stage), .fps = run->meters[stage].fps};
-    uint64_t clip_frames = 0;
+    uint64_t clip_frames = 0, behind = 0;
     for (int i = 0; i < run->graph->stages[stage].replicas; i++) {
         const lt_replica *r = lt_run_replica(run, stage, i);
         p.units += r->units + r->past_units;
-        p.frames += is_sink(run, stage) ? LT_MAX(r->frames, r->most_frames) : r->frames + r->past_frames;
+        p.frames += is_sink(run, stage) ? LT_MAX(r->frames, r->most_frames) : r->frames_made + r->past_made;
         p.frames_total = LT_MAX(p.frames_total, r->frames_total);
         p.frames_before += r->first_frames;
         p.cached += r->cached + r->past_cached;
@@ -57,19 +69,33 @@ lt_stage_progress lt_stage_progress_of(const lt_run *run, int stage)
         p.held += r->held;
         p.restarts += r->n_restarts;
         clip_frames += r->clip_frames;
+        behind = LT_MAX(behind, r->clips_behind);
     }
-    const Lt__Wire__Stream *stream = NULL;
-    for (int e = 0; e < run->graph->n_edges && is_sink(run, stage); e++)
-        if (run->graph->edges[e].consumer == stage) stream = run->plan->edges[e].stream;
-    if (!stream || !stream->expendable) return p;
-    p.frames = clip_frames; /* of clips that are through; how many all have is the plan's guess */
-    p.frames_total = stream->run_frames;
+    const Lt__Wire__Stream *stream = stream_of(run, stage);
+    if (!stream || !stream->expendable) {
+        if (p.frames_total) p.frames = LT_MIN(p.frames, p.frames_total); /* some were made again */
+        return p;
+    }
+    p.frames_total = 0;
+    if (!is_sink(run, stage)) return p;
+    /* Of clips that are through; those that were there before count for nothing, and what the others have is the plan's guess. */
+    p.frames = clip_frames;
+    p.clips_total = stream->run_clips;
+    p.clips = LT_MIN(behind, stream->run_clips);
+    if (stream->run_clips)
+        p.frames_total = clip_frames + (uint64_t)((double)stream->run_frames / (double)stream->run_clips *
+                                                  (double)(p.clips_total - p.clips));
     return p;
 }
 
 /* ---- speed ------------------------------------------------------------------------------------------- */
 
-/* Frames come in bursts, a window or a chunk at a time, so the speed is the average since this run's work began. */
+/* Frames come in bursts, a window or a chunk at a time, so the speed is the average since this run's work began, and until it was done. */
+static bool is_through(const lt_stage_progress *p)
+{
+    return !strcmp(p->state, "done") || (p->frames_total && p->frames >= p->frames_total);
+}
+
 static void measure(lt_run *run)
 {
     int64_t now = lt_now_ns();
@@ -80,7 +106,7 @@ static void measure(lt_run *run)
         if (!meter->ns || made < meter->frames) {
             meter->frames = made;
             meter->ns = strcmp(p.state, "starting") ? now : 0;
-        } else if (now - meter->ns >= SECOND) {
+        } else if (now - meter->ns >= SECOND && !is_through(&p)) {
             meter->fps = (double)(made - meter->frames) / ((double)(now - meter->ns) * 1e-9);
         }
     }
@@ -97,6 +123,10 @@ static lt_stage_progress whole(const lt_run *run)
         if (!is_sink(run, i)) continue;
         all.frames += p.frames;
         all.frames_total += p.frames_total;
+        if (p.clips_total >= all.clips_total) {
+            all.clips_total = p.clips_total;
+            all.clips = p.clips;
+        }
         all.fps += p.fps;
     }
     return all;
@@ -149,14 +179,32 @@ static void stage_line(const lt_run *run, int stage, char *line, size_t room)
              restarts);
 }
 
+/* "clip 52 of 75, 3 failed"; "": no data set. The clip is the one that is being made. */
+static const char *clips_text(const lt_run *run, const lt_stage_progress *all, char text[80])
+{
+    char failed[32] = "";
+    *text = 0;
+    if (!all->clips_total) return text;
+    if (run->clips_failed)
+        snprintf(failed, sizeof failed, ", %llu failed", (unsigned long long)run->clips_failed);
+    snprintf(text, 80, "clip %llu of %llu%s", (unsigned long long)LT_MIN(all->clips + 1, all->clips_total),
+             (unsigned long long)all->clips_total, failed);
+    return text;
+}
+
 static void draw(lt_run *run)
 {
-    char line[512];
+    char line[512], clips[80];
     int width = screen_width();
     wipe(run);
     for (int i = 0; i < run->graph->n_stages; i++) {
         stage_line(run, run->graph->order[i], line, sizeof line);
         fprintf(stderr, "%.*s\n", width - 1, line);
+        run->n_drawn++;
+    }
+    lt_stage_progress all = whole(run);
+    if (*clips_text(run, &all, clips)) {
+        fprintf(stderr, "%.*s\n", width - 1, clips);
         run->n_drawn++;
     }
     fflush(stderr);
@@ -184,7 +232,7 @@ static void progress_line(const lt_run *run)
 {
     lt_stage_progress all = whole(run);
     double left = seconds_left(&all);
-    char clock[16], cached[48] = "";
+    char clock[16], cached[48] = "", clips[80];
     time_t now = time(NULL);
     struct tm parts;
     strftime(clock, sizeof clock, "%H:%M:%S", localtime_r(&now, &parts));
@@ -192,8 +240,10 @@ static void progress_line(const lt_run *run)
         snprintf(cached, sizeof cached, ", %llu units from the cache", (unsigned long long)all.cached);
     char total[32] = "";
     if (all.frames_total) snprintf(total, sizeof total, " of %llu", (unsigned long long)all.frames_total);
-    fprintf(stderr, "%s %llu%s frames, %.1f fps%s%s%s, %s of memory\n", clock, (unsigned long long)all.frames,
-            total, all.fps, left >= 0 ? ", ETA " : "", left >= 0 ? lt_format_seconds(left).text : "", cached,
+    clips_text(run, &all, clips);
+    fprintf(stderr, "%s %s%s%llu%s frames, %.1f fps%s%s%s, %s of memory\n", clock, clips, *clips ? ", " : "",
+            (unsigned long long)all.frames, total, all.fps, left >= 0 ? ", ETA " : "",
+            left >= 0 ? lt_format_seconds(left).text : "", cached,
             lt_format_bytes((double)all.memory_bytes).text);
 }
 
@@ -212,9 +262,11 @@ static void progress_json(const lt_run *run)
                                         (int)p.queued, "held", (int)p.held, "cached", (json_int_t)p.cached,
                                         "memory_bytes", (json_int_t)p.memory_bytes, "restarts", p.restarts));
     }
-    print_json(json_pack("{ss sf sI sI sf so so}", "event", "progress", "time", unix_time(), "frames",
+    print_json(json_pack("{ss sf sI sI sf so sI sI so}", "event", "progress", "time", unix_time(), "frames",
                          (json_int_t)all.frames, "frames_total", (json_int_t)all.frames_total, "fps", all.fps,
-                         "eta_seconds", left >= 0 ? json_real(left) : json_null(), "stages", stages));
+                         "eta_seconds", left >= 0 ? json_real(left) : json_null(), "clips",
+                         (json_int_t)all.clips, "clips_total", (json_int_t)all.clips_total, "stages",
+                         stages));
 }
 
 void lt_progress_event(lt_run *run, const char *event, const lt_replica *replica, const char *format, ...)

@@ -7,7 +7,8 @@
  *            "text", "stage", "replica", "incarnation"
  *   interrupt, clip (one of a dataset that failed), journal (it cannot be written)
  *            "text"
- *   progress every second: "frames", "frames_total" (0: unknown), "fps", "eta_seconds" (null: unknown), of the sinks;
+ *   progress every second: "frames", "frames_total" (0: unknown), "fps", "eta_seconds" (null: unknown), "clips" (through, or there
+ *            already), "clips_total" (0: no data set), of the sinks;
  *            "stages": ["name", "state", "units", "frames", "frames_total", "fps", "queued", "held", "cached",
  *            "memory_bytes", "restarts"]
  *   end      "outcome" (finished, failed, interrupted), "text", "exit_code", "outputs", "frames", "seconds", "fps",
@@ -21,7 +22,8 @@
 typedef struct lt_stage_progress {
     const char *state; /* "starting", "running", "waiting", "restarting", "done", "stopped" */
     uint64_t units, frames, frames_total,
-        frames_before; /* before: of a sink, that an earlier part of the run made */
+        frames_before;           /* before: of a sink, that an earlier part of the run made */
+    uint64_t clips, clips_total; /* of a sink of a dataset: behind it, and of the run; 0: no dataset */
     uint64_t cached, memory_bytes, peak_bytes, bytes_out;
     uint32_t queued, held;
     int restarts;

@@ -54,6 +54,8 @@ static void take_progress(lt_run *run, lt_replica *replica, const Lt__Wire__Prog
     replica->units = progress->units_done;
     replica->moves = progress->moves;
     replica->frames = progress->frames_done;
+    replica->frames_made = progress->frames_made;
+    replica->clips_behind = LT_MAX(replica->clips_behind, progress->clip);
     replica->most_frames = LT_MAX(replica->most_frames, replica->frames);
     if (replica->incarnation == 1 && !progress->units_done)
         replica->first_frames = LT_MAX(replica->first_frames, replica->frames);

@@ -50,7 +50,7 @@ typedef struct lt_replica {
     bool is_stuck;                                   /* we killed it for that */
     bool is_done, was_stopped;                       /* a sink that finished its clips, or what it was at */
     int64_t started_ns, heard_ns, moved_ns, made_ns; /* launch; last message; last progress; last unit */
-    uint64_t units, moves, frames, frames_total, cached, bytes_out, busy_ns;
+    uint64_t units, moves, frames, frames_made, frames_total, cached, bytes_out, busy_ns;
     uint32_t queued, held;
     bool is_idle;
     int64_t log_start; /* bytes of its log that others wrote */
@@ -58,7 +58,8 @@ typedef struct lt_replica {
     /* Over all incarnations. */
     uint64_t most_frames, first_frames; /* of a sink: in its output, and when this run began */
     uint64_t clip_frames;               /* of a sink of a dataset: of clips that it made */
-    uint64_t past_units, past_frames, past_cached, past_bytes_out, past_busy_ns;
+    uint32_t clips_behind;              /* of a sink of a dataset: through, or in need of nothing */
+    uint64_t past_units, past_made, past_cached, past_bytes_out, past_busy_ns;
     double cpu_seconds;
     uint64_t memory_bytes, peak_anonymous, peak_shared, peak_memory; /* now, and the highest that was seen */
     int n_restarts;

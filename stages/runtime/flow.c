@@ -274,6 +274,20 @@ static void settle(rt *rt, rt_key key)
         for (uint32_t i = 0; i < rt->inputs[port].n_items; i++) rt->inputs[port].items[i]->in_use = false;
 }
 
+/* One more unit of a clip was made. Where windows overlap, each has its share of the clip's frames. */
+static void count_unit(rt *rt, rt_clip *clip, const lt_payload *made)
+{
+    const lt_stream *stream = &clip->output;
+    uint64_t frames = clip->frames;
+    clip->units++;
+    for (int i = 0; i < made->n_spans; i++) /* a second run of the same frames is not more of them */
+        if (!i || made->spans[i].first != made->spans[i - 1].first) frames += made->spans[i].count;
+    if (stream->windows && stream->n_units)
+        frames = (uint64_t)((double)stream->n_frames * (double)clip->units / (double)stream->n_units + 0.5);
+    rt->frames_made += LT_MAX(frames, clip->frames) - clip->frames;
+    clip->frames = frames;
+}
+
 /* A unit was made, or consumed. */
 static void processed(rt *rt, rt_clip *clip, rt_key key)
 {
@@ -289,9 +303,7 @@ static void processed(rt *rt, rt_clip *clip, rt_key key)
         lt_fail(&err, LT_E_INTERNAL, "process of %s made nothing", rt->stage->kind);
         rt_fail(rt, &err, &key);
     } else {
-        const lt_payload *made = &job->output;
-        for (int i = 0; i < made->n_spans; i++) /* a second run of the same frames is not more of them */
-            if (!i || made->spans[i].first != made->spans[i - 1].first) clip->frames += made->spans[i].count;
+        count_unit(rt, clip, &job->output);
         rt->bytes_out += job->output.bytes;
         rt_output_deliver(rt, key, &job->output, &job->memory);
     }

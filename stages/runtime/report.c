@@ -65,6 +65,7 @@ void rt_report_progress(rt *rt)
     if (clip && (clip->state == RT_CLIP_OPEN || clip->state == RT_CLIP_FINISHING))
         count_frames(rt, clip, &progress);
     progress.units_done = rt->units_done;
+    progress.frames_made = rt->frames_made;
     for (size_t i = 0; i < rt->n_requests; i++) progress.queued += !rt->requests[i].is_running;
     for (int p = 0; p < rt->stage->n_inputs; p++)
         for (uint32_t i = 0; i < rt->inputs[p].n_items; i++)

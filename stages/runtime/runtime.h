@@ -92,10 +92,10 @@ typedef struct rt_clip {
     rt_clip_state state;
     lt_arena arena;
     lt_stream inputs[LT_MAX_PORTS], output;
-    uint64_t safe_edges; /* bit: a consumer stage has all of it */
-    uint64_t next_unit;  /* sink, and filter that is in_order: the first that was not done */
-    uint64_t frames;     /* made by this incarnation */
-    bool ends, complete; /* to be finished, and how */
+    uint64_t safe_edges;    /* bit: a consumer stage has all of it */
+    uint64_t next_unit;     /* sink, and filter that is in_order: the first that was not done */
+    uint64_t frames, units; /* made by this incarnation */
+    bool ends, complete;    /* to be finished, and how */
     bool is_given_up, is_passed_over;
     bool has_turn_word;             /* since is known */
     uint32_t since;                 /* clips from here up to this one need nothing */
@@ -255,6 +255,7 @@ struct rt {
     int n_doomed;
     uint32_t edge_closed[64]; /* clips below are finished with, by the output's edges */
     uint64_t clips_done, frames_of_clips;
+    uint64_t frames_made; /* no sink: of all clips */
 
     rt_request *requests; /* sorted by key */
     size_t n_requests, requests_room;

@@ -6,11 +6,12 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from harness import BIN, MODEL, ROOT, elsewhere, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, MODEL, ROOT, Run, elsewhere, main, narrow_model, need_model, run, sha256, wait_until, write_graph  # noqa: E402
 from roundtrip import ffmpeg, probe, timestamps  # noqa: E402
 
 
@@ -601,6 +602,26 @@ def inputs_of_all_kinds(folder):
     assert combs["true"] < 0.9 * combs["false"], combs
 
 
+def progress_counts_what_is_left(folder):
+    """Of a run that is continued: clips that are there count for nothing, and a stage's frames are those of all its clips."""
+    manifest, cache, n, frames = folder / "clips.json", folder / "cache", 40, 24
+    manifest.write_text(json.dumps([{"path": f"lavfi:testsrc2=size=128x72:rate=24,trim=end_frame={frames}", "name": f"c{i}"} for i in range(n)]))
+    graph = precompute(folder / "p.toml", manifest, cache, MODEL, read='size = "128x72"')
+    going = Run(graph)
+    wait_until(lambda: (folder / "cache.longtake" / "clips.jsonl").exists() and len(journal(cache)) >= n // 2, 60, "half of the clips")
+    going.process.send_signal(signal.SIGINT)
+    assert going.wait() == 130, going.text()
+    left = n - len(journal(cache))
+    events = [json.loads(line) for line in run(graph, "--json").splitlines() if line[0] == "{"]
+    seen = [event for event in events if event["event"] == "progress" and event["frames"]]
+    assert seen, "a run that is over before its progress is told"
+    assert all(event["frames_total"] <= (left + 1) * frames and event["clips_total"] == n for event in seen), seen
+    assert all(n - left <= event["clips"] <= n for event in seen), seen
+    made = [next(stage for stage in event["stages"] if stage["name"] == "vae_encode") for event in seen]
+    assert all(a["frames"] <= b["frames"] for a, b in zip(made, made[1:])), made
+    assert made[-1]["frames"] > frames and made[-1]["fps"] > 0.5 * seen[-1]["fps"], (made[-1], seen[-1])
+
+
 def very_many_clips(folder):
     """A small run of the study: speed is printed, memory must not grow, a killed run goes on at once."""
     sys.path.insert(0, str(ROOT / "tests" / "studies"))
@@ -612,4 +633,4 @@ if __name__ == "__main__":
     need_model()
     main([from_manifest_to_latents_to_videos, outputs_do_not_meet, a_store_keeps_what_is_made_elsewhere, failing_clips_cost_themselves, bytes_that_are_no_text_cost_nothing, a_list_of_failures_is_a_manifest_in_its_own_run, every_sink_of_a_data_set_has_a_say, a_finished_data_set_is_looked_at_again, failed_clips_are_told_before_a_bad_end, a_clip_is_not_written_over_another,
           only_what_is_new_is_computed, manifests_say_what_is_taken,
-          wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, very_many_clips, clips_of_several_chunks_are_decoded])
+          wrong_manifests_are_told_where, latents_come_and_go, a_clip_that_cannot_be_right_costs_itself, of_several_clips_the_newest_is_decoded, one_long_video_in_two_runs, inputs_of_all_kinds, pytorch_reads_it, progress_counts_what_is_left, very_many_clips, clips_of_several_chunks_are_decoded])

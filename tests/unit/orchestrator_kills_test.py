@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import random
@@ -94,6 +95,18 @@ def a_killed_run_continues_with_the_same_bytes(place):
     has(place.call("run", graph), "continues the run")
     same(null.output("run"), null.output("calm"))
     same(os.listdir(place.path / "run"), [])
+
+
+@test
+def frames_of_windows_that_overlap_count_once(place):
+    null = Null(place)
+    if not null.is_there:
+        return
+    text = place.call("run", null.graph("windows", sleep=4), "--json")
+    seen = [event for event in map(json.loads, text.splitlines()) if event["event"] == "progress"]
+    frames = {stage["name"]: stage["frames"] for stage in seen[-1]["stages"]}
+    assert len(seen) > 1 and 0 < frames["write"] <= frames["work"] <= frames["write"] + 100, seen
+    assert seen[-1]["stages"][1]["frames_total"] == 2000, seen
 
 
 @test

@@ -192,7 +192,7 @@ class Stage:
     def progress(self, idle=False):
         first, total = self.remember("first"), int(self.given["units"])
         frames = (self.done if HAS_OUTPUT else first + self.done) * 8
-        write_frame(field(3, field(2, self.done) + field(3, frames) + field(4, total * 8) + field(10, idle)))
+        write_frame(field(3, field(2, self.done) + field(3, frames) + field(4, total * 8) + field(10, idle) + field(14, self.done * 8 if HAS_OUTPUT else 0)))
 
     def take(self, seconds):
         """Messages for so long; False when this process should end."""
