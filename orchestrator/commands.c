@@ -85,6 +85,7 @@ static const char *finished_at(const session *s)
 static lt_status take_folder(session *s, const lt_graph *graph, bool fresh, lt_arena *arena, lt_err *err)
 {
     lt_status status = lt_run_folder_lock(graph, arena, &s->folder, err);
+    if (!status && !fresh) status = lt_run_folder_check_outputs(&s->folder, err);
     if (!status) status = lt_manifest_open(graph, &s->folder, fresh, arena, &s->manifest, err);
     if (status) return status;
     if (s->manifest.state == LT_RUN_FINISHED && lt_manifest_is_live(&s->manifest))

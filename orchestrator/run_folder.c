@@ -298,6 +298,27 @@ void lt_run_folder_finish(lt_run_folder *folder, bool unused)
     folder->n_paths = 0;
 }
 
+/* ---- outputs ----------------------------------------------------------------------------------------- */
+
+lt_status lt_run_folder_check_outputs(const lt_run_folder *folder, lt_err *err)
+{
+    char manifest[4200];
+    struct stat info;
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", folder->path);
+    if (!access(manifest, F_OK)) return LT_OK;
+    for (int i = 0; i < folder->n_outputs; i++) {
+        const char *output = folder->outputs[i];
+        if (lt_output_pattern(output) || !is_unused(folder->paths[i]) || stat(output, &info) ||
+            !S_ISREG(info.st_mode) || !info.st_size)
+            continue;
+        return lt_fail(err, LT_E_EXISTS,
+                       "%s is there already, and no run that is known here has made it: use --fresh to write "
+                       "over it, or another output",
+                       output);
+    }
+    return LT_OK;
+}
+
 /* ---- files ------------------------------------------------------------------------------------------- */
 
 /* The lock, and what the run reads. */

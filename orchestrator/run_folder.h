@@ -42,6 +42,10 @@ lt_status lt_run_folder_lock(const lt_graph *graph, lt_arena *arena, lt_run_fold
  * with nothing but a lock are removed. */
 void lt_run_folder_finish(lt_run_folder *folder, bool unused);
 
+/* Whether a run may begin where none has: E_EXISTS where a file that it would write over is there, whose folder
+ * shows no trace of an earlier run. Empty files do not count, nor do patterns, whose files are made one by one. */
+lt_status lt_run_folder_check_outputs(const lt_run_folder *folder, lt_err *err);
+
 /* Remove everything but the locks and the files that the run reads. E_INVALID, and nothing is removed, where it reads what lies
  * further down. */
 lt_status lt_run_folder_clear(const lt_run_folder *folder, lt_err *err);

@@ -89,6 +89,26 @@ def finished_is_what_has_been_written(place):
 
 
 @test
+def a_file_of_somebody_else_stays(place):
+    """What no run folder claims is not written over, but with --fresh; an empty file is nobody's loss, and is room that was made."""
+    (place.path / "out.txt").write_text("precious")
+    graph = place.graph()
+    has(place.call("run", graph, code=1), f"{place.path}/out.txt is there already, and no run that is known here has made it: use --fresh to write over it, or another output")
+    same((place.path / "out.txt").read_text(), "precious")
+    assert not place.folder().exists()
+    place.call("run", graph, "--fresh")
+    same((place.path / "out.txt").read_text(), "10 units\n")
+    has(place.call("run", graph), "nothing to do")
+    place.call("run", graph, "--set", "graph.run=other")  # the output's own folder claims it
+    graph = place.graph(output="second.txt")
+    graph.write_text(graph.read_text().replace("[stage.work]", '[stage.first]\nkind = "puppet_sink"\nfrom = "read"\noutput = "first.txt"\n[stage.work]'))
+    place.call("run", graph)
+    place.call("run", place.graph(output="second.txt"))  # it was another run's second output
+    (place.path / "empty.txt").touch()
+    place.call("run", place.graph(output="empty.txt"))
+
+
+@test
 def one_file_by_several_names(place):
     """".." and links on the way to a file make no other configuration, and no other run folder."""
     (place.path / "sub").mkdir()
