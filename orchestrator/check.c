@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "orchestrator/edges.h"
+#include "orchestrator/plan.h"
 #include "orchestrator/run_folder.h"
 
 static const char *const reserved[] = {"kind", "exec", "from", "replicas", "threads", "host", "mixed"};
@@ -143,6 +144,15 @@ static void check_options(checker *c, lt_graph_stage *stage)
         lt_mistake_add(c->mistakes, stage->replicas_where, "a %s stage cannot have replicas", d->kind);
 }
 
+/* Options that fit one by one may not go together: the stage knows. */
+static void ask_about_options(checker *c, int index)
+{
+    const lt_graph_stage *stage = &c->graph->stages[index];
+    lt_err err = {0};
+    if (lt_plan_check(c->graph, index, c->arena, &err))
+        lt_mistake_add(c->mistakes, stage->where, "stage \"%s\": %s", stage->name, err.text);
+}
+
 const char *lt_stage_option(const lt_graph_stage *stage, const char *name)
 {
     const lt_given *given = find_given(stage, name);
@@ -245,7 +255,9 @@ lt_status lt_graph_check(lt_graph *graph, lt_mistakes *mistakes, lt_arena *arena
     for (int i = 0; i < graph->n_stages; i++) {
         lt_graph_stage *stage = &graph->stages[i];
         if (stage->is_known) ask_stage(&c, stage);
+        int n = mistakes->n;
         if (stage->described) check_options(&c, stage);
+        if (stage->described && stage->described->has_check && mistakes->n == n) ask_about_options(&c, i);
     }
     check_files(&c);
     status = lt_run_folder_check(graph, mistakes, arena, err);

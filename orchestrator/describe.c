@@ -114,6 +114,7 @@ static lt_status read_described(const json_t *root, lt_described *d, lt_arena *a
     lt_status status;
     d->kind = text_of(arena, root, "kind");
     d->help = text_of(arena, root, "help");
+    d->has_check = json_is_true(json_object_get(root, "checks"));
     d->is_replicable = json_is_true(json_object_get(root, "replicable"));
     if (!d->kind) return lt_fail(err, LT_E_FORMAT, "has no kind");
     LT_TRY(read_ports(root, "inputs", &d->inputs, &d->n_inputs, arena, err));

@@ -19,7 +19,7 @@ typedef struct lt_described {
     int n_inputs, n_outputs;
     lt_option *options; /* offset 0: for checking one value at a time */
     int n_options;
-    bool is_replicable;
+    bool is_replicable, has_check; /* it can be asked, by --check, whether its options go together */
 } lt_described;
 
 /* Ask `program`. *described and all in it live in `arena`. An error says what about the answer is wrong. Blocks for up

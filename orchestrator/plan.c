@@ -13,7 +13,7 @@
 #include "stages/runtime/slab.h"
 
 /* A source may have to look through hours of video for its timestamps. */
-enum { PLAN_SECONDS = 1800, DEFAULT_IN_FLIGHT = 2 };
+enum { PLAN_SECONDS = 1800, CHECK_SECONDS = 60, DEFAULT_IN_FLIGHT = 2 };
 
 /* FFmpeg's SIMD reads a little beyond the last pixel, which must not be beyond the mapping. */
 enum { SLOT_PADDING = 64 };
@@ -168,11 +168,32 @@ static lt_status unpack_reply(const lt_answer *answer, Lt__Wire__PlanReply **rep
     if (unpacked && answer->exit_code)
         return lt_fail(err, LT_E_INTERNAL, "planning ended with code %d%s%s", answer->exit_code,
                        *answer->errors ? ": " : "", answer->errors);
-    if (unpacked) return lt_fail(err, unpacked, "its answer to --plan cannot be read: %s", why.text);
+    if (unpacked) return lt_fail(err, unpacked, "its answer cannot be read: %s", why.text);
     if (!(*reply)->status) return LT_OK;
     lt_status status = (*reply)->status < LT_N_STATUS ? (lt_status)(*reply)->status : LT_E_INVALID;
     return lt_fail(err, status, "%s",
                    (*reply)->text && *(*reply)->text ? (*reply)->text : lt_status_string(status));
+}
+
+lt_status lt_plan_check(const lt_graph *graph, int stage, lt_arena *arena, lt_err *err)
+{
+    Lt__Wire__PlanRequest request = LT__WIRE__PLAN_REQUEST__INIT;
+    Lt__Wire__PlanReply *reply = NULL;
+    lt_answer answer = {0};
+    void *frame = NULL;
+    size_t bytes = 0;
+    request.options = lt_plan_options(graph, stage, NULL, 0, NULL, arena, &request.n_options);
+    request.base_folder = (char *)graph->base;
+    if (!request.options) return lt_fail(err, LT_E_NO_MEMORY, "no memory for the check");
+    lt_status status = lt_plan_request_pack(&request, &frame, &bytes, err);
+    if (!status)
+        status = lt_ask(graph->stages[stage].described->program, "--check", frame, bytes, CHECK_SECONDS,
+                        &answer, err);
+    if (!status) status = unpack_reply(&answer, &reply, err);
+    if (reply) lt__wire__plan_reply__free_unpacked(reply, NULL);
+    lt_answer_finish(&answer);
+    free(frame);
+    return status;
 }
 
 /* Units of all clips, where the plan's stream stands for several. */

@@ -60,6 +60,9 @@ typedef struct lt_run_plan {
 lt_status lt_plan_make(const lt_graph *graph, const lt_resolved *recorded, int n_recorded, lt_arena *arena,
                        lt_run_plan *plan, lt_err *err);
 
+/* Ask a stage that has_check whether its options go together. The stage's error, and its sentence. Runs the stage program. */
+lt_status lt_plan_check(const lt_graph *graph, int stage, lt_arena *arena, lt_err *err);
+
 /* Fill plan->devices from the stages' replies. E_NO_MEMORY, with who takes how much, where one has less than is asked of it. Part of
  * lt_plan_make. */
 lt_status lt_plan_devices(lt_run_plan *plan, lt_arena *arena, lt_err *err);

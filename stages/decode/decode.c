@@ -506,6 +506,11 @@ static lt_status decode_finish_clip(void *opaque, lt_clip *clip, bool complete, 
     return LT_OK;
 }
 
+static lt_status decode_check(const void *config, lt_err *err)
+{
+    return lt_source_check(config, err);
+}
+
 static const lt_port outputs[] = {
     {"frames", 1u << LT__WIRE__PORT_KIND__PORT_FRAMES, "pictures in RGB, upright, in display order"}};
 
@@ -519,6 +524,7 @@ const lt_stage lt_decode_stage = {
     .options = options,
     .n_options = (int)LT_COUNT(options),
     .config_bytes = sizeof(lt_decode_config),
+    .check = decode_check,
     .plan = decode_plan,
     .create = decode_create,
     .destroy = decode_destroy,

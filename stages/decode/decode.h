@@ -61,7 +61,9 @@ typedef struct lt_source {
     int n_notes;
 } lt_source;
 
-/* Check the options that depend on each other and read the manifest. E_INVALID, E_FORMAT, E_NOT_FOUND, E_IO. On
+/* Whether the options go together; reads nothing. E_INVALID. */
+lt_status lt_source_check(const lt_decode_config *config, lt_err *err);
+/* The same, and read the manifest. E_INVALID, E_FORMAT, E_NOT_FOUND, E_IO. On
  * failure the source is empty. */
 lt_status lt_source_open(lt_source *source, const lt_decode_config *config, lt_err *err);
 /* What an earlier part of the run was through with, so that lt_source_next can pass over it. */

@@ -57,7 +57,7 @@ static lt_status check_device(const lt_decode_config *config, lt_err *err)
                    what);
 }
 
-static lt_status check(const lt_decode_config *config, lt_err *err)
+static lt_status check_together(const lt_decode_config *config, lt_err *err)
 {
     bool input = config->input && *config->input, manifest = config->manifest && *config->manifest;
     if (input == manifest)
@@ -85,11 +85,20 @@ static lt_status check(const lt_decode_config *config, lt_err *err)
     return check_device(config, err);
 }
 
+lt_status lt_source_check(const lt_decode_config *config, lt_err *err)
+{
+    lt_source source = {0};
+    lt_shard shard;
+    lt_status status = check_together(config, err);
+    if (!status) status = parse_buckets(config->buckets, &source, err);
+    return status ? status : lt_shard_parse(config->shard, &shard, err);
+}
+
 lt_status lt_source_open(lt_source *source, const lt_decode_config *config, lt_err *err)
 {
     lt_shard shard;
     *source = (lt_source){.config = config};
-    lt_status status = check(config, err);
+    lt_status status = check_together(config, err);
     if (!status) status = parse_buckets(config->buckets, source, err);
     if (!status) status = lt_shard_parse(config->shard, &shard, err);
     if (status || !*config->manifest) return status;

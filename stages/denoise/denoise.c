@@ -308,6 +308,19 @@ static lt_status denoise_process(void *opaque, lt_clip *clip, uint64_t unit, con
 
 /* ---- the descriptor ------------------------------------------------------------------------------------ */
 
+static lt_status denoise_check(const void *opaque, lt_err *err)
+{
+    const lt_denoise_config *config = opaque;
+    if (config->stride && !config->window)
+        return lt_fail(err, LT_E_INVALID, "stride is %" PRId64 " but there is no window: give window, too",
+                       config->stride);
+    if (config->stride > config->window)
+        return lt_fail(err, LT_E_INVALID,
+                       "window %" PRId64 " with stride %" PRId64 ": the stride is at most the window",
+                       config->window, config->stride);
+    return LT_OK;
+}
+
 static const lt_port inputs[] = {
     {"text", 1u << LT__WIRE__PORT_KIND__PORT_TEXT, "embeddings of prompts, as text_encode gives them"},
     {"latents", 1u << LT__WIRE__PORT_KIND__PORT_LATENTS | LT_PORT_OPTIONAL,
@@ -329,6 +342,7 @@ const lt_stage lt_denoise_stage = {
     .n_options = (int)LT_COUNT(options),
     .config_bytes = sizeof(lt_denoise_config),
     .in_order = true,
+    .check = denoise_check,
     .plan = lt_denoise_stage_plan,
     .create = denoise_create,
     .destroy = denoise_destroy,

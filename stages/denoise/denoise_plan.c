@@ -99,9 +99,6 @@ static lt_status check_noise(const lt_denoise_model *m, const lt_denoise_geometr
 static lt_status set_windows(const lt_denoise_config *config, lt_denoise_geometry *g, lt_err *err)
 {
     int64_t window = config->window, stride = config->stride;
-    if (stride && !window)
-        return lt_fail(err, LT_E_INVALID, "stride is %" PRId64 " but there is no window: give window, too",
-                       stride);
     if (!stride) stride = LT_MAX(window / 2, 1);
     g->waves.n_frames = g->n_frames;
     g->waves.window = window;

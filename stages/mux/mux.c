@@ -2,6 +2,7 @@
 #include "stages/mux/mux.h"
 #include "proto/wire.h"
 #include "stages/mux/join.h"
+#include "stages/mux/stills.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -313,6 +314,13 @@ static lt_status mux_finish_clip(void *opaque, lt_clip *clip, bool complete, con
     return status;
 }
 
+static lt_status mux_check(const void *opaque, lt_err *err)
+{
+    const lt_mux_config *config = opaque;
+    bool is_auto = !strcmp(config->codec, "auto"), is_picture = lt_stills_is_picture(config->output);
+    return lt_encoder_check(is_auto ? NULL : config->codec, is_picture ? NULL : config->output, err);
+}
+
 static const lt_port inputs[] = {
     {"frames", 1u << LT__WIRE__PORT_KIND__PORT_FRAMES | 1u << LT__WIRE__PORT_KIND__PORT_WINDOWS,
      "pictures in RGB, or decoded windows, which are blended here"}};
@@ -327,6 +335,7 @@ const lt_stage lt_mux_stage = {
     .options = options,
     .n_options = (int)LT_COUNT(options),
     .config_bytes = sizeof(lt_mux_config),
+    .check = mux_check,
     .plan = lt_mux_plan,
     .create = mux_create,
     .destroy = mux_destroy,

@@ -113,6 +113,7 @@ int rt_describe(const lt_stage *stage)
     json_object_set_new(root, "version", text(LT_VERSION));
     json_object_set_new(root, "help", text(stage->help));
     json_object_set_new(root, "replicable", json_boolean(stage->replicable));
+    json_object_set_new(root, "checks", json_boolean(stage->check != NULL));
     json_object_set_new(root, "inputs", describe_ports(stage->inputs, stage->n_inputs));
     json_object_set_new(root, "outputs", describe_ports(stage->outputs, stage->n_outputs));
     json_object_set_new(root, "options", options);

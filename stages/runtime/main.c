@@ -24,11 +24,13 @@ int lt_stage_main(const lt_stage *stage, int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
     if (argc > 2 || (argc == 2 && verb[0] != '-')) {
-        fprintf(stderr, "stage-%s takes one verb: --help, --version, --describe or --plan\n", stage->kind);
+        fprintf(stderr, "stage-%s takes one verb: --help, --version, --describe, --check or --plan\n",
+                stage->kind);
         return LT_EXIT_PERMANENT;
     }
     if (!strcmp(verb, "--help") || !strcmp(verb, "-h")) return rt_help(stage);
     if (!strcmp(verb, "--describe")) return rt_describe(stage);
+    if (!strcmp(verb, "--check")) return rt_check(stage);
     if (!strcmp(verb, "--plan")) return rt_plan(stage);
     if (!strcmp(verb, "--version")) return printf("stage-%s %s\n", stage->kind, LT_VERSION) < 0;
     if (*verb) {

@@ -1,4 +1,4 @@
-/* plan.c - `STAGE --plan`: one question on standard input, one answer on standard output. */
+/* plan.c - `STAGE --plan` and `--check`: one question on standard input, one answer on standard output. */
 #include "stages/runtime/runtime.h"
 
 #include <signal.h>
@@ -71,6 +71,7 @@ static size_t timestamps_bytes(const lt_stream *const *inputs, const lt_stream *
     return LT_MAX(held + lt__wire__stream__get_packed_size(output), arriving);
 }
 
+/* `output` NULL: look at the options alone. */
 static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *request, lt_stream *output,
                            lt_plan *plan, lt_err *err)
 {
@@ -89,6 +90,8 @@ static lt_status make_plan(const lt_stage *stage, const Lt__Wire__PlanRequest *r
     }
     LT_TRY(rt_config_fill(stage, request->options, request->n_options, request->base_folder, plan->arena,
                           &setup.config, err));
+    if (stage->check) LT_TRY(stage->check(setup.config, err));
+    if (!output) return LT_OK;
     LT_TRY(take_inputs(stage, request, &setup, inputs, err));
     lt__wire__stream__init(output);
     plan->output = stage->n_outputs ? output : NULL;
@@ -159,7 +162,8 @@ static void fill_reply(const lt_stage *stage, const lt_plan *plan, reply_parts *
         parts->notes[reply->n_notes++] = (char *)plan->notes[i];
 }
 
-int rt_plan(const lt_stage *stage)
+/* Answer a request: with a plan, or (`only_check`) with what is wrong with the options. */
+static int answer(const lt_stage *stage, bool only_check)
 {
     lt_err err = {0};
     lt_reader reader = {0};
@@ -176,13 +180,13 @@ int rt_plan(const lt_stage *stage)
     lt_status status = rt_take_stdout(&fd, &err);
     if (!status) status = lt_plan_request_read(&reader, STDIN_FILENO, WAIT_MS, &request, &err);
     if (status == LT_AGAIN || status == LT_END)
-        status = lt_fail(&err, LT_E_INVALID, "--plan expects a request on standard input");
-    lt_status planned = status ? status : make_plan(stage, request, &output, &plan, &err);
+        status = lt_fail(&err, LT_E_INVALID, "a request is expected on standard input");
+    lt_status planned = status ? status : make_plan(stage, request, only_check ? NULL : &output, &plan, &err);
     if (planned) {
         lt_text_clean(err.text, err.text, sizeof err.text - 1);
         parts.reply.status = (uint32_t)planned;
         parts.reply.text = err.text;
-    } else {
+    } else if (!only_check) {
         fill_reply(stage, &plan, &parts);
     }
     if (fd >= 0) status = lt_plan_reply_write(fd, &parts.reply, &err);
@@ -191,4 +195,14 @@ int rt_plan(const lt_stage *stage)
     lt_reader_finish(&reader);
     lt_arena_finish(&arena);
     return lt_exit_code(status);
+}
+
+int rt_plan(const lt_stage *stage)
+{
+    return answer(stage, false);
+}
+
+int rt_check(const lt_stage *stage)
+{
+    return answer(stage, true);
 }

@@ -295,6 +295,7 @@ lt_status rt_config_fill(const lt_stage *stage, Lt__Wire__Option *const *given, 
 
 int rt_help(const lt_stage *stage);
 int rt_describe(const lt_stage *stage);
+int rt_check(const lt_stage *stage);
 int rt_plan(const lt_stage *stage);
 int rt_run(const lt_stage *stage);
 

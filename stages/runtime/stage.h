@@ -176,6 +176,10 @@ typedef struct lt_stage {
      * that was made before may be asked for at any time, and comes from where it is kept. */
     bool in_order;
 
+    /* Whether the options go together, as far as they alone say: reads no file. E_INVALID, and others that name an option. NULL: they
+     * always do. Called before `plan`, too. */
+    lt_status (*check)(const void *config, lt_err *err);
+
     /* Geometry, memory and work of one clip from the geometry of the inputs (NULL streams for a source). Loads no weights it does not need; touches no device. */
     lt_status (*plan)(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan, lt_err *err);
 

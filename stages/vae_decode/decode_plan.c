@@ -39,10 +39,6 @@ static lt_status make_request(const lt_vae_decode_config *config, const lt_strea
     if (status == LT_OK)
         status = lt_tile_parse(config->tile_stride, "tile_stride", info->factor, &stride, err);
     if (status) return status;
-    if (config->window == 0 && config->stride > LT_DEFAULT_WINDOW)
-        return lt_fail(err, LT_E_INVALID,
-                       "option stride is %" PRId64 ", more than the default window of %d; give a window",
-                       config->stride, LT_DEFAULT_WINDOW);
     *is_auto = tile.is_auto;
     *r = (lt_decode_request){.height = (int)in->height,
                              .width = (int)in->width,

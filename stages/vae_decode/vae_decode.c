@@ -305,6 +305,20 @@ static lt_status decode_process(void *opaque, lt_clip *clip, uint64_t unit, cons
     return status;
 }
 
+static lt_status decode_check(const void *opaque, lt_err *err)
+{
+    const lt_vae_decode_config *config = opaque;
+    if (config->window && config->stride > config->window)
+        return lt_fail(err, LT_E_INVALID,
+                       "window %" PRId64 " with stride %" PRId64 ": the stride is at most the window",
+                       config->window, config->stride);
+    if (!config->window && config->stride > LT_DEFAULT_WINDOW)
+        return lt_fail(err, LT_E_INVALID,
+                       "option stride is %" PRId64 ", more than the default window of %d; give a window",
+                       config->stride, LT_DEFAULT_WINDOW);
+    return LT_OK;
+}
+
 /* ---- the descriptor ------------------------------------------------------------------------------------ */
 
 static const lt_port inputs[] = {
@@ -324,6 +338,7 @@ const lt_stage lt_vae_decode_stage = {
     .n_options = (int)LT_COUNT(options),
     .config_bytes = sizeof(lt_vae_decode_config),
     .replicable = true,
+    .check = decode_check,
     .plan = lt_decode_stage_plan,
     .create = decode_create,
     .destroy = decode_destroy,

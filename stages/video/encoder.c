@@ -37,6 +37,23 @@ static lt_status find_codec(lt_encoder *encoder, const char *name, lt_err *err)
                    near ? "\"?" : "");
 }
 
+static lt_status find_container(const AVOutputFormat **format, const char *output, lt_err *err)
+{
+    *format = av_guess_format(NULL, output, NULL);
+    if (*format) return LT_OK;
+    return lt_fail(err, LT_E_INVALID,
+                   "output = \"%s\": its ending names no format FFmpeg writes; use .mp4, .mkv, .mov or .webm",
+                   output);
+}
+
+lt_status lt_encoder_check(const char *codec, const char *container, lt_err *err)
+{
+    lt_encoder encoder = {0};
+    const AVOutputFormat *format;
+    lt_status status = codec ? find_codec(&encoder, codec, err) : LT_OK;
+    return status || !container ? status : find_container(&format, container, err);
+}
+
 bool lt_encoder_is_hardware(const AVCodec *codec)
 {
     return codec->capabilities & (AV_CODEC_CAP_HARDWARE | AV_CODEC_CAP_HYBRID);
@@ -222,12 +239,9 @@ static lt_status choose_segment_format(lt_encoder *encoder, const lt_encoder_req
     const char *container = request->container;
     static const char *const names[][2] = {
         {"mp4", "mp4"}, {"nut", "nut"}, {"matroska", "mkv"}, {"mov", "mov"}};
-    const AVOutputFormat *final = av_guess_format(NULL, container, NULL);
-    if (!final)
-        return lt_fail(
-            err, LT_E_INVALID,
-            "output = \"%s\": its ending names no format FFmpeg writes; use .mp4, .mkv, .mov or .webm",
-            container);
+    const AVOutputFormat *final;
+    lt_status status = find_container(&final, container, err);
+    if (status) return status;
     if (avformat_query_codec(final, encoder->codec->id, FF_COMPLIANCE_NORMAL) == 0)
         return lt_fail(err, LT_E_UNSUPPORTED, "output = \"%s\": the %s format does not hold %s", container,
                        final->name, avcodec_get_name(encoder->codec->id));

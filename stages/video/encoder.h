@@ -50,8 +50,11 @@ const char *lt_encoder_default_options(const char *codec);
 /* Whether hardware does the work: then its model and driver decide the bytes, too. */
 bool lt_encoder_is_hardware(const AVCodec *codec);
 
-/* Check everything, by opening the encoder once. E_NOT_FOUND: unknown encoder, pixel format or option
- * (with what may have been meant); E_UNSUPPORTED: a pixel format it does not take; E_INVALID: values it
+/* Whether there is an encoder of this name, and a format that the output's ending names; NULL: it is not asked. E_INVALID. */
+lt_status lt_encoder_check(const char *codec, const char *container, lt_err *err);
+
+/* Check everything, by opening the encoder once. E_NOT_FOUND: unknown pixel format or option
+ * (with what may have been meant); E_UNSUPPORTED: a pixel format it does not take; E_INVALID: an unknown encoder or ending, values it
  * refuses; E_BUSY: hardware that is not here, is used by others, or refuses them. */
 lt_status lt_encoder_create(lt_encoder **encoder, const lt_encoder_request *request, lt_err *err);
 void lt_encoder_destroy(lt_encoder *encoder);

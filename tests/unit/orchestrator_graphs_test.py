@@ -6,7 +6,7 @@
 import json
 import re
 
-from orchestrator_place import has, main, same, test
+from orchestrator_place import BIN, has, main, same, test
 
 
 @test
@@ -90,6 +90,53 @@ def a_value_of_another_type(place):
     for line, wanted in (("size = 128", 'size is an integer: must be text such as "1024x576"'), ("memory = 1.5", "must be a number of bytes such as 4096, 512M or 1.5G"),
                          ("gflop = true", "must be a number"), ("tile = 5", "must be text"), ("codec_options = 5", "must be text or a table")):
         has(place.call("check", place.graph(filter=line), code=2), wanted)
+
+
+@test
+def options_that_do_not_go_together(place):
+    """A stage is asked about its options: what it says is one more mistake of the file."""
+    graph = place.graph(graph='cahce = "c"', filter='contradiction = "8 with 12"', sink="units = 0")
+    for verb in ("check", "plan", "run"):
+        has(place.call(verb, graph, code=2), 'graph.toml:2:1: unknown key "cahce"', 'graph.toml:6:8: stage "work": 8 with 12', "units = 0: must lie between")
+    place.call("check", place.graph())
+
+
+@test
+def real_stages_see_what_needs_no_input(place):
+    real = [BIN / f"stage-{kind}" for kind in ("decode", "vae_encode", "vae_decode", "mux")]
+    if not all(path.exists() for path in real):
+        print("skipped: the stages are not built: 1 case")
+        return
+    place.write(f"""[stage.read]
+exec = "{real[0].resolve()}"
+manifest = "nowhere.json"
+shard = "2/2"
+[stage.enc]
+exec = "{real[1].resolve()}"
+from = "read"
+model = "nowhere"
+[stage.dec]
+exec = "{real[2].resolve()}"
+from = "enc"
+model = "nowhere"
+window = 8
+stride = 12
+[stage.write]
+exec = "{real[3].resolve()}"
+from = "dec"
+output = "out.xyz"
+[stage.write2]
+exec = "{real[3].resolve()}"
+from = "dec"
+output = "{{clip}}.mp4"
+codec = "libx246"
+""")
+    same(place.call("check", "graph.toml", code=2).replace(f"{place.path}/", ""), """\
+graph.toml:1:8: stage "read": shard = "2/2": must be "i/n" with i from 0 to n - 1
+graph.toml:9:8: stage "dec": window 8 with stride 12: the stride is at most the window
+graph.toml:15:8: stage "write": output = "out.xyz": its ending names no format FFmpeg writes; use .mp4, .mkv, .mov or .webm
+graph.toml:19:8: stage "write2": codec = "libx246": this FFmpeg has no such video encoder; did you mean "libx264"?
+""")
 
 
 @test

@@ -34,6 +34,7 @@ OPTIONS = [
     option("disk", "bytes", "0", "disk space asked for", cosmetic=True),
     option("refuse", "string", "", "sentence with which the plan is refused", cosmetic=True),
     option("refuse_status", "integer", "6", "the status of that: 3 invalid, 6 not found", min=3, max=18, cosmetic=True),
+    option("contradiction", "string", "", "sentence with which the options are refused", cosmetic=True),
     option("gflop", "number", "0", "work of the clip", min=0, max=1e9, cosmetic=True),
     option("numeric_class", "string", "", "said when ready; %r stands for the replica", cosmetic=True),
 ]
@@ -288,8 +289,11 @@ class Stage:
 
 if sys.argv[1:] == ["--describe"]:
     port = [{"name": "frames", "kinds": ["frames"], "help": "pictures"}]
-    print(json.dumps({"kind": KIND, "help": "Pretends.", "replicable": KIND == "puppet_filter", "inputs": port if HAS_INPUT else [],
+    print(json.dumps({"kind": KIND, "help": "Pretends.", "replicable": KIND == "puppet_filter", "checks": KIND == "puppet_filter", "inputs": port if HAS_INPUT else [],
                       "outputs": port if HAS_OUTPUT else [], "options": OPTIONS}))
+elif sys.argv[1:] == ["--check"]:
+    given = options_of(read_frame(), 1)
+    write_frame(field(1, 3) + field(2, given["contradiction"]) if given["contradiction"] else b"")
 elif sys.argv[1:] == ["--plan"]:
     plan()
 else:
