@@ -167,20 +167,14 @@ static lt_status make_key(const lt_source *source, lt_wanted *wanted, lt_arena *
     return wanted->key ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
 }
 
-/* A name of [A-Za-z0-9._-] from the file's name without its ending, or from a graph's text. */
+/* A name of [A-Za-z0-9._-]: the option's, or from the input's. */
 static const char *name_of(const lt_decode_config *config, lt_arena *arena)
 {
-    bool graph = lt_video_is_graph(config->input);
-    const char *slash = strrchr(config->input, '/');
-    const char *from = *config->name                 ? config->name
-                       : !strcmp(config->input, "-") ? "stdin"
-                       : !graph && slash             ? slash + 1
-                                                     : config->input;
-    char *name = lt_arena_printf(arena, "%.64s", *from ? from : "clip");
-    if (!name) return NULL;
-    char *dot = strrchr(name, '.');
-    if (!*config->name && !graph && dot && dot > name) *dot = 0;
-    lt_make_clip_name(name);
+    enum { MOST = 64 };
+    if (!*config->name)
+        return lt_clip_name_of(strcmp(config->input, "-") ? config->input : "stdin", MOST, arena);
+    char *name = lt_arena_printf(arena, "%.*s", MOST, config->name);
+    if (name) lt_make_clip_name(name);
     return name;
 }
 

@@ -9,7 +9,7 @@
  *     path         file, URL or lavfi: graph (required); a relative one starts in the base folder
  *     text         what is seen (also: caption)
  *     start, end   seconds of the source, numbers or "MM:SS.s": the clip is what lies between
- *     name         the clip's name, of [A-Za-z0-9._-]; without it the file's, made unique
+ *     name         the clip's name, of [A-Za-z0-9._-]; without it the file's, made unique (lt_clip_name_of)
  *
  * and whatever else, which is kept but not looked at. A name does not change when entries are added behind it.
  *
@@ -34,6 +34,12 @@ typedef struct lt_shard {
 
 /* "i/n" with 0 <= i < n, or "" for all. E_INVALID with a sentence. */
 lt_status lt_shard_parse(const char *text, lt_shard *shard, lt_err *err);
+
+/* The name of a clip that is given none, in the arena: the file's without its ending, at most `most` bytes of it; of a "lavfi:" graph its text;
+ * of numbered pictures, or a pattern of the shell, where there is no file of just that name, what stands before the pattern, without
+ * "-", "_" and "." at its ends ("a/img_%04d.png": img), else the folder's name ("shots/%04d.png", "shots/NAME*.png" without NAME: shots).
+ * Never "". NULL: out of memory. */
+const char *lt_clip_name_of(const char *input, size_t most, lt_arena *arena);
 
 typedef struct lt_clip_entry {
     const char *path;  /* absolute, or a URL or lavfi: graph as it stands */

@@ -9,7 +9,7 @@
 
 #include "proto/wire.h"
 
-enum { PATH_BYTES = 4000, SUFFIX_BYTES = 13 };
+enum { PATH_BYTES = 4000, SUFFIX_BYTES = 13, NAME_BYTES = 120 };
 
 static lt_status fail_entry(const lt_clip_list *list, const lt_list_place *place, lt_err *err,
                             const char *what)
@@ -78,19 +78,6 @@ static const char *absolute(const lt_clip_list *list, const char *path, lt_arena
 
 /* ---- names --------------------------------------------------------------------------------------------- */
 
-/* From the file's name without its ending. */
-static char *name_of_path(const char *path, lt_arena *arena)
-{
-    bool is_graph = !strncmp(path, "lavfi:", 6);
-    const char *slash = strrchr(path, '/'), *from = !is_graph && slash ? slash + 1 : path;
-    char *name = lt_arena_printf(arena, "%.120s", from);
-    if (!name) return NULL;
-    char *dot = strrchr(name, '.');
-    if (!is_graph && dot && dot > name) *dot = 0;
-    lt_make_clip_name(name);
-    return *name ? name : lt_arena_strdup(arena, "clip");
-}
-
 lt_status lt_list_add_suffix(lt_clip_entry *entry, lt_arena *arena, lt_err *err)
 {
     char times[64];
@@ -126,7 +113,8 @@ static lt_status fill(const lt_clip_list *list, const lt_list_place *place, json
     LT_TRY(take_seconds(list, place, object, "end", &entry->end, err));
     if (entry->end && entry->end <= entry->start)
         return fail_entry(list, place, err, "its end is not behind its start");
-    if (entry->path) entry->name = *name ? lt_arena_strdup(arena, name) : name_of_path(entry->path, arena);
+    if (entry->path)
+        entry->name = *name ? lt_arena_strdup(arena, name) : lt_clip_name_of(entry->path, NAME_BYTES, arena);
     if (entry->path) json_object_set_new(object, "path", json_string(entry->path));
     char *line = json_dumps(object, JSON_COMPACT);
     entry->json = line ? clean(line, arena) : NULL; /* jansson escapes all but the delete character */

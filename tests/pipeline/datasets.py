@@ -577,7 +577,7 @@ def inputs_of_all_kinds(folder):
     frames = {"stream.ts": 24, "open.mkv": 24, "fields.mpg": 12, "vfr.mkv": 19, "hdr.mkv": 24, "picture.png": 1, "photo.jpg": 1, "shots/%03d.png": 10}
     names = {"shots/%03d.png": "shots"}
     manifest, cache, model = folder / "clips.json", folder / "cache", narrow_model(folder / "model")
-    manifest.write_text(json.dumps([{"path": path, "name": names.get(path, pathlib.Path(path).stem)} for path in frames]))
+    manifest.write_text(json.dumps([{"path": path, **({} if path in names else {"name": pathlib.Path(path).stem})} for path in frames]))
     run(precompute(folder / "p.toml", manifest, cache, model, "deinterlace = true"))
     there = clips_of(cache)
     assert {clip["clip"]: clip["frames"] for clip in there.values()} == {names.get(path, pathlib.Path(path).stem): n for path, n in frames.items()}, there

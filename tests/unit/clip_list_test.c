@@ -123,6 +123,37 @@ static void names_stay(void **state)
     lt_arena_finish(&arena);
 }
 
+/* Numbered pictures, and a pattern of the shell, have the name of what stands before the numbers, else of their folder. */
+static void pictures_have_a_name(void **state)
+{
+    static const char *const cases[][2] = {{"shots/%04d.png", "shots"},
+                                           {"s2/*.png", "s2"},
+                                           {"a/img_%04d.png", "img"},
+                                           {"a/b.%d.left.png", "b"},
+                                           {"a/x-[0-9]?.png", "x"},
+                                           {"-a-/_%d.png", "a"},
+                                           {"-/-*", "clip"},
+                                           {"lavfi:testsrc=duration=1/2*3", "lavfi-testsrc-duration-1-2-3"},
+                                           {"http://x/y/a?b=*.mp4", "a-b--"},
+                                           {"a/100%.mp4", "100-"},
+                                           {"a/b[1].mp4", "b-1-"},
+                                           {"there%d.mp4", "there-d"}};
+    char path[256];
+    lt_arena arena = {0};
+    put("there%d.mp4", "");
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        bool is_path = !strchr(cases[i][0], ':');
+        snprintf(path, sizeof path, "%s%s%s", is_path ? folder : "", is_path ? "/" : "", cases[i][0]);
+        assert_string_equal(lt_clip_name_of(path, 120, &arena), cases[i][1]);
+    }
+    assert_string_equal(lt_clip_name_of("%04d.png", 120, &arena), "clip");
+    assert_string_equal(lt_clip_name_of("abcdef_%04d.png", 3, &arena), "abc");
+    lt_clip_list *list = open_list("pictures.jsonl", "{\"path\": \"shots/%04d.png\"}", (lt_shard){0});
+    assert_string_equal(get(list, 0, &arena).name, "shots");
+    lt_clip_list_close(list);
+    lt_arena_finish(&arena);
+}
+
 static void shards_share(void **state)
 {
     char text[2048] = "";
@@ -232,6 +263,7 @@ int main(void)
                                        cmocka_unit_test(quotes_of_csv),
                                        cmocka_unit_test(outputs_meet_no_source),
                                        cmocka_unit_test(names_stay),
+                                       cmocka_unit_test(pictures_have_a_name),
                                        cmocka_unit_test(shards_share),
                                        cmocka_unit_test(cut_off)};
     if (!mkdtemp(folder)) return 1;
