@@ -38,6 +38,7 @@ static const char usage[] =
     "           writes to the cache\n"
     "\n"
     "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
+    "Behind -- no argument is an option: latents rm CACHE -- -NAME.\n"
     "Where a name is there more than once, export and side take the complete one; rm asks which.\n"
     "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";
 
@@ -267,44 +268,68 @@ static int find_command(const char *name)
     return -1;
 }
 
-/* Sort options from positional arguments; "CACHE COMMAND" is taken as "COMMAND CACHE". -1, or an exit code. */
+/* Arguments that are no option, in their order. */
+typedef struct positional {
+    const char *text[4];
+    int n;
+} positional;
+
+/* Take the argument at i, and the value behind it where it has one: the index of the next, or 0: it is no option. */
+static int take_option(int argc, char **argv, int i, arguments *a)
+{
+    const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+    if (strcmp(option, "--json") == 0) return a->json = true, i + 1;
+    if (!value) return 0;
+    if (strcmp(option, "--cache") == 0) return a->folder = value, i + 2;
+    if (strcmp(option, "--tensor") == 0) return a->tensor = value, i + 2;
+    if (strcmp(option, "--fps") == 0) return a->fps = strtod(value, NULL), i + 2;
+    return 0;
+}
+
+/* Sort options from the others; behind -- there is none. -1, or an exit code. */
+static int sort(int argc, char **argv, arguments *a, positional *p)
+{
+    bool has_options = true;
+    for (int i = 1, next; i < argc; i = next) {
+        bool is_option = has_options && argv[i][0] == '-' && argv[i][1];
+        next = i + 1;
+        if (is_option && strcmp(argv[i], "--") == 0)
+            has_options = false;
+        else if (is_option && (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0))
+            return fputs(usage, stdout) < 0 ? FAILED : FINE;
+        else if (is_option && strcmp(argv[i], "--version") == 0)
+            return puts("latents " LT_VERSION) < 0 ? FAILED : FINE;
+        else if (is_option && !(next = take_option(argc, argv, i, a)))
+            return wrong_usage("unknown option, or one without its value");
+        else if (!is_option && p->n == (int)LT_COUNT(p->text))
+            return wrong_usage("too many arguments");
+        else if (!is_option)
+            p->text[p->n++] = argv[i];
+    }
+    return -1;
+}
+
+/* "CACHE COMMAND" is taken as "COMMAND CACHE". -1, or an exit code. */
 static int parse(int argc, char **argv, arguments *a, int *command)
 {
-    const char *positional[4] = {0};
-    int n = 0;
-    for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-            return fputs(usage, stdout) < 0 ? FAILED : FINE;
-        if (strcmp(argv[i], "--version") == 0) return puts("latents " LT_VERSION) < 0 ? FAILED : FINE;
-        if (strcmp(argv[i], "--json") == 0)
-            a->json = true;
-        else if (strcmp(argv[i], "--cache") == 0 && i + 1 < argc)
-            a->folder = argv[++i];
-        else if (strcmp(argv[i], "--tensor") == 0 && i + 1 < argc)
-            a->tensor = argv[++i];
-        else if (strcmp(argv[i], "--fps") == 0 && i + 1 < argc)
-            a->fps = strtod(argv[++i], NULL);
-        else if (argv[i][0] == '-' && argv[i][1])
-            return wrong_usage("unknown option, or one without its value");
-        else if (n == 4)
-            return wrong_usage("too many arguments");
-        else
-            positional[n++] = argv[i];
-    }
-    if (n == 0) return wrong_usage("no command");
-    int at = 1;
-    *command = find_command(positional[0]);
-    if (*command < 0 && n > 1 && !a->folder && (*command = find_command(positional[1])) >= 0) {
-        a->folder = positional[0];
+    positional p = {0};
+    int code = sort(argc, argv, a, &p), at = 1;
+    if (code >= 0) return code;
+    if (p.n == 0) return wrong_usage("no command");
+    *command = find_command(p.text[0]);
+    if (*command < 0 && p.n > 1 && !a->folder && (*command = find_command(p.text[1])) >= 0) {
+        a->folder = p.text[0];
         at = 2;
     }
     if (*command < 0) return wrong_usage("unknown command");
-    if (!a->folder) a->folder = positional[at++];
-    if (!a->folder) return wrong_usage("no cache was named");
-    if (n - at != commands[*command].n_more) return wrong_usage("wrong number of arguments");
+    if (!a->folder) {
+        if (p.n < 2) return wrong_usage("no cache was named");
+        a->folder = p.text[at++];
+    }
+    if (p.n - at != commands[*command].n_more) return wrong_usage("wrong number of arguments");
     a->command = commands[*command].name;
-    if (commands[*command].n_more == 1) a->clip = positional[at];
-    if (commands[*command].n_more == 2) a->clip = positional[at], a->out = positional[at + 1];
+    if (commands[*command].n_more >= 1) a->clip = p.text[at];
+    if (commands[*command].n_more == 2) a->out = p.text[at + 1];
     return -1;
 }
 

@@ -142,6 +142,25 @@ static void gc_takes_what_was_made_anew(void **state)
     assert_int_equal(count_faults(f->cache), 0);
 }
 
+/* Behind -- no argument is an option. */
+static void a_name_may_begin_with_a_dash(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    char arguments[2000];
+    int code;
+    lt_cache_clip clip = sample_clip("-film");
+    MUST(put_clip(f->cache, &clip, &err));
+    RUN("rm %s -film", f->folder);
+    assert_int_equal(code, 2);
+    RUN("export --json %s -- -film %s/x.safetensors", f->folder, f->folder);
+    assert_int_equal(code, 0);
+    assert_non_null(strstr(RUN("rm %s -- -film --json", f->folder), "wrong number"));
+    assert_int_equal(code, 2);
+    assert_non_null(strstr(RUN("-- rm %s -film", f->folder), "-film/0123456789abcdef removed"));
+    assert_int_equal(code, 0);
+}
+
 /* Of several clips of a name the complete one is looked at, but none is taken out unasked. */
 static void rm_does_not_choose(void **state)
 {
@@ -321,6 +340,7 @@ int main(void)
         TEST(the_tool_tells),
         TEST(the_tool_goes_on_behind_damage),
         TEST(gc_takes_what_was_made_anew),
+        TEST(a_name_may_begin_with_a_dash),
         TEST(rm_does_not_choose),
         TEST(an_export_is_the_whole_clip),
         TEST(an_import_is_what_stages_take),
