@@ -253,13 +253,13 @@ static int export_clip(lt_cache *cache, const arguments *a)
 static const struct {
     const char *name;
     int (*run)(lt_cache *cache, const arguments *a);
-    int n_more; /* positional arguments after the cache */
-    bool writes;
-} commands[] = {{"ls", list, 0, false},           {"stat", print_stat, 0, false},
-                {"verify", verify, 0, false},     {"export", export_clip, 2, false},
-                {"side", export_clip, 2, false},  {"import", lt_tool_import, 1, true},
-                {"copy", lt_tool_copy, 1, false}, {"rm", lt_tool_remove, 1, true},
-                {"gc", lt_tool_gc, 0, true}};
+    int n_more;                            /* positional arguments after the cache */
+    enum { READS, CHANGES, MAKES } access; /* MAKES: a cache that is not there */
+} commands[] = {{"ls", list, 0, READS},           {"stat", print_stat, 0, READS},
+                {"verify", verify, 0, READS},     {"export", export_clip, 2, READS},
+                {"side", export_clip, 2, READS},  {"import", lt_tool_import, 1, MAKES},
+                {"copy", lt_tool_copy, 1, READS}, {"rm", lt_tool_remove, 1, CHANGES},
+                {"gc", lt_tool_gc, 0, CHANGES}};
 
 static int find_command(const char *name)
 {
@@ -333,6 +333,17 @@ static int parse(int argc, char **argv, arguments *a, int *command)
     return -1;
 }
 
+/* Who opens a cache to write makes what is not there: before that, one that is to be changed is opened to read. */
+static lt_status open_cache(lt_cache **cache, int command, const char *folder, lt_err *err)
+{
+    if (commands[command].access == CHANGES) {
+        lt_status status = lt_cache_open(cache, folder, false, 0, err);
+        if (status) return status;
+        lt_cache_close(*cache);
+    }
+    return lt_cache_open(cache, folder, commands[command].access != READS, 0, err);
+}
+
 int main(int argc, char **argv)
 {
     arguments a = {.tensor = "", .fps = 24};
@@ -340,7 +351,7 @@ int main(int argc, char **argv)
     if (code >= 0) return code;
     lt_cache *cache;
     lt_err err;
-    if (lt_cache_open(&cache, a.folder, commands[command].writes, 0, &err)) return lt_tool_failed(&err);
+    if (open_cache(&cache, command, a.folder, &err)) return lt_tool_failed(&err);
     code = commands[command].run(cache, &a);
     lt_cache_close(cache);
     if (fflush(stdout) != 0) code = FAILED;

@@ -52,8 +52,14 @@ static void the_tool_tells(void **state)
     assert_int_equal(code, 0);
     RUN("frobnicate %s", f->folder);
     assert_int_equal(code, 2);
-    RUN("ls %s/nowhere", f->folder);
-    assert_int_equal(code, 1);
+    static const char *const wrong[] = {"ls %s", "stat %s", "verify %s", "rm %s film", "gc %s", "copy %s to"};
+    for (size_t i = 0; i < LT_COUNT(wrong); i++) {
+        char nowhere[600];
+        snprintf(nowhere, sizeof nowhere, "%s/nowhere", f->folder);
+        assert_non_null(strstr(RUN(wrong[i], nowhere), "there is no cache at "));
+        assert_int_equal(code, 1);
+        assert_int_equal(access(nowhere, F_OK), -1);
+    }
     flip_bit(f->cache, "latent/film/0123456789abcdef/000000000008");
     assert_non_null(strstr(RUN("verify %s", f->folder), "latent/film/0123456789abcdef/000000000008"));
     assert_int_equal(code, 1);
