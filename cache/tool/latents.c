@@ -42,9 +42,18 @@ static const char usage[] =
     "Where a name is there more than once, export and side take the complete one; rm asks which.\n"
     "--json prints JSON, an object a line. Exit codes: 0 fine, 1 failed or damaged, 2 usage.\n";
 
-static int wrong_usage(const char *what)
+/* The sentence, and how the command is called: its line of the usage, or of NULL all commands' names. */
+static int wrong_usage(const char *command, const char *what, const char *which)
 {
-    fprintf(stderr, "latents: %s\n%s", what, usage);
+    char line[64];
+    snprintf(line, sizeof line, "latents %s ", command ? command : "");
+    const char *at = command ? strstr(usage, line) : NULL;
+    fprintf(stderr, "latents: %s%s%s\n", what, *which ? ": " : "", which);
+    if (at) fprintf(stderr, "usage: %.*s\n", (int)strcspn(at, "\n"), at);
+    fputs(at ? "`latents --help` says more\n"
+             : "usage: latents ls | stat | verify | export | side | import | copy | rm | gc CACHE ...\n"
+               "`latents --help` says more\n",
+          stderr);
     return USAGE;
 }
 
@@ -268,6 +277,14 @@ static int find_command(const char *name)
     return -1;
 }
 
+/* Of the first two arguments the one that is a command, or NULL. */
+static const char *named_command(int argc, char **argv)
+{
+    for (int i = 1; i < argc && i < 3; i++)
+        if (find_command(argv[i]) >= 0) return argv[i];
+    return NULL;
+}
+
 /* Arguments that are no option, in their order. */
 typedef struct positional {
     const char *text[4];
@@ -300,9 +317,10 @@ static int sort(int argc, char **argv, arguments *a, positional *p)
         else if (is_option && strcmp(argv[i], "--version") == 0)
             return puts("latents " LT_VERSION) < 0 ? FAILED : FINE;
         else if (is_option && !(next = take_option(argc, argv, i, a)))
-            return wrong_usage("unknown option, or one without its value");
+            return wrong_usage(named_command(argc, argv), "unknown option, or one without its value",
+                               argv[i]);
         else if (!is_option && p->n == (int)LT_COUNT(p->text))
-            return wrong_usage("too many arguments");
+            return wrong_usage(named_command(argc, argv), "too many arguments", "");
         else if (!is_option)
             p->text[p->n++] = argv[i];
     }
@@ -315,19 +333,20 @@ static int parse(int argc, char **argv, arguments *a, int *command)
     positional p = {0};
     int code = sort(argc, argv, a, &p), at = 1;
     if (code >= 0) return code;
-    if (p.n == 0) return wrong_usage("no command");
+    if (p.n == 0) return wrong_usage(NULL, "no command", "");
     *command = find_command(p.text[0]);
     if (*command < 0 && p.n > 1 && !a->folder && (*command = find_command(p.text[1])) >= 0) {
         a->folder = p.text[0];
         at = 2;
     }
-    if (*command < 0) return wrong_usage("unknown command");
+    if (*command < 0) return wrong_usage(NULL, "unknown command", p.text[0]);
     if (!a->folder) {
-        if (p.n < 2) return wrong_usage("no cache was named");
+        if (p.n < 2) return wrong_usage(p.text[0], "no cache was named", "");
         a->folder = p.text[at++];
     }
-    if (p.n - at != commands[*command].n_more) return wrong_usage("wrong number of arguments");
     a->command = commands[*command].name;
+    if (p.n - at != commands[*command].n_more)
+        return wrong_usage(a->command, "wrong number of arguments", "");
     if (commands[*command].n_more >= 1) a->clip = p.text[at];
     if (commands[*command].n_more == 2) a->out = p.text[at + 1];
     return -1;
@@ -347,7 +366,7 @@ static lt_status open_cache(lt_cache **cache, int command, const char *folder, l
 int main(int argc, char **argv)
 {
     arguments a = {.tensor = "", .fps = 24};
-    int command, code = parse(argc, argv, &a, &command);
+    int command = 0, code = parse(argc, argv, &a, &command);
     if (code >= 0) return code;
     lt_cache *cache;
     lt_err err;

@@ -148,6 +148,30 @@ static void gc_takes_what_was_made_anew(void **state)
     assert_int_equal(count_faults(f->cache), 0);
 }
 
+/* A mistake is told in three lines: it, how the command is called, where there is more. */
+static void a_mistake_is_told_in_short(void **state)
+{
+    static const char *const cases[][2] = {
+        {"export x",
+         "latents: wrong number of arguments\nusage: latents export CACHE CLIP OUT.safetensors [--json]\n"},
+        {"rm x --force", "latents: unknown option, or one without its value: --force\nusage: latents rm "
+                         "CACHE CLIP [--json]\n"},
+        {"x gc a b c d", "latents: too many arguments\nusage: latents gc CACHE "},
+        {"ls", "latents: no cache was named\nusage: latents ls CACHE [--json]\n"},
+        {"frobnicate x", "latents: unknown command: frobnicate\nusage: latents ls | stat "},
+        {"", "latents: no command\nusage: latents ls | stat "}};
+    int code;
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        const char *said = run_tool(cases[i][0], &code), *last = strstr(said, "`latents --help` says more\n");
+        assert_int_equal(code, 2);
+        assert_memory_equal(said, cases[i][1], strlen(cases[i][1]));
+        assert_non_null(last);
+        int lines = 0;
+        for (const char *at = said; (at = strchr(at, '\n')); at++) lines++;
+        assert_int_equal(lines, 3);
+    }
+}
+
 /* Behind -- no argument is an option. */
 static void a_name_may_begin_with_a_dash(void **state)
 {
@@ -346,6 +370,7 @@ int main(void)
         TEST(the_tool_tells),
         TEST(the_tool_goes_on_behind_damage),
         TEST(gc_takes_what_was_made_anew),
+        TEST(a_mistake_is_told_in_short),
         TEST(a_name_may_begin_with_a_dash),
         TEST(rm_does_not_choose),
         TEST(an_export_is_the_whole_clip),
