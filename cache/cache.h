@@ -272,15 +272,30 @@ lt_status lt_cache_remove_orphans(lt_cache *cache, int64_t *n_removed, lt_err *e
 lt_status lt_cache_copy(lt_cache *from, lt_cache *to, const char *clip, const char *digest, int64_t *n_added,
                         lt_err *err);
 
-/* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one called `tensor`
- * (may be ""), [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is
- * taken back (name, caption, scaling_factor, timestamps, picture, ...); without it the clip is called after the file, at `fps` frames a
- * second, scaling_factor 0.18215. Its digest and how it was made are taken back where the numbers are those of the export, by its
+/* What an import takes for what a file does not say. */
+typedef struct lt_cache_unsaid {
+    const char *tensor;    /* name of the tensor that holds latents; "": it must be `latent` */
+    double fps;            /* frames a second, 0.001 to 1000 */
+    double scaling_factor; /* above 0 */
+} lt_cache_unsaid;
+
+#define LT_CACHE_SCALING_FACTOR 0.18215 /* Stable Diffusion's, and SVD's */
+
+typedef struct lt_cache_imported {
+    lt_cache_summary clip;
+    int64_t n_added; /* chunks; 0: the clip was there */
+    double scaling_factor;
+    bool says_scaling; /* the file says it */
+} lt_cache_imported;
+
+/* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one of unsaid->tensor, [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is
+ * taken back (name, caption, scaling_factor, timestamps, picture, ...); without it the clip is called after the file, with the
+ * frames a second and the scaling_factor of `unsaid`. Its digest and how it was made are taken back where the numbers are those of the export, by its
  * checksum; others have a digest of their own. Texts are made clean: UTF-8, lines that end in \n, no control characters; a source of
- * more than 4096 bytes is none. *n_added: chunks; 0: the clip was there.
+ * more than 4096 bytes is none. E_INVALID: of `unsaid`.
  * E_FORMAT (also a scaling_factor that is not finite and above 0, timestamps that do not rise, a caption above 1 MiB), E_NUMERIC,
- * E_MISMATCH, and what lt_cache_put says. */
-lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
-                          lt_cache_summary *summary, int64_t *n_added, lt_err *err);
+ * E_MISMATCH (also where these numbers are there with another scaling_factor), and what lt_cache_put says. */
+lt_status lt_cache_import(lt_cache *cache, const char *path, const lt_cache_unsaid *unsaid,
+                          lt_cache_imported *imported, lt_err *err);
 
 #endif

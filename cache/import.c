@@ -141,13 +141,14 @@ static const char *short_or(const lt_safetensors *file, const char *key, size_t 
 }
 
 static lt_status fill(const lt_safetensors *file, const char *path, const lt_tensor *latent,
-                      const lt_tensor *logvar, double fps, lt_arena *arena, lt_cache_clip *clip, lt_err *err)
+                      const lt_tensor *logvar, const lt_cache_unsaid *unsaid, lt_arena *arena,
+                      lt_cache_clip *clip, lt_err *err)
 {
     enum { PATH = 4096, SHORT = 255 };
     int64_t n = latent->shape[0];
     int64_t *deltas = lt_arena_alloc(arena, (size_t)n * sizeof *deltas);
-    char *end;
-    const char *scaling = text_or(file, "scaling_factor", "0.18215");
+    char *end = "";
+    const char *scaling = lt_safetensors_metadata(file, "scaling_factor");
     *clip = (lt_cache_clip){.clip = name_of(file, path, arena),
                             .digest = digest_of(latent, logvar, arena),
                             .n_frames = n,
@@ -157,12 +158,12 @@ static lt_status fill(const lt_safetensors *file, const char *path, const lt_ten
                             .height = (int32_t)latent->shape[2],
                             .width = (int32_t)latent->shape[3],
                             .logvar = logvar->data != NULL,
-                            .scaling_factor = strtod(scaling, &end),
+                            .scaling_factor = scaling ? strtod(scaling, &end) : unsaid->scaling_factor,
                             .factor = 8,
                             .source = short_or(file, "source", PATH, path, arena),
                             .caption = plain(text_or(file, "caption", ""), arena),
                             .time_base_num = 1000,
-                            .time_base_den = (int32_t)(fps * 1000 + 0.5),
+                            .time_base_den = (int32_t)(unsaid->fps * 1000 + 0.5),
                             .pts_delta = deltas,
                             .last_duration = 1,
                             .model = short_or(file, "model", PATH, "", arena),
@@ -230,33 +231,68 @@ static lt_status check(const lt_cache_clip *clip, const char *path, lt_err *err)
     return LT_OK;
 }
 
-lt_status lt_cache_import(lt_cache *cache, const char *path, const char *tensor, double fps,
-                          lt_cache_summary *summary, int64_t *n_added, lt_err *err)
+static lt_status check_unsaid(const lt_cache_unsaid *unsaid, lt_err *err)
+{
+    double fps = unsaid->fps, scaling = unsaid->scaling_factor;
+    if (!(fps >= 0.001 && fps <= 1000))
+        return lt_fail(err, LT_E_INVALID, "%g frames a second: from 0.001 to 1000", fps);
+    if (!(isfinite(scaling) && scaling > 0))
+        return lt_fail(err, LT_E_INVALID, "a scaling_factor of %g: a number above 0", scaling);
+    return LT_OK;
+}
+
+static lt_status put_all(lt_cache *cache, const lt_cache_clip *clip, const lt_tensor *latent,
+                         const lt_tensor *logvar, int64_t *n_added, lt_err *err)
+{
+    size_t frame = lt_tensor_bytes(latent) / (size_t)clip->n_frames;
+    for (int64_t first = 0; first < clip->n_frames; first += clip->chunk) {
+        bool added = false;
+        size_t at = (size_t)first * frame;
+        lt_status status = lt_cache_put(cache, clip, first, (const char *)latent->data + at,
+                                        logvar->data ? (const char *)logvar->data + at : NULL, &added, err);
+        if (status) return status;
+        *n_added += added;
+    }
+    return LT_OK;
+}
+
+/* The digest is of numbers alone: those that were there must be meant as these are. */
+static lt_status check_scaling(lt_cache *cache, const lt_cache_clip *clip, const char *path, lt_err *err)
+{
+    lt_arena arena = {0};
+    lt_cache_clip there;
+    lt_status status = lt_cache_get_clip(cache, clip->clip, clip->digest, &arena, &there, err);
+    if (!status && there.scaling_factor != clip->scaling_factor)
+        status = lt_fail(err, LT_E_MISMATCH,
+                         "%s: these latents are there as %s/%s, with scaling_factor %g, not %g; to have it "
+                         "changed, take them out first: latents rm",
+                         path, clip->clip, clip->digest, there.scaling_factor, clip->scaling_factor);
+    lt_arena_finish(&arena);
+    return status;
+}
+
+lt_status lt_cache_import(lt_cache *cache, const char *path, const lt_cache_unsaid *unsaid,
+                          lt_cache_imported *imported, lt_err *err)
 {
     lt_arena arena = {0};
     lt_safetensors *file = NULL;
     lt_tensor latent = LT_NONE, logvar = LT_NONE;
     lt_cache_clip clip;
     exported from;
-    lt_status status;
-    *n_added = 0;
-    if (!(fps >= 0.001 && fps <= 1000))
-        return lt_fail(err, LT_E_INVALID, "%g frames a second: from 0.001 to 1000", fps);
+    *imported = (lt_cache_imported){0};
+    lt_status status = check_unsaid(unsaid, err);
+    if (status) return status;
     LT_TRY(lt_safetensors_open(&file, path, err));
-    LT_TRY(find_latent(file, path, tensor, &latent, &logvar, err));
+    LT_TRY(find_latent(file, path, unsaid->tensor, &latent, &logvar, err));
     LT_TRY(read_record(file, path, &latent, &logvar, &arena, &from, err));
-    LT_TRY(fill(file, path, &latent, &logvar, fps, &arena, &clip, err));
+    LT_TRY(fill(file, path, &latent, &logvar, unsaid, &arena, &clip, err));
     take_record(file, &from, &arena, &clip);
     LT_TRY(check(&clip, path, err));
-    size_t frame = lt_tensor_bytes(&latent) / (size_t)clip.n_frames;
-    for (int64_t first = 0; first < clip.n_frames; first += clip.chunk) {
-        bool added = false;
-        LT_TRY(lt_cache_put(cache, &clip, first, (const char *)latent.data + (size_t)first * frame,
-                            logvar.data ? (const char *)logvar.data + (size_t)first * frame : NULL, &added,
-                            err));
-        *n_added += added;
-    }
-    LT_TRY(lt_cache_look(cache, clip.clip, clip.digest, summary, err));
+    imported->scaling_factor = clip.scaling_factor;
+    imported->says_scaling = lt_safetensors_metadata(file, "scaling_factor") != NULL;
+    LT_TRY(put_all(cache, &clip, &latent, &logvar, &imported->n_added, err));
+    if (!imported->n_added) LT_TRY(check_scaling(cache, &clip, path, err));
+    LT_TRY(lt_cache_look(cache, clip.clip, clip.digest, &imported->clip, err));
 fail:
     lt_safetensors_close(file);
     lt_arena_finish(&arena);

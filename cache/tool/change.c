@@ -13,15 +13,17 @@
 static int import_file(lt_cache *cache, const char *path, const arguments *a)
 {
     lt_err err;
-    lt_cache_summary s;
-    int64_t n;
-    if (lt_cache_import(cache, path, a->tensor, a->fps, &s, &n, &err)) return lt_tool_failed(&err);
+    lt_cache_imported it;
+    if (lt_cache_import(cache, path, &a->unsaid, &it, &err)) return lt_tool_failed(&err);
     if (a->json)
-        return lt_tool_json(json_pack("{sssssssIsI}", "path", path, "clip", s.clip, "digest", s.digest,
-                                      "frames", (json_int_t)s.n_frames, "added", (json_int_t)n),
+        return lt_tool_json(json_pack("{sssssssIsIsfsb}", "path", path, "clip", it.clip.clip, "digest",
+                                      it.clip.digest, "frames", (json_int_t)it.clip.n_frames, "added",
+                                      (json_int_t)it.n_added, "scaling_factor", it.scaling_factor,
+                                      "says_scaling_factor", it.says_scaling),
                             FINE);
-    printf("%s -> %s/%s, %lld frames%s\n", path, s.clip, s.digest, (long long)s.n_frames,
-           n ? "" : ": was there already");
+    printf("%s -> %s/%s, %lld frames, scaling_factor %g%s%s\n", path, it.clip.clip, it.clip.digest,
+           (long long)it.clip.n_frames, it.scaling_factor, it.says_scaling ? "" : " (the file says none)",
+           it.n_added ? "" : ": was there already");
     return FINE;
 }
 

@@ -2,6 +2,7 @@
 #include "cache/tool/tool.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@ static const char usage[] =
     "       latents verify CACHE [--json]\n"
     "       latents export CACHE CLIP OUT.safetensors [--json]\n"
     "       latents side CACHE CLIP OUT [--json]\n"
-    "       latents import CACHE PATH [--tensor NAME] [--fps N] [--json]\n"
+    "       latents import CACHE PATH [--tensor NAME] [--fps N] [--scaling-factor N] [--json]\n"
     "       latents copy FROM TO [--json]\n"
     "       latents rm CACHE CLIP [--json]\n"
     "       latents gc CACHE [--json]\n"
@@ -27,9 +28,13 @@ static const char usage[] =
     "  export   a complete clip as one safetensors file: latent [T,C,h,w], unscaled\n"
     "  side     a clip's other streams (sound, subtitles), as the file they came in\n"
     "  import   a safetensors file, or all of a folder: latent [T,C,h,w] or [C,h,w], unscaled, a clip each;\n"
-    "           --tensor: what the tensor is called in files that have no `latent`. An exported file keeps "
-    "its digest,\n"
-    "           unless its numbers are others than those that were exported\n"
+    "           An exported file keeps its digest, unless its numbers are others than those that were "
+    "exported.\n"
+    "           Of files that do not say it: --tensor, what holds the latents (else `latent`); --fps, frames "
+    "a\n"
+    "           second (else 24); --scaling-factor, by which latents are multiplied for a network that "
+    "denoises\n"
+    "           (else 0.18215, Stable Diffusion's and SVD's)\n"
     "  copy     all complete clips of FROM that TO does not have; run again, it goes on\n"
     "  rm       takes a clip out, or, where verify names it, a text's embeddings: text/TEXT/MODEL\n"
     "  gc       takes out what is of no use, and says what: unfinished and failed clips, values of no clip, "
@@ -291,6 +296,14 @@ typedef struct positional {
     int n;
 } positional;
 
+/* NaN: it is none. */
+static double number(const char *text)
+{
+    char *end;
+    double value = strtod(text, &end);
+    return end == text || *end ? NAN : value;
+}
+
 /* Take the argument at i, and the value behind it where it has one: the index of the next, or 0: it is no option. */
 static int take_option(int argc, char **argv, int i, arguments *a)
 {
@@ -298,8 +311,9 @@ static int take_option(int argc, char **argv, int i, arguments *a)
     if (strcmp(option, "--json") == 0) return a->json = true, i + 1;
     if (!value) return 0;
     if (strcmp(option, "--cache") == 0) return a->folder = value, i + 2;
-    if (strcmp(option, "--tensor") == 0) return a->tensor = value, i + 2;
-    if (strcmp(option, "--fps") == 0) return a->fps = strtod(value, NULL), i + 2;
+    if (strcmp(option, "--tensor") == 0) return a->unsaid.tensor = value, i + 2;
+    if (strcmp(option, "--fps") == 0) return a->unsaid.fps = number(value), i + 2;
+    if (strcmp(option, "--scaling-factor") == 0) return a->unsaid.scaling_factor = number(value), i + 2;
     return 0;
 }
 
@@ -365,7 +379,7 @@ static lt_status open_cache(lt_cache **cache, int command, const char *folder, l
 
 int main(int argc, char **argv)
 {
-    arguments a = {.tensor = "", .fps = 24};
+    arguments a = {.unsaid = {"", 24, LT_CACHE_SCALING_FACTOR}};
     int command = 0, code = parse(argc, argv, &a, &command);
     if (code >= 0) return code;
     lt_cache *cache;

@@ -10,8 +10,7 @@ enum { FINE = 0, FAILED = 1, USAGE = 2 };
 
 typedef struct arguments {
     const char *command, *folder, *clip, *out; /* clip: the first argument after the cache, whatever it is */
-    const char *tensor;
-    double fps;
+    lt_cache_unsaid unsaid;                    /* import */
     bool json;
 } arguments;
 

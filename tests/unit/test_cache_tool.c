@@ -242,6 +242,8 @@ static void an_export_is_the_whole_clip(void **state)
 
 /* ---- import -------------------------------------------------------------------------------------------- */
 
+static const lt_cache_unsaid unsaid = {"", 24, LT_CACHE_SCALING_FACTOR};
+
 /* A safetensors file of latents f32[4,1,2,2] with these texts beside them. */
 static void write_file(const char *path, const lt_metadata *metadata, int n)
 {
@@ -281,14 +283,13 @@ static void an_import_is_what_stages_take(void **state)
     fixture *f = *state;
     lt_err err;
     lt_arena arena = {0};
-    lt_cache_summary s;
+    lt_cache_imported it;
     lt_cache_clip clip;
-    int64_t n;
     char path[600], source[5000];
     snprintf(path, sizeof path, "%s/x.safetensors", f->folder);
     for (size_t i = 0; i < LT_COUNT(refused); i++) {
         write_file(path, &(lt_metadata){refused[i].key, refused[i].value}, 1);
-        assert_int_equal(lt_cache_import(f->cache, path, "", 24, &s, &n, &err), LT_E_FORMAT);
+        assert_int_equal(lt_cache_import(f->cache, path, &unsaid, &it, &err), LT_E_FORMAT);
         if (!strstr(err.text, refused[i].wanted)) fail_msg("%s", err.text);
     }
     memset(source, 'x', sizeof source - 1);
@@ -299,9 +300,9 @@ static void an_import_is_what_stages_take(void **state)
                                  {"numeric_class", "cpu/\n"},
                                  {"record", RECORD("1x3", ",\"fingerprint\":\"no hex\"")}};
     write_file(path, texts, LT_COUNT(texts));
-    MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
-    assert_int_equal(n, 1);
-    MUST(lt_cache_get_clip(f->cache, s.clip, s.digest, &arena, &clip, &err));
+    MUST(lt_cache_import(f->cache, path, &unsaid, &it, &err));
+    assert_int_equal(it.n_added, 1);
+    MUST(lt_cache_get_clip(f->cache, it.clip.clip, it.clip.digest, &arena, &clip, &err));
     assert_string_equal(clip.caption, "one\ntwo\nthree\tfour five");
     assert_string_equal(clip.source, path);
     assert_string_equal(clip.model, "");
@@ -316,6 +317,43 @@ static void an_import_is_what_stages_take(void **state)
     assert_int_equal(count_faults(f->cache), 0);
 }
 
+/* What scales the latents is told, whether the file says it or not, and is not changed behind the back of who imported them. */
+static void an_import_tells_the_scaling_factor(void **state)
+{
+    fixture *f = *state;
+    lt_err err;
+    lt_arena arena = {0};
+    lt_cache_clip clip;
+    char arguments[2000], path[600];
+    int code;
+    snprintf(path, sizeof path, "%s/x.safetensors", f->folder);
+    write_file(path, NULL, 0);
+    assert_non_null(
+        strstr(RUN("import %s %s", f->folder, path), ", scaling_factor 0.18215 (the file says none)\n"));
+    assert_non_null(strstr(RUN("import %s %s --scaling-factor 1.5305", f->folder, path),
+                           "with scaling_factor 0.18215, not 1.5305"));
+    assert_int_equal(code, 1);
+    RUN("rm %s x", f->folder);
+    assert_non_null(strstr(RUN("import %s %s --scaling-factor 1.5305 --json", f->folder, path),
+                           "\"scaling_factor\":1.5305,\"says_scaling_factor\":false}"));
+    assert_int_equal(code, 0);
+    lt_cache_imported it;
+    MUST(lt_cache_import(f->cache, path, &(lt_cache_unsaid){"", 24, 1.5305}, &it, &err));
+    MUST(lt_cache_get_clip(f->cache, "x", it.clip.digest, &arena, &clip, &err));
+    assert_true(clip.scaling_factor == 1.5305);
+    lt_arena_finish(&arena);
+    static const char *const wrong[] = {"0", "-1", "nan", "inf", "1x", "x"};
+    for (size_t i = 0; i < LT_COUNT(wrong); i++) {
+        assert_non_null(
+            strstr(RUN("import %s %s --scaling-factor %s", f->folder, path, wrong[i]), "a number above 0"));
+        assert_int_equal(code, 2);
+    }
+    write_file(path, &(lt_metadata){"scaling_factor", "0.13025"}, 1);
+    RUN("rm %s x", f->folder);
+    assert_non_null(
+        strstr(RUN("import %s %s --scaling-factor 2", f->folder, path), ", scaling_factor 0.13025\n"));
+}
+
 /* The digest of an export stands for its numbers, and for no others. */
 static void an_edited_export_is_another_clip(void **state)
 {
@@ -325,15 +363,15 @@ static void an_edited_export_is_another_clip(void **state)
     char arguments[2000], path[600];
     int code;
     lt_cache_clip clip = sample_clip("film"), got;
-    lt_cache_summary s;
-    int64_t n;
+    lt_cache_imported it;
     clip.logvar = true, clip.numeric_class = "cpu/a/epoch-4/f32", clip.digest = "00ff";
     MUST(put_clip(f->cache, &clip, &err));
     snprintf(path, sizeof path, "%s/film.safetensors", f->folder);
     MUST(lt_cache_export(f->cache, "film", clip.digest, path, &err));
+    assert_non_null(strstr(RUN("import %s %s", f->folder, path),
+                           "film/00ff, 19 frames, scaling_factor 0.18215: was there already\n"));
     assert_non_null(
-        strstr(RUN("import %s %s", f->folder, path), "film/00ff, 19 frames: was there already\n"));
-    assert_non_null(strstr(RUN("import %s/other %s", f->folder, path), "film/00ff, 19 frames\n"));
+        strstr(RUN("import %s/other %s", f->folder, path), "film/00ff, 19 frames, scaling_factor 0.18215\n"));
     lt_cache *other;
     snprintf(arguments, sizeof arguments, "%s/other", f->folder);
     MUST(lt_cache_open(&other, arguments, true, 0, &err));
@@ -350,16 +388,16 @@ static void an_edited_export_is_another_clip(void **state)
         assert_int_equal(fseek(file, info.st_size - (i ? 4 : 4 * 19 * 105 + 4), SEEK_SET), 0);
         fputs("1234", file);
         assert_int_equal(fclose(file), 0);
-        MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
-        assert_int_equal(n, 3);
-        assert_string_not_equal(s.digest, clip.digest);
-        MUST(lt_cache_get_clip(f->cache, "film", s.digest, &arena, &got, &err));
+        MUST(lt_cache_import(f->cache, path, &unsaid, &it, &err));
+        assert_int_equal(it.n_added, 3);
+        assert_string_not_equal(it.clip.digest, clip.digest);
+        MUST(lt_cache_get_clip(f->cache, "film", it.clip.digest, &arena, &got, &err));
         assert_string_equal(got.numeric_class, "imported");
         assert_string_equal(got.caption, clip.caption);
     }
     MUST(lt_cache_read(f->cache, "film", clip.digest, 8, same_chunk, &clip, &err));
-    MUST(lt_cache_import(f->cache, path, "", 24, &s, &n, &err));
-    assert_int_equal(n, 0);
+    MUST(lt_cache_import(f->cache, path, &unsaid, &it, &err));
+    assert_int_equal(it.n_added, 0);
     assert_int_equal(count_faults(f->cache), 0);
     lt_arena_finish(&arena);
 }
@@ -375,6 +413,7 @@ int main(void)
         TEST(rm_does_not_choose),
         TEST(an_export_is_the_whole_clip),
         TEST(an_import_is_what_stages_take),
+        TEST(an_import_tells_the_scaling_factor),
         TEST(an_edited_export_is_another_clip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
