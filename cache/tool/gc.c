@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { GROUP = 64 }; /* clips of one name that are looked at together */
+
 typedef struct sweep {
     lt_cache *cache;
     const arguments *a;
@@ -87,6 +89,26 @@ static lt_status drop(sweep *swept, const lt_cache_summary *s, const char *why, 
     return LT_OK;
 }
 
+/* With --newest: all but those of the group that were completed last, which are moved to its front, *n of them. */
+static lt_status drop_older(sweep *swept, lt_cache_summary *group, int *n, lt_err *err)
+{
+    lt_status status = LT_OK;
+    int newest = 0, n_kept = 0;
+    char why[400];
+    for (int i = 1; i < *n; i++)
+        if (group[i].completed_ms > group[newest].completed_ms) newest = i;
+    const lt_cache_summary last = *n ? group[newest] : (lt_cache_summary){0};
+    snprintf(why, sizeof why, "%s/%s is newer", last.clip, last.digest);
+    for (int i = 0; i < *n && !status; i++) {
+        if (group[i].completed_ms == last.completed_ms)
+            group[n_kept++] = group[i];
+        else
+            status = drop(swept, &group[i], why, err);
+    }
+    *n = n_kept;
+    return status;
+}
+
 /* Complete clips of one name, which stand next to each other. */
 static lt_status drop_superseded(sweep *swept, const lt_cache_summary *group, int n, lt_err *err)
 {
@@ -97,17 +119,23 @@ static lt_status drop_superseded(sweep *swept, const lt_cache_summary *group, in
     return status;
 }
 
+/* n of them, perhaps not all of the name; what more of it comes is compared with those that stay in the group. */
+static lt_status sweep_group(sweep *swept, lt_cache_summary *group, int *n, bool is_all, lt_err *err)
+{
+    lt_status status =
+        swept->a->newest ? drop_older(swept, group, n, err) : drop_superseded(swept, group, *n, err);
+    if (!swept->a->newest || is_all || *n == GROUP) *n = 0;
+    return status;
+}
+
 static lt_status sweep_clips(sweep *swept, lt_err *err)
 {
-    enum { GROUP = 64 };
     lt_cache_summary s = {0}, *group = calloc(GROUP, sizeof *group);
     lt_status status = group ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "out of memory");
     int n = 0;
     while (!status && (status = lt_cache_next_clip(swept->cache, &s, err)) == LT_OK) {
-        if (n && (strcmp(group[0].clip, s.clip) || n == GROUP)) {
-            status = drop_superseded(swept, group, n, err);
-            n = 0;
-        }
+        bool is_all = n && strcmp(group[0].clip, s.clip);
+        if (is_all || n == GROUP) status = sweep_group(swept, group, &n, is_all, err);
         if (status) break;
         if (s.damaged) {
             swept->n_damaged++;
@@ -118,7 +146,7 @@ static lt_status sweep_clips(sweep *swept, lt_err *err)
             status = drop(swept, &s, s.state == LT_CACHE_FAILED ? "failed" : "unfinished", err);
         }
     }
-    if (status == LT_END) status = drop_superseded(swept, group, n, err);
+    if (status == LT_END) status = sweep_group(swept, group, &n, true, err);
     free(group);
     return status;
 }

@@ -16,7 +16,7 @@ static const char usage[] =
     "       latents import CACHE PATH [--tensor NAME] [--fps N] [--scaling-factor N] [--json]\n"
     "       latents copy FROM TO [--json]\n"
     "       latents rm CACHE CLIP [--json]\n"
-    "       latents gc CACHE [--json]\n"
+    "       latents gc CACHE [--newest] [--json]\n"
     "\n"
     "Looks into a cache of latents, and changes it. CACHE is its folder; it may also be given as --cache "
     "CACHE.\n"
@@ -40,7 +40,10 @@ static const char usage[] =
     "  gc       takes out what is of no use, and says what: unfinished and failed clips, values of no clip, "
     "and\n"
     "           clips that are there, else made in the same way, by a later numeric epoch; not while a run\n"
-    "           writes to the cache\n"
+    "           writes to the cache. --newest: also complete clips of which a newer one of the same name is "
+    "there,\n"
+    "           however the two were made, as `ls` shows them: what a file was before it changed, another "
+    "size\n"
     "\n"
     "CLIP is a name as ls prints it, with or without /DIGEST (or the digest's first letters).\n"
     "Behind -- no argument is an option: latents rm CACHE -- -NAME.\n"
@@ -309,6 +312,7 @@ static int take_option(int argc, char **argv, int i, arguments *a)
 {
     const char *option = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
     if (strcmp(option, "--json") == 0) return a->json = true, i + 1;
+    if (strcmp(option, "--newest") == 0) return a->newest = true, i + 1;
     if (!value) return 0;
     if (strcmp(option, "--cache") == 0) return a->folder = value, i + 2;
     if (strcmp(option, "--tensor") == 0) return a->unsaid.tensor = value, i + 2;
@@ -363,6 +367,7 @@ static int parse(int argc, char **argv, arguments *a, int *command)
         return wrong_usage(a->command, "wrong number of arguments", "");
     if (commands[*command].n_more >= 1) a->clip = p.text[at];
     if (commands[*command].n_more == 2) a->out = p.text[at + 1];
+    if (a->newest && strcmp(a->command, "gc")) return wrong_usage(a->command, "--newest is for gc", "");
     return -1;
 }
 

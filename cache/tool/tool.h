@@ -11,7 +11,7 @@ enum { FINE = 0, FAILED = 1, USAGE = 2 };
 typedef struct arguments {
     const char *command, *folder, *clip, *out; /* clip: the first argument after the cache, whatever it is */
     lt_cache_unsaid unsaid;                    /* import */
-    bool json;
+    bool json, newest;
 } arguments;
 
 /* Say the sentence; the exit code. */

@@ -148,6 +148,55 @@ static void gc_takes_what_was_made_anew(void **state)
     assert_int_equal(count_faults(f->cache), 0);
 }
 
+/* --newest: of each name, however its clips were made, the complete one that came last stays, and all that came with it. */
+static void gc_keeps_the_newest_where_it_is_told(void **state)
+{
+    static const struct {
+        const char *clip, *digest;
+        int64_t completed_ms;
+        bool stays;
+    } cases[] = {{"film", "01", 5000, false}, {"film", "02", 7000, true},  {"film", "03", 6000, false},
+                 {"other", "01", 4000, true}, {"twins", "01", 3000, true}, {"twins", "02", 3000, true},
+                 {"twins", "03", 2000, false}};
+    fixture *f = *state;
+    lt_err err;
+    lt_cache_summary s;
+    char arguments[2000], digest[8];
+    int code;
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        lt_cache_clip clip = sample_clip(cases[i].clip);
+        clip.digest = cases[i].digest;
+        clip.completed_ms = cases[i].completed_ms;
+        clip.fingerprint = i % 2 ? "aa" : "bb";
+        MUST(put_clip(f->cache, &clip, &err));
+    }
+    for (int i = 0; i < 100; i++) { /* more than are looked at together */
+        lt_cache_clip clip = sample_clip("often");
+        snprintf(digest, sizeof digest, "%02x", i);
+        clip.digest = digest;
+        clip.completed_ms = 1000 + i * 37 % 100;
+        MUST(put_clip(f->cache, &clip, &err));
+    }
+    lt_cache_clip half = sample_clip("film");
+    half.digest = "04";
+    MUST(put_chunk(f->cache, &half, 0, NULL, &err)); /* not complete: it is no newer one */
+    assert_non_null(strstr(RUN("gc %s", f->folder), "1 clips of"));
+    assert_non_null(strstr(RUN("gc %s --newest", f->folder), "film/01 removed: film/02 is newer\n"));
+    assert_int_equal(code, 0);
+    for (size_t i = 0; i < LT_COUNT(cases); i++)
+        assert_int_equal(lt_cache_look(f->cache, cases[i].clip, cases[i].digest, &s, &err),
+                         cases[i].stays ? LT_OK : LT_E_NOT_FOUND);
+    for (int i = 0; i < 100; i++) {
+        snprintf(digest, sizeof digest, "%02x", i);
+        assert_int_equal(lt_cache_look(f->cache, "often", digest, &s, &err),
+                         i * 37 % 100 == 99 ? LT_OK : LT_E_NOT_FOUND);
+    }
+    assert_non_null(strstr(RUN("gc %s --newest", f->folder), "0 clips of"));
+    assert_int_equal(count_faults(f->cache), 0);
+    assert_non_null(strstr(RUN("ls %s --newest", f->folder), "usage: latents ls"));
+    assert_int_equal(code, 2);
+}
+
 /* A mistake is told in three lines: it, how the command is called, where there is more. */
 static void a_mistake_is_told_in_short(void **state)
 {
@@ -408,6 +457,7 @@ int main(void)
         TEST(the_tool_tells),
         TEST(the_tool_goes_on_behind_damage),
         TEST(gc_takes_what_was_made_anew),
+        TEST(gc_keeps_the_newest_where_it_is_told),
         TEST(a_mistake_is_told_in_short),
         TEST(a_name_may_begin_with_a_dash),
         TEST(rm_does_not_choose),
