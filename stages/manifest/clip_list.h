@@ -11,7 +11,8 @@
  *     start, end   seconds of the source, numbers or "MM:SS.s": the clip is what lies between
  *     name         the clip's name, of [A-Za-z0-9._-]; without it the file's, made unique (lt_clip_name_of)
  *
- * and whatever else, which is kept but not looked at. A name does not change when entries are added behind it.
+ * and whatever else, which is kept but not looked at. A name does not change when entries are added behind it. So it is their order that
+ * says which of two files of one name has it as it is: no other rule could leave a first one's name when a second one comes.
  *
  * Memory: 24 bytes an entry, and a name's hash; the text of an entry is read when it is asked for.
  * Threads: a list belongs to one thread at a time. */

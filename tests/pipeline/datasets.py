@@ -550,10 +550,14 @@ def pytorch_reads_it(folder):
     if subprocess.run([python, "-c", "import lmdb, torch, safetensors.torch"], stderr=subprocess.DEVNULL).returncode:
         print(f"skipped: {python} has no torch, lmdb and safetensors: 1 case")
         return
-    for name, seconds in (("a", 0.5), ("b", 0.25)):
-        make_clip(folder / f"{name}.mp4", seconds)
+    model = narrow_model(folder / "model")
     (folder / "clips.json").write_text('[{"path": "a.mp4", "text": "one"}, {"path": "b.mp4", "text": "two"}]')
-    run(precompute(folder / "p.toml", folder / "clips.json", folder / "cache", narrow_model(folder / "model")))
+    # Each is there more than once, of another size and of what a file was before: the newest counts.
+    for a_seconds, read in ((0.75, 'size = "32x32"'), (0.75, ""), (0.5, "")):
+        for name, seconds in (("a", a_seconds), ("b", 0.25)):
+            make_clip(folder / f"{name}.mp4", seconds)
+        run(precompute(folder / "p.toml", folder / "clips.json", folder / "cache", model, read), "--fresh")
+    assert len(latents("ls", folder / "cache").splitlines()) == 5
     code += ["torch.set_num_threads(1)", f"data = Latents({str(folder / 'cache')!r})",
              "got = [(tuple(x.shape[1:]), t, float(x.abs().max())) for x, t in torch.utils.data.DataLoader(data, num_workers=2)]", "print(got)",
              "assert [(s, t) for s, t, _ in got] == [((12, 4, 6, 8), ('one',)), ((6, 4, 6, 8), ('two',))] and all(m > 0 for _, _, m in got)"]
