@@ -82,6 +82,7 @@ lt_status lt_mux_check_format_options(const lt_mux_config *config, const char *o
 {
     AVDictionary *options = NULL;
     AVFormatContext *format = NULL;
+    char who[64];
     lt_status status = LT_OK;
     if (lt_stills_is_picture(output) && *config->format_options)
         return lt_fail(err, LT_E_INVALID,
@@ -97,6 +98,10 @@ lt_status lt_mux_check_format_options(const lt_mux_config *config, const char *o
         if (!av_opt_find(format, entry->key, NULL, 0, AV_OPT_SEARCH_CHILDREN))
             status = lt_fail(err, LT_E_NOT_FOUND, "format_options: the format %s has no option \"%s\"",
                              format->oformat->name, entry->key);
+    if (!status) {
+        snprintf(who, sizeof who, "the %s format", format->oformat->name);
+        status = lt_ffmpeg_check_values(format, options, "format_options", who, err);
+    }
     av_dict_free(&options);
     avformat_free_context(format);
     return status;

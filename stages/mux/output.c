@@ -199,13 +199,32 @@ static int write_in_memory(lt_output *o, AVPacket *packet)
     return rc < 0 ? rc : 0;
 }
 
-static lt_status refuse(const lt_output *o, int rc, lt_err *err)
+static lt_status refuse(const lt_output *o, int rc, const char *why, lt_err *err)
 {
     return lt_fail(err, rc == AVERROR(ENOMEM) ? LT_E_NO_MEMORY : LT_E_UNSUPPORTED,
-                   "output = \"%s\": the %s format does not take the pictures of %s as they are (%s; the log "
-                   "says why): choose another ending, as .mkv or .mp4, or another codec",
-                   o->request->output, o->file->oformat->name, o->request->encoder->codec->name,
-                   av_err2str(rc));
+                   "output = \"%s\": the %s format does not take the pictures of %s as they are (%s): choose "
+                   "another ending, as .mkv or .mp4, or another codec",
+                   o->request->output, o->file->oformat->name, o->request->encoder->codec->name, why);
+}
+
+/* A header that was refused: for its options, if it would be taken without them. */
+static lt_status refuse_header(lt_output *o, const AVCodecParameters *pictures, AVRational aspect, int rc,
+                               lt_err *err)
+{
+    const lt_join_request *request = o->request;
+    lt_join_request bare = *request;
+    char why[LT_FFMPEG_REASON_BYTES];
+    snprintf(why, sizeof why, "%s", lt_ffmpeg_reason(rc));
+    if (!request->format_options || !*request->format_options) return refuse(o, rc, why, err);
+    bare.format_options = "";
+    o->request = &bare;
+    lt_status status = build(o, pictures, aspect, err);
+    bool options = !status && write_in_memory(o, NULL) >= 0;
+    o->request = request;
+    if (status) return status;
+    if (!options) return refuse(o, rc, why, err);
+    return lt_fail(err, LT_E_INVALID, "format_options = \"%s\": the %s format refuses them: %s",
+                   request->format_options, o->file->oformat->name, why);
 }
 
 /* ---- opening
@@ -245,8 +264,9 @@ lt_status lt_output_open(lt_output *o, const lt_join_request *request, const AVC
     lt_status status;
     *o = (lt_output){.request = request};
     LT_TRY(build(o, pictures, aspect, err));
+    lt_ffmpeg_listen();
     int rc = write_in_memory(o, NULL);
-    if (rc < 0) return refuse(o, rc, err);
+    if (rc < 0) return refuse_header(o, pictures, aspect, rc, err);
     if (request->pts) {
         LT_TRY(lt_side_open(&o->side, request, err));
         o->origin = lt_join_origin(request, &o->side);
@@ -326,7 +346,9 @@ static lt_status try_segment(lt_output *output, const lt_join_request *request, 
     packet->pts = packet->dts = 0;
     packet->duration = 1;
     packet->stream_index = 0;
-    if (!status && (rc = write_in_memory(output, packet)) < 0) status = refuse(output, rc, err);
+    lt_ffmpeg_listen();
+    if (!status && (rc = write_in_memory(output, packet)) < 0)
+        status = refuse(output, rc, lt_ffmpeg_reason(rc), err);
     if (!status) find_other(output);
 done:
     avformat_close_input(&file);

@@ -18,7 +18,7 @@ typedef struct lt_output {
 } lt_output;
 
 /* A file with the pictures' stream and all of the side file's that the format takes: each is tried, with its header in memory.
- * Nothing is opened for writing yet. E_UNSUPPORTED: the format does not take the pictures; E_INVALID, E_NOT_FOUND: its options;
+ * Nothing is opened for writing yet. E_UNSUPPORTED: the format does not take the pictures; E_INVALID, E_NOT_FOUND: its options (where it would take them without);
  * E_FORMAT: the side file. lt_output_close frees it, on failure too. */
 lt_status lt_output_open(lt_output *output, const lt_join_request *request, const AVCodecParameters *pictures,
                          AVRational aspect, lt_err *err);

@@ -8,6 +8,37 @@
 #include <string.h>
 #include <unistd.h>
 
+/* ---- its log --------------------------------------------------------------------------------------------- */
+
+static _Thread_local char heard[LT_FFMPEG_REASON_BYTES];
+
+/* Behind what is there; the oldest goes where there is no room. */
+static void hear(const char *text)
+{
+    static const char between[] = "; ";
+    size_t used = strlen(heard), more = strlen(text);
+    while (more && strchr(". ", text[more - 1])) more--;
+    if (!more) return;
+    if (used && used + more + sizeof between > sizeof heard) {
+        const char *rest = strstr(heard, between);
+        memmove(heard, rest ? rest + sizeof between - 1 : "", rest ? strlen(rest) - 1 : 1);
+        hear(text);
+        return;
+    }
+    lt_text_print(heard + used, sizeof heard - used, "%s%.*s", used ? between : "", (int)more, text);
+}
+
+void lt_ffmpeg_listen(void)
+{
+    heard[0] = 0;
+}
+
+const char *lt_ffmpeg_reason(int error)
+{
+    if (!heard[0]) av_strerror(error, heard, sizeof heard);
+    return heard;
+}
+
 static void forward_log(void *object, int level, const char *format, va_list arguments)
 {
     if (level > AV_LOG_INFO) return;
@@ -16,6 +47,7 @@ static void forward_log(void *object, int level, const char *format, va_list arg
     size_t length = strlen(text);
     while (length && (text[length - 1] == '\n' || text[length - 1] == '\r')) text[--length] = 0;
     if (!length) return;
+    if (level <= AV_LOG_ERROR) hear(text);
     AVClass *const *class = object;
     const char *name = class && *class ? (*class)->item_name(object) : "ffmpeg";
     lt_log(level <= AV_LOG_ERROR ? LT_LOG_WARN : LT_LOG_DEBUG, "%s: %s", name, text);
@@ -25,6 +57,8 @@ void lt_ffmpeg_init(void)
 {
     av_log_set_callback(forward_log);
 }
+
+/* ---- its errors ------------------------------------------------------------------------------------------ */
 
 static lt_status status_of(int error)
 {
@@ -61,12 +95,28 @@ lt_status lt_fail_av(lt_err *err, int error, const char *format, ...)
     return lt_fail(err, status_of(error), "%s: %s", text, reason);
 }
 
+lt_status lt_ffmpeg_check_values(void *object, const AVDictionary *options, const char *name, const char *who,
+                                 lt_err *err)
+{
+    const AVDictionaryEntry *entry = NULL;
+    while ((entry = av_dict_get(options, "", entry, AV_DICT_IGNORE_SUFFIX))) {
+        lt_ffmpeg_listen();
+        int rc = av_opt_set(object, entry->key, entry->value, AV_OPT_SEARCH_CHILDREN);
+        if (rc < 0 && rc != AVERROR_OPTION_NOT_FOUND)
+            return lt_fail(err, LT_E_INVALID, "%s: %s does not take %s = \"%s\": %s", name, who, entry->key,
+                           entry->value, lt_ffmpeg_reason(rc));
+    }
+    return LT_OK;
+}
+
 const char *lt_ffmpeg_versions(char text[64])
 {
     snprintf(text, 64, "%x %x %x %x", avcodec_version(), avformat_version(), swscale_version(),
              avfilter_version());
     return text;
 }
+
+/* ---- files ----------------------------------------------------------------------------------------------- */
 
 lt_status lt_file_sync(const char *path, lt_err *err)
 {

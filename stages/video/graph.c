@@ -39,6 +39,7 @@ static lt_status connect_sink(lt_graph *graph, lt_err *err)
     lt_status status = LT_OK;
     AVFilterInOut *ends = avfilter_inout_alloc(), *starts = NULL;
     const AVFilter *sink = avfilter_get_by_name("buffersink");
+    lt_ffmpeg_listen();
     int rc = ends && sink ? avfilter_graph_create_filter(&graph->sink, sink, "out", NULL, NULL, graph->graph)
                           : AVERROR(ENOMEM);
     if (rc >= 0) {
@@ -51,10 +52,8 @@ static lt_status connect_sink(lt_graph *graph, lt_err *err)
                          graph->text);
     if (rc >= 0 && !status) rc = avfilter_graph_config(graph->graph, NULL);
     if (rc < 0)
-        status =
-            lt_fail(err, LT_E_INVALID,
-                    "lavfi:%s: is not a filter graph that gives video (the log says what FFmpeg objects to)",
-                    graph->text);
+        status = lt_fail(err, LT_E_INVALID, "lavfi:%s: is not a filter graph that gives video: %s",
+                         graph->text, lt_ffmpeg_reason(rc));
     avfilter_inout_free(&ends);
     avfilter_inout_free(&starts);
     return status;

@@ -66,6 +66,25 @@ static AVCodecContext *new_codec(const lt_encoder *encoder)
     return codec;
 }
 
+/* Why it did not open: an option that cannot have its value, or what FFmpeg said. */
+static lt_status fail_open(const lt_encoder *encoder, int rc, lt_err *err)
+{
+    const char *name = encoder->codec->name;
+    char why[LT_FFMPEG_REASON_BYTES];
+    snprintf(why, sizeof why, "%s", lt_ffmpeg_reason(rc));
+    AVCodecContext *codec = new_codec(encoder);
+    lt_status status = codec ? lt_ffmpeg_check_values(codec, encoder->options, "options", name, err) : LT_OK;
+    avcodec_free_context(&codec);
+    if (status) return status;
+    if (lt_encoder_is_hardware(encoder->codec))
+        return lt_fail(err, LT_E_BUSY,
+                       "the encoder %s did not open: its device is not here, has no encoder free, or refuses "
+                       "these settings (%s): %s",
+                       name, encoder->settings, why);
+    return lt_fail(err, rc == AVERROR(ENOMEM) ? LT_E_NO_MEMORY : LT_E_INVALID,
+                   "the encoder refuses these settings (%s): %s", encoder->settings, why);
+}
+
 lt_status lt_encoder_open_codec(const lt_encoder *encoder, AVCodecContext **out, lt_err *err)
 {
     AVDictionary *options = NULL;
@@ -74,20 +93,9 @@ lt_status lt_encoder_open_codec(const lt_encoder *encoder, AVCodecContext **out,
         avcodec_free_context(out);
         return lt_fail(err, LT_E_NO_MEMORY, "out of memory for an encoder");
     }
+    lt_ffmpeg_listen();
     int rc = avcodec_open2(codec, encoder->codec, &options);
-    lt_status status = LT_OK;
-    if (rc < 0 && lt_encoder_is_hardware(encoder->codec))
-        status = lt_fail(
-            err, LT_E_BUSY,
-            "the encoder %s did not open: its device is not here, has no encoder free, or refuses these "
-            "settings (%s): %s; the log says why",
-            encoder->codec->name, encoder->settings, av_err2str(rc));
-    else if (rc < 0)
-        status = lt_fail(err, rc == AVERROR(ENOMEM) ? LT_E_NO_MEMORY : LT_E_INVALID,
-                         "the encoder refuses these settings (%s): %s; the log says why", encoder->settings,
-                         av_err2str(rc));
-    else
-        status = check_unused(encoder, codec, options, err);
+    lt_status status = rc < 0 ? fail_open(encoder, rc, err) : check_unused(encoder, codec, options, err);
     av_dict_free(&options);
     if (status) lt_encoder_close_codec(out, false);
     return status;

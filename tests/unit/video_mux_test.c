@@ -628,6 +628,27 @@ static void refused(const char *setting, const char *output, lt_status wanted, c
     assert_int_equal(lt_clips_inode(lt_clips_path("%s", output)), -1);
 }
 
+/* The last lines, whole, as many as there is room for; a longer one cut off; without any the number's text. */
+static void ffmpeg_is_heard(void **state)
+{
+    char longer[500];
+    memset(longer, 'x', sizeof longer - 1);
+    longer[sizeof longer - 1] = 0;
+    lt_ffmpeg_init();
+    lt_ffmpeg_listen();
+    av_log(NULL, AV_LOG_WARNING, "not an error\n");
+    assert_string_equal(lt_ffmpeg_reason(AVERROR(EIO)), "Input/output error");
+    lt_ffmpeg_listen();
+    for (int i = 10; i < 100; i++) av_log(NULL, AV_LOG_ERROR, "line %d.\n", i);
+    const char *said = lt_ffmpeg_reason(AVERROR(EIO)), *end = "line 97; line 98; line 99";
+    assert_true(!strncmp(said, "line ", 5) && strlen(said) > 380 &&
+                !strcmp(said + strlen(said) - strlen(end), end));
+    av_log(NULL, AV_LOG_ERROR, "%s\n", longer);
+    assert_true(strlen(said) == 399 && strspn(said, "x") == 399);
+    av_log(NULL, AV_LOG_ERROR, "last\n");
+    assert_string_equal(said, "last");
+}
+
 /* The plan of `output` and `codec` for a small video. */
 static lt_status plan_output(const char *output, const char *codec, lt_plan *plan, lt_err *err)
 {
@@ -643,6 +664,18 @@ static lt_status plan_output(const char *output, const char *codec, lt_plan *pla
     lt_driver_close(&decode);
     lt_driver_close(&mux);
     return status;
+}
+
+/* Where the format would take the pictures, were it not for its options, these are the cause, in FFmpeg's own words. */
+static void format_options_are_tried(void **state)
+{
+    lt_plan plan = {0};
+    lt_err err = {0};
+    lt_status status = plan_output("no.mp4", "format_options=encryption_scheme=cenc-aes-ctr", &plan, &err);
+    assert_int_equal(status, LT_E_INVALID);
+    if (!strstr(err.text, "format_options = \"encryption_scheme=cenc-aes-ctr\"") ||
+        !strstr(err.text, "encryption key"))
+        fail_msg("%s", err.text);
 }
 
 /* What the final format will not take is refused before anything is encoded; what it takes is not. */
@@ -740,12 +773,18 @@ static void bad_settings(void **state)
     refused("options=crff=3", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"crf\"");
     refused("options=preset=slowest", "bad.mp4", LT_E_INVALID, "preset=slowest");
     refused("options=nonsense", "bad.mp4", LT_E_INVALID, "key=value");
+    refused("options=crf=abc", "bad.mp4", LT_E_INVALID, "libx264 does not take crf = \"abc\": ");
+    refused("options=crf=abc", "bad.mp4", LT_E_INVALID, "Unable to parse option value \"abc\"");
+    refused("options=preset=slowest", "bad.mp4", LT_E_INVALID, "Error setting preset/tune slowest");
     refused("pixel_format=yuv420", "bad.mp4", LT_E_NOT_FOUND, "did you mean \"yuv420p\"");
     refused("pixel_format=rgb24", "bad.mp4", LT_E_UNSUPPORTED, "yuv420p");
     refused("codec=libx264", "bad.foo", LT_E_INVALID, "bad.foo");
     refused("codec=libx264", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264");
     refused("codec=libx264", "no/such/folder/bad.mp4", LT_E_NOT_FOUND, "folder");
     refused("format_options=movflag=x", "bad.mp4", LT_E_NOT_FOUND, "movflag");
+    refused("format_options=movflags=+fasstart", "bad.mp4", LT_E_INVALID,
+            "format_options: the mp4 format does not take movflags = \"+fasstart\"");
+    refused("format_options=movflags=+fasstart", "bad.mp4", LT_E_INVALID, "in 'fasstart'");
     if (avcodec_find_encoder_by_name("h264_vaapi"))
         refused("codec=h264_vaapi", "bad.mp4", LT_E_UNSUPPORTED, "only out of a device's memory");
 }
@@ -768,6 +807,8 @@ int main(void)
         cmocka_unit_test(bad_settings),
         cmocka_unit_test(hardware_that_is_not_here),
         cmocka_unit_test(colours),
+        cmocka_unit_test(ffmpeg_is_heard),
+        cmocka_unit_test(format_options_are_tried),
         cmocka_unit_test(outputs_are_tried),
         cmocka_unit_test(into_avi),
     };

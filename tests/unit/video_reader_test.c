@@ -348,7 +348,7 @@ static void bad_files(void **state)
     refused(lt_clips_path("."), LT_E_FORMAT, "folder");
     refused("/dev/null", LT_E_UNSUPPORTED, "regular file");
     refused("lavfi:testsrc", LT_E_UNSUPPORTED, "no end");
-    refused("lavfi:nonsense", LT_E_INVALID, "filter graph");
+    refused("lavfi:nonsense", LT_E_INVALID, "gives video: No such filter: 'nonsense'");
     refused("", LT_E_INVALID, "input");
     lt_video *video = open_video(lt_clips_path("cut.mp4"), (lt_video_request){.frames = 20});
     free(read_frame(video, 19));
