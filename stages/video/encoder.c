@@ -232,6 +232,17 @@ static lt_status make_sws(lt_encoder *encoder, lt_err *err)
 /* ---- creation
  * ------------------------------------------------------------------------------------------- */
 
+/* With an encoder that makes what the format is meant for; PNG is the cover of a format of sounds. */
+static lt_status refuse_codec(const lt_encoder *encoder, const AVOutputFormat *format, const char *output,
+                              lt_err *err)
+{
+    bool is_cover = format->video_codec == AV_CODEC_ID_PNG;
+    const AVCodec *other = is_cover ? NULL : avcodec_find_encoder(format->video_codec);
+    return lt_fail(err, LT_E_UNSUPPORTED, "output = \"%s\": the %s format does not hold %s; %s%s%s", output,
+                   format->name, avcodec_get_name(encoder->codec->id), other ? "set codec = \"" : "",
+                   other ? other->name : "choose another ending, as .mkv or .mp4", other ? "\"" : "");
+}
+
 /* Where segments are kept: the first format that holds the codec. Timestamps in them are small whole
  * numbers. */
 static lt_status choose_segment_format(lt_encoder *encoder, const lt_encoder_request *request, lt_err *err)
@@ -243,8 +254,7 @@ static lt_status choose_segment_format(lt_encoder *encoder, const lt_encoder_req
     lt_status status = find_container(&final, container, err);
     if (status) return status;
     if (avformat_query_codec(final, encoder->codec->id, FF_COMPLIANCE_NORMAL) == 0)
-        return lt_fail(err, LT_E_UNSUPPORTED, "output = \"%s\": the %s format does not hold %s", container,
-                       final->name, avcodec_get_name(encoder->codec->id));
+        return refuse_codec(encoder, final, container, err);
     encoder->global_header = final->flags & AVFMT_GLOBALHEADER;
     encoder->segment_format = encoder->segment_suffix = final->name;
     if (request->whole) return LT_OK;

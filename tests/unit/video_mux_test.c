@@ -780,6 +780,8 @@ static void bad_settings(void **state)
     refused("pixel_format=rgb24", "bad.mp4", LT_E_UNSUPPORTED, "yuv420p");
     refused("codec=libx264", "bad.foo", LT_E_INVALID, "bad.foo");
     refused("codec=libx264", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264");
+    if (avcodec_find_encoder_by_name("libvpx-vp9"))
+        refused("codec=auto", "bad.webm", LT_E_UNSUPPORTED, "does not hold h264; set codec = \"libvpx-vp9\"");
     refused("codec=libx264", "no/such/folder/bad.mp4", LT_E_NOT_FOUND, "folder");
     refused("format_options=movflag=x", "bad.mp4", LT_E_NOT_FOUND, "movflag");
     refused("format_options=movflags=+fasstart", "bad.mp4", LT_E_INVALID,
