@@ -110,6 +110,15 @@ fail:
 
 /* Streams that show what they are within this are not waited for longer. */
 enum { PROBE_BYTES = 2 << 20, PROBE_MICROSECONDS = 2000000 };
+static lt_status fail_live(const char *input, const AVIOContext *pipe, int rc, lt_err *err)
+{
+    if (pipe && !pipe->bytes_read)
+        return lt_fail(err, LT_E_NOT_FOUND, "%s: nothing came before the input ended", input);
+    if (rc == AVERROR_INVALIDDATA)
+        return lt_fail(err, LT_E_FORMAT, "%s: what comes is no video that FFmpeg knows", input);
+    return lt_fail_av(err, rc, "%s", input);
+}
+
 /* What is read once is not sought in. */
 enum { INDEX_BYTES = 4 << 10 };
 
@@ -134,9 +143,7 @@ lt_status lt_container_open_live(lt_container *container, const char *input, AVI
     int rc = avformat_open_input(&container->format, pipe ? NULL : input, NULL, NULL);
     if (rc >= 0) rc = avformat_find_stream_info(container->format, NULL);
     if (rc < 0) {
-        status = rc == AVERROR_INVALIDDATA
-                     ? lt_fail(err, LT_E_FORMAT, "%s: what comes is no video that FFmpeg knows", input)
-                     : lt_fail_av(err, rc, "%s", input);
+        status = fail_live(input, pipe, rc, err);
         goto fail;
     }
     LT_TRY(choose_stream(container, err));

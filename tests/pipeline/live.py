@@ -286,7 +286,7 @@ def nothing_and_nonsense(folder):
     model = narrow_model(folder / "model")
     with open("/dev/null", "rb") as stdin:
         live = LiveRun(graph(folder, "nothing", "-", model), stdin)
-        assert live.wait() == 1, live.text()
+        assert live.wait() == 1 and "-: nothing came" in live.text(), live.text()
     (folder / "noise").write_bytes(random.Random(1).randbytes(100000))
     with open(folder / "noise", "rb") as stdin:
         live = LiveRun(graph(folder, "noise", "-", model), stdin)
