@@ -56,6 +56,9 @@ static bool try_folder(const char *folder, int length, const char *below, const 
     return length > 0 && n < PATH_BYTES && access(path, R_OK) == 0;
 }
 
+/* What a person is told to use instead. */
+#define NAMES "use auto, cpu or cuda:0, or ref for checks"
+
 /* Where the plug-in lies. E_NOT_FOUND, with the places in err. */
 static lt_status look_for(const char *name, char *path, lt_err *err)
 {
@@ -69,12 +72,12 @@ static lt_status look_for(const char *name, char *path, lt_err *err)
     }
     for (size_t i = 0; i < LT_COUNT(below); i++)
         if (try_folder(own, (int)strlen(own), below[i], name, path)) return LT_OK;
+    bool is_ours = strcmp(name, "cuda") == 0, has_folders = folders && *folders;
     return lt_fail(err, LT_E_NOT_FOUND,
-                   "no device '%s': it needs longtake_%s.so, which is neither in %s%s%s nor in ../lib from "
-                   "there; use cpu%s",
-                   name, name, own, folders && *folders ? ", nor in " : "",
-                   folders && *folders ? folders : "",
-                   strcmp(name, "cuda") == 0 ? ", or build it on a machine with the CUDA toolkit" : "");
+                   "no device '%s': %s longtake_%s.so, which is neither in %s%s%s nor in ../lib from there%s",
+                   name, is_ours ? "it needs" : NAMES "; one of that name needs", name, own,
+                   has_folders ? ", nor in " : "", has_folders ? folders : "",
+                   is_ours ? "; use cpu, or build it on a machine with the CUDA toolkit" : "");
 }
 
 static const lt_backend *load(const char *name, const char *path, lt_err *err)
@@ -128,7 +131,7 @@ const lt_backend *lt_backend_find(const char *name, lt_err *err)
     for (size_t i = 0; i < LT_COUNT(built_in); i++)
         if (strcmp(built_in[i]->name, name) == 0) return built_in[i];
     if (!is_name(name)) {
-        lt_fail(err, LT_E_NOT_FOUND, "no device '%s': use auto, cpu or cuda:0, or ref for checks", name);
+        lt_fail(err, LT_E_NOT_FOUND, "no device '%s': " NAMES, name);
         return NULL;
     }
     pthread_mutex_lock(&loading);
@@ -149,8 +152,7 @@ lt_status lt_device_find(const char *device, const lt_backend **backend, int *in
     if (colon) number = strtol(colon + 1, &end, 10);
     bool numbered = !colon || (end != colon + 1 && !*end && number >= 0 && number <= 1023);
     if (length == 0 || length >= sizeof(name) || !numbered)
-        return lt_fail(err, LT_E_NOT_FOUND, "no device '%s': use auto, cpu or cuda:0, or ref for checks",
-                       device);
+        return lt_fail(err, LT_E_NOT_FOUND, "no device '%s': " NAMES, device);
     memcpy(name, device, length);
     name[length] = 0;
     *index = (int)number;

@@ -38,6 +38,7 @@ static void names(void **state)
     refused("", LT_E_NOT_FOUND, "no device");
     refused("../tests/far", LT_E_NOT_FOUND, "no device '../tests/far'");
     refused("nosuch", LT_E_NOT_FOUND, "longtake_nosuch.so");
+    refused("gpu", LT_E_NOT_FOUND, "no device 'gpu': use auto, cpu or cuda:0, or ref for checks");
     refused("stale", LT_E_MISMATCH, "another build");
     refused("odd", LT_E_MISMATCH, "no plug-in of Longtake for 'odd'");
     refused("broken", LT_E_NOT_FOUND, "cannot load");
