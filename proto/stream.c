@@ -304,7 +304,7 @@ static const char *picture_difference(const Lt__Wire__Picture *a, const Lt__Wire
                 a->sample_aspect_num == b->sample_aspect_num &&
                 a->sample_aspect_den == b->sample_aspect_den && a->rotation == b->rotation &&
                 a->primaries == b->primaries && a->transfer == b->transfer && a->matrix == b->matrix &&
-                a->range == b->range;
+                a->range == b->range && a->bits == b->bits;
     return same ? NULL : "picture";
 }
 

@@ -94,6 +94,7 @@ static void set_picture(const lt_video_info *info, Lt__Wire__Picture *picture)
     picture->transfer = (uint32_t)info->colour.transfer;
     picture->matrix = (uint32_t)info->colour.matrix;
     picture->range = (uint32_t)info->colour.range;
+    picture->bits = (uint32_t)LT_MIN(info->depth, info->bits);
 }
 
 /* Of everything that decides the bytes of a unit. */

@@ -113,6 +113,9 @@ static void add_notes_of_pictures(const lt_video_info *info, bool deinterlace, l
                      "HDR (%s): values are taken as they are, no tone mapping; the tags go to the output",
                      info->colour.transfer == 16 ? "PQ" : "HLG");
     if (info->has_alpha) lt_plan_note(plan, "left out: transparency");
+    if (info->bits == 8 && info->depth > 8)
+        lt_plan_note(plan, "left out: %d of the source's %d bits a sample (bits = 16 keeps them)",
+                     info->depth - 8, info->depth);
     if (info->has_mastering)
         lt_plan_note(plan,
                      "left out: what HDR10 says of the display it was mastered on, and of its brightness");

@@ -139,6 +139,17 @@ lt_status lt_mux_check_stills(const lt_mux_clip *clip, const lt_mux_config *conf
     return LT_OK;
 }
 
+/* Of those that arrive: who comes before says what it leaves out itself. */
+static void note_bits(const lt_mux_clip *clip, lt_plan *plan)
+{
+    const lt_stream *stream = clip->stream;
+    int kept = av_pix_fmt_desc_get(clip->encoder->format)->comp[0].depth;
+    int bits = stream->picture ? (int)LT_MIN(stream->picture->bits, stream->bits) : 0;
+    if (bits > kept)
+        lt_plan_note(plan, "left out: %d of the source's %d bits a sample, which %s does not hold",
+                     bits - kept, bits, av_get_pix_fmt_name(clip->encoder->format));
+}
+
 static void note_stills(const lt_mux_clip *clip, lt_plan *plan)
 {
     const Lt__Wire__Picture *picture = clip->stream->picture;
@@ -207,6 +218,7 @@ lt_status lt_mux_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_
     LT_TRY(lt_mux_encoder(&clip, config, err));
     LT_TRY(lt_mux_check_format_options(config, clip.output, err));
     LT_TRY(try_output(&clip, config, plan, err));
+    note_bits(&clip, plan);
     LT_TRY(lt_frames_create(&frames, clip.stream, 0, err));
     const lt_encoder *encoder = clip.encoder;
     plan->in_flight[0] = 2;

@@ -296,10 +296,14 @@ static void resolve(const lt_vae_decode_config *config, const lt_vae_info *info,
         lt_plan_resolve(plan, "numerics", "%s", lt_vae_numerics_name(info->numerics));
 }
 
-static void add_notes(const lt_vae_host *host, const lt_decode_geometry *g, lt_plan *plan)
+static void add_notes(const lt_vae_host *host, const lt_stream *in, const lt_decode_geometry *g,
+                      lt_plan *plan)
 {
     const lt_decode_plan *p = &g->plan;
-    int f = p->factor;
+    int f = p->factor, source_bits = in->picture ? (int)in->picture->bits : 0;
+    if (source_bits > g->bits)
+        lt_plan_note(plan, "left out: %d of the source's %d bits a sample (bits = 16 keeps them)",
+                     source_bits - g->bits, source_bits);
     if (p->temporal && g->endless)
         lt_plan_note(plan, "each window is made when the frame behind it has come");
     if (!p->temporal) lt_plan_note(plan, "every frame alone");
@@ -344,7 +348,7 @@ lt_status lt_decode_stage_plan(const lt_setup *setup, const lt_stream *const *in
     if (inputs[0]->run_frames) plan->flops *= (double)inputs[0]->run_frames / (double)g.n_frames;
     plan->work_factor = g.cost.work_factor;
     resolve(config, lt_vae_get_info(host.vae), &g, plan);
-    add_notes(&host, &g, plan);
+    add_notes(&host, inputs[0], &g, plan);
 fail:
     lt_vae_host_close(&host);
     return status;

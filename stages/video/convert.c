@@ -198,6 +198,7 @@ static void describe(const lt_convert *convert, const AVFrame *frame, lt_video_i
     info->width = convert->width;
     info->height = convert->height;
     info->bits = convert->bits;
+    info->depth = format->comp[0].depth;
     info->has_alpha = format->flags & AV_PIX_FMT_FLAG_ALPHA && !(format->flags & AV_PIX_FMT_FLAG_PAL);
     info->has_mastering = av_frame_get_side_data(frame, AV_FRAME_DATA_MASTERING_DISPLAY_METADATA) ||
                           av_frame_get_side_data(frame, AV_FRAME_DATA_CONTENT_LIGHT_LEVEL);

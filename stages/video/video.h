@@ -66,7 +66,7 @@ typedef struct lt_video_info {
     int sample_aspect_num, sample_aspect_den;
     int rotation;                  /* degrees clockwise a player still has to turn; rotation by quarters
                                            is applied already */
-    int bits;                      /* 8 or 16 */
+    int bits, depth;               /* 8 or 16; that the source's samples have */
     bool has_alpha, has_mastering; /* transparency, HDR10's metadata: neither is read */
     lt_video_colour colour;
     int time_base_num, time_base_den;

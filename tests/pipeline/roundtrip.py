@@ -135,6 +135,25 @@ def what_is_lost_is_said(folder):
     assert probe(folder / "out.mkv", "stream=codec_name", "a:0")["streams"], "the audio is gone"
 
 
+def fewer_bits_are_said(folder):
+    """By the stage that keeps fewer: once, and not where all are kept."""
+    model = narrow_model(folder / "model")
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=0.5", "-c:v", "libx264", "-pix_fmt", "yuv420p10le", folder / "deep.mkv")
+
+    def left_out(name):
+        return json.loads((folder / f"{name}.longtake" / "report.json").read_text())["left_out"]
+
+    text = run(write_graph(folder / "a.toml", folder / "deep.mkv", folder / "a.mp4", model=model))
+    assert left_out("a.mp4") == ["2 of the source's 10 bits a sample (bits = 16 keeps them)"] and f"left out: {left_out('a.mp4')[0]}" in text, text
+    run(write_graph(folder / "b.toml", folder / "deep.mkv", folder / "b.mp4", model=model, decode="bits = 16"))
+    assert left_out("b.mp4") == [], left_out("b.mp4")
+    assert "left out" not in remux(folder / "deep.mkv", folder / "c.mp4")
+    remux(folder / "deep.mkv", folder / "d.mp4", "--set", "stage.write.pixel_format=yuv420p")
+    assert left_out("d.mp4") == ["2 of the source's 10 bits a sample, which yuv420p does not hold"], left_out("d.mp4")
+    remux(folder / "deep.mkv", folder / "e.mp4", "--set", "stage.read.bits=8")
+    assert left_out("e.mp4") == ["2 of the source's 10 bits a sample (bits = 16 keeps them)"], left_out("e.mp4")
+
+
 def chapters_need_no_sound(folder):
     (folder / "m.txt").write_text(";FFMETADATA1\ntitle=Silent\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=one\n"
                                   "[CHAPTER]\nTIMEBASE=1/1000\nSTART=500\nEND=1000\ntitle=two\n")
@@ -188,5 +207,5 @@ def memory_does_not_grow_with_length(folder):
 if __name__ == "__main__":
     need_model()
     main([same_bytes_however_it_is_run, the_picture_survives, a_cache_is_used_again, python_reads_a_value, odd_sizes_come_back, one_frame,
-          audio_and_variable_rate_survive, what_is_lost_is_said, chapters_need_no_sound, an_output_that_cannot_be_is_refused_at_once,
+          audio_and_variable_rate_survive, what_is_lost_is_said, fewer_bits_are_said, chapters_need_no_sound, an_output_that_cannot_be_is_refused_at_once,
           side_by_side_has_the_format_of_its_ending, memory_does_not_grow_with_length])
