@@ -63,18 +63,26 @@ static bool holds_text(const json_t *list, const char *text)
     return found;
 }
 
-/* What the finished run has written is what this one would write, and is still there. */
-static bool outputs_exist(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest,
+/* What the finished run has written is what this one would write. */
+static bool outputs_match(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest,
                           lt_arena *arena)
 {
-    const json_t *outputs = json_object_get(manifest->json, "outputs"),
-                 *files = json_object_get(manifest->json, "files");
+    const json_t *outputs = json_object_get(manifest->json, "outputs");
     for (int i = 0; i < folder->n_outputs; i++) {
         const char *output = folder->outputs[i], *recorded = lt_config_path(graph, output, arena);
         /* An earlier build recorded it as it stands. */
         if (!recorded || (!holds_text(outputs, recorded) && !holds_text(outputs, output))) return false;
-        if (!lt_output_pattern(output) && access(output, F_OK)) return false;
     }
+    return true;
+}
+
+/* And is still there. */
+static bool outputs_exist(const lt_graph *graph, const lt_run_folder *folder, const lt_manifest *manifest,
+                          lt_arena *arena)
+{
+    const json_t *files = json_object_get(manifest->json, "files");
+    for (int i = 0; i < folder->n_outputs; i++)
+        if (!lt_output_pattern(folder->outputs[i]) && access(folder->outputs[i], F_OK)) return false;
     for (size_t i = 0; i < json_array_size(files); i++) {
         const char *file = json_string_value(json_array_get(files, i));
         const char *path = file ? lt_path_absolute(arena, graph->base, file) : NULL;
@@ -143,6 +151,18 @@ static lt_status make_manifest(const lt_graph *graph, json_t *config, lt_manifes
     return manifest->json ? LT_OK : lt_fail(err, LT_E_NO_MEMORY, "no memory for the manifest");
 }
 
+/* Of a finished run. Where its output was removed, what it has finished is joined again; but what a live input had is not what it has now. */
+static bool is_to_begin_again(const lt_graph *graph, const lt_run_folder *folder, lt_manifest *manifest,
+                              lt_arena *arena)
+{
+    if (!outputs_match(graph, folder, manifest, arena)) return true;
+    if (outputs_exist(graph, folder, manifest, arena)) return false;
+    if (lt_manifest_is_live(manifest)) return true;
+    manifest->state = LT_RUN_CONTINUES;
+    json_object_set_new(manifest->json, "finished", json_null());
+    return false;
+}
+
 lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, bool fresh, lt_arena *arena,
                            lt_manifest *manifest, lt_err *err)
 {
@@ -160,8 +180,8 @@ lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, b
                 "%s holds a run with another configuration: %s. Use --fresh to start over, or %s",
                 folder->path, difference,
                 folder->n_outputs ? "another output" : "keep this run apart with --set graph.run=NAME");
-        else if (manifest->state == LT_RUN_FINISHED && !outputs_exist(graph, folder, manifest, arena))
-            fresh = true;
+        else if (manifest->state == LT_RUN_FINISHED)
+            fresh = is_to_begin_again(graph, folder, manifest, arena);
     }
     manifest->is_over_another = fresh;
     if (!status && (fresh || !manifest->json))

@@ -18,8 +18,8 @@ typedef struct lt_manifest {
 } lt_manifest;
 
 /* Read <folder>/manifest.json and compare its configuration with the graph's. E_MISMATCH: it is another one (the
- * sentence says which key, and --fresh). `fresh`, or a finished run that has not written these outputs, or whose output is gone: the run is
- * new, and is_over_another. Changes no file. *manifest is the caller's to finish, also after an error. */
+ * sentence says which key, and --fresh). `fresh`, or a finished run that has not written these outputs: the run is new, and
+ * is_over_another. A finished run whose output is gone continues. Changes no file. *manifest is the caller's to finish, also after an error. */
 lt_status lt_manifest_open(const lt_graph *graph, const lt_run_folder *folder, bool fresh, lt_arena *arena,
                            lt_manifest *manifest, lt_err *err);
 

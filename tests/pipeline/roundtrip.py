@@ -154,6 +154,22 @@ def fewer_bits_are_said(folder):
     assert left_out("e.mp4") == ["2 of the source's 10 bits a sample (bits = 16 keeps them)"], left_out("e.mp4")
 
 
+def an_output_that_was_removed_is_joined_again(folder):
+    """From the finished segments, without a frame that is decoded; where these were not kept, all is made again."""
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=size=64x48:rate=24:duration=9", "-f", "lavfi", "-i", "sine=duration=9", "-c:v", "libx264", "-c:a", "aac",
+           folder / "in.mkv")
+    for keep in ("true", "false"):
+        output, setting = folder / f"{keep}.mp4", ("--set", f"stage.write.keep_segments={keep}")
+        remux(folder / "in.mkv", output, *setting)
+        whole, log = sha256(output), folder / f"{keep}.mp4.longtake" / "logs"
+        output.unlink()
+        assert "continues the run" in remux(folder / "in.mkv", output, *setting)
+        assert sha256(output) == whole
+        said = "".join(path.read_text() for path in log.iterdir())
+        assert ("216 frames are there already" in said) == (keep == "true"), said
+        assert "nothing to do" in remux(folder / "in.mkv", output, *setting)
+
+
 def chapters_need_no_sound(folder):
     (folder / "m.txt").write_text(";FFMETADATA1\ntitle=Silent\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=500\ntitle=one\n"
                                   "[CHAPTER]\nTIMEBASE=1/1000\nSTART=500\nEND=1000\ntitle=two\n")
@@ -207,5 +223,5 @@ def memory_does_not_grow_with_length(folder):
 if __name__ == "__main__":
     need_model()
     main([same_bytes_however_it_is_run, the_picture_survives, a_cache_is_used_again, python_reads_a_value, odd_sizes_come_back, one_frame,
-          audio_and_variable_rate_survive, what_is_lost_is_said, fewer_bits_are_said, chapters_need_no_sound, an_output_that_cannot_be_is_refused_at_once,
+          audio_and_variable_rate_survive, what_is_lost_is_said, fewer_bits_are_said, an_output_that_was_removed_is_joined_again, chapters_need_no_sound, an_output_that_cannot_be_is_refused_at_once,
           side_by_side_has_the_format_of_its_ending, memory_does_not_grow_with_length])
