@@ -110,6 +110,12 @@ def a_finished_run_takes_no_other_stream(folder):
             assert not code or os.lseek(stdin.fileno(), 0, os.SEEK_CUR) == 0
     assert f"{output} was finished at " in live.text() and "use --fresh to start over, or another output" in live.text(), live.text()
     assert frames_of(output) == 8
+    # Nor is what it had joined again where the output was removed: another stream has come.
+    output.unlink()
+    with open(make_source(folder, 9), "rb") as stdin:
+        live = LiveRun(remux, stdin)
+        assert live.wait() == 0, live.text()
+    assert frames_of(output) == 9
 
 
 def other_containers(folder):
