@@ -288,13 +288,14 @@ typedef struct lt_cache_imported {
     bool says_scaling; /* the file says it */
 } lt_cache_imported;
 
-/* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one of unsaid->tensor, [T,C,h,w] or [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is
- * taken back (name, caption, scaling_factor, timestamps, picture, ...); without it the clip is called after the file, with the
- * frames a second and the scaling_factor of `unsaid`. Its digest and how it was made are taken back where the numbers are those of the export, by its
- * checksum; others have a digest of their own. Texts are made clean: UTF-8, lines that end in \n, no control characters; a source of
- * more than 4096 bytes is none. E_INVALID: of `unsaid`.
- * E_FORMAT (also a scaling_factor that is not finite and above 0, timestamps that do not rise, a caption above 1 MiB), E_NUMERIC,
- * E_MISMATCH (also where these numbers are there with another scaling_factor), and what lt_cache_put says. */
+/* Put a safetensors file into the cache as a clip: its tensor `latent`, or where there is none the one of unsaid->tensor, [T,C,h,w] or
+ * [C,h,w], f32, f16 or bf16, unscaled, perhaps `logvar`. What lt_cache_export has put into its metadata is taken back (name, caption,
+ * scaling_factor, timestamps, picture, ...); without it the clip is called after the file, with the frames a second and the
+ * scaling_factor of `unsaid`. Its digest and how it was made are taken back where the numbers are those of the export, by its checksum;
+ * others have a digest of their own. Texts are made clean: UTF-8, lines that end in \n, no control characters; a source of more than
+ * 4096 bytes is none. E_INVALID: of `unsaid`. E_FORMAT (also a scaling_factor that is not finite and above 0, timestamps that do not
+ * rise, a caption above 1 MiB), E_NUMERIC, E_MISMATCH (also where these numbers are there with another scaling_factor), and what
+ * lt_cache_put says. */
 lt_status lt_cache_import(lt_cache *cache, const char *path, const lt_cache_unsaid *unsaid,
                           lt_cache_imported *imported, lt_err *err);
 

@@ -110,6 +110,7 @@ fail:
 
 /* Streams that show what they are within this are not waited for longer. */
 enum { PROBE_BYTES = 2 << 20, PROBE_MICROSECONDS = 2000000 };
+
 static lt_status fail_live(const char *input, const AVIOContext *pipe, int rc, lt_err *err)
 {
     if (pipe && !pipe->bytes_read)
