@@ -1,12 +1,10 @@
 /* beside.c - values beside the latents: how far a clip's maker has come, and embeddings of texts. */
 #include "cache/internal.h"
+#include "core/xxh3.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 /* A value is its XXH3-64, then the bytes. What a source has seen begins with the time at which it was kept, and its hash is seeded: by
  * that it is told apart from those of earlier builds, which have no time. */

@@ -1,14 +1,12 @@
 /* export.c - a whole clip as one safetensors file, a chunk at a time. */
 #include "cache/internal.h"
+#include "core/xxh3.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 /* The file's header: the tensors' places, and the record's fields as strings. */
 static json_t *describe(const lt_cache_clip *clip, int64_t tensor_bytes, uint64_t xxh3)

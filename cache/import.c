@@ -1,15 +1,13 @@
 /* import.c - a clip from a safetensors file of latents. */
 #include "cache/internal.h"
 
+#include "core/xxh3.h"
 #include "kernels/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 enum { CHUNK = 8 };
 

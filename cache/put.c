@@ -1,5 +1,6 @@
 /* put.c - writing: a chunk a transaction, the record with the last missing one. */
 #include "cache/internal.h"
+#include "core/xxh3.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,9 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 static lt_status check_clip(const lt_cache_clip *clip, lt_err *err)
 {

@@ -1,14 +1,12 @@
 /* read.c - reading: one transaction a call. */
 #include "cache/internal.h"
+#include "core/xxh3.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 lt_status lt_cache_get(lt_cache *cache, MDB_txn *txn, MDB_val key, MDB_val *value, lt_err *err)
 {

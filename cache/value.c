@@ -1,15 +1,13 @@
 /* value.c - a chunk's value: a complete safetensors file. */
 #include "cache/internal.h"
 
+#include "core/xxh3.h"
 #include "kernels/safetensors.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 int64_t lt_cache_n_chunks(const lt_cache_clip *clip)
 {

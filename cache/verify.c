@@ -1,11 +1,9 @@
 /* verify.c - reading everything, and saying what is wrong with it. */
 #include "cache/internal.h"
+#include "core/xxh3.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 typedef struct verify {
     lt_cache *cache;

@@ -1,8 +1,8 @@
 /* digest.c - a short name for bytes. */
 #include "stages/digest/digest.h"
+#include "core/xxh3.h"
 
 #include <stdio.h>
-#include <xxhash.h>
 
 void lt_digest(const void *bytes, size_t n_bytes, char hex[33])
 {

@@ -1,5 +1,6 @@
 /* fingerprint.c - telling sources apart cheaply. */
 #include "stages/video/internal.h"
+#include "core/xxh3.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 enum { BLOCK = 64 * 1024, N_BLOCKS = 64 };
 
