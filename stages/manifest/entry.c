@@ -68,6 +68,23 @@ static char *clean(const char *text, lt_arena *arena)
     return copy;
 }
 
+/* A line of JSON, in which jansson escapes all control characters but the delete character: that too. */
+static char *escape_deletes(const char *line, lt_arena *arena)
+{
+    static const char escape[] = "\\u007f";
+    size_t n = strlen(line) + 1;
+    for (const char *c = line; (c = strchr(c, 0x7f)); c++) n += strlen(escape) - 1;
+    char *copy = lt_arena_alloc(arena, n), *to = copy;
+    for (const char *c = line; copy && *c; c++) {
+        if (*c == 0x7f)
+            to = stpcpy(to, escape);
+        else
+            *to++ = *c;
+    }
+    if (copy) *to = 0;
+    return copy;
+}
+
 static const char *absolute(const lt_clip_list *list, const char *path, lt_arena *arena)
 {
     const char *scheme = strstr(path, "://");
@@ -117,7 +134,7 @@ static lt_status fill(const lt_clip_list *list, const lt_list_place *place, json
         entry->name = *name ? lt_arena_strdup(arena, name) : lt_clip_name_of(entry->path, NAME_BYTES, arena);
     if (entry->path) json_object_set_new(object, "path", json_string(entry->path));
     char *line = json_dumps(object, JSON_COMPACT);
-    entry->json = line ? clean(line, arena) : NULL; /* jansson escapes all but the delete character */
+    entry->json = line ? escape_deletes(line, arena) : NULL;
     free(line);
     if (!entry->path || !entry->text || !entry->name || !entry->json)
         return lt_fail(err, LT_E_NO_MEMORY, "%s: out of memory", list->path);

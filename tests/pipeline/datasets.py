@@ -185,7 +185,7 @@ def bytes_that_are_no_text_cost_nothing(folder):
     model = narrow_model(folder / "model")
     make_clip(place / "a.mp4", 0.25)
     (place / "bad.mp4").write_text("this is no video")
-    entries = [{"path": "a.mp4", "text": "del \x7f"}, {"path": "bad.mp4", "text": "\x7f, too"}, {"path": "gone.mp4"}]
+    entries = [{"path": "a.mp4", "text": "del \x7f"}, {"path": "bad.mp4", "text": "\x7f, too"}, {"path": "gone\x7f.mp4"}]
     (place / "clips.json").write_text(json.dumps(entries, ensure_ascii=False))
     # As a message holds it, the entry's many line ends take more than the mebibyte that the file has.
     with open(place / "clips.csv", "w") as file:
@@ -194,7 +194,7 @@ def bytes_that_are_no_text_cost_nothing(folder):
     assert "2 failed" in run(graph, expect=3, timeout=60)
     assert [(clip, about["state"]) for clip, about in clips_of(place / "cache").items() if about["state"] == "complete"] == [("a", "complete")]
     failed = json.loads((place / "cache.longtake" / "failed.json").read_text())
-    assert [entry["path"] for entry in failed] == ["bad.mp4", "gone.mp4"] and failed[0]["text"] == " , too", failed
+    assert [entry["path"] for entry in failed] == ["bad.mp4", "gone\x7f.mp4"] and failed[0]["text"] == "\x7f, too", failed
     assert all("caf?" in entry["error"] for entry in failed), failed
     assert "1 clips done" in run(precompute(place / "q.toml", "clips.csv", "other", model), timeout=60)
 
