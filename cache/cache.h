@@ -198,8 +198,8 @@ lt_status lt_cache_next_clip(lt_cache *cache, lt_cache_summary *summary, lt_err 
 lt_status lt_cache_look(lt_cache *cache, const char *clip, const char *digest, lt_cache_summary *summary,
                         lt_err *err);
 
-/* Write the clip's side file to `path`. E_NOT_FOUND where the clip has no record or no side streams; E_FORMAT when
- * it is damaged. */
+/* Write the clip's side file beside `path` and rename it: what was there is kept by those who have it open, and after an error.
+ * E_NOT_FOUND where the clip has no record or no side streams; E_FORMAT when it is damaged. */
 lt_status lt_cache_side(lt_cache *cache, const char *clip, const char *digest, const char *path, lt_err *err);
 
 /* ---- the whole ----------------------------------------------------------------------------------------- */

@@ -192,26 +192,45 @@ static lt_status copy_side_value(lt_cache *cache, const char *clip, const char *
     return status;
 }
 
+static lt_status copy_side(lt_cache *cache, const char *clip, const char *digest,
+                           const lt_cache_side_info *side, FILE *file, lt_err *err)
+{
+    uint64_t hash = 0;
+    for (int64_t i = 0; i < side->values; i++) {
+        lt_status status = copy_side_value(cache, clip, digest, i, file, &hash, err);
+        if (status) return status;
+    }
+    if (hash == side->xxh3) return LT_OK;
+    return lt_fail(err, LT_E_FORMAT, "the side streams of clip %s are damaged in the cache %s", clip,
+                   cache->folder);
+}
+
+/* In one step: somebody may be reading the file that an earlier call made. */
+static lt_status write_side(lt_cache *cache, const char *clip, const char *digest,
+                            const lt_cache_side_info *side, const char *path, lt_arena *arena, lt_err *err)
+{
+    const char *beside = lt_arena_printf(arena, "%s.part", path);
+    if (!beside) return lt_fail(err, LT_E_NO_MEMORY, "out of memory");
+    FILE *file = fopen(beside, "wbe");
+    if (!file) return lt_fail_errno(err, errno, "cannot write %s", path);
+    lt_status status = copy_side(cache, clip, digest, side, file, err);
+    int closed = fclose(file);
+    if (!status && (closed != 0 || rename(beside, path) != 0))
+        status = lt_fail_errno(err, errno, "cannot write %s", path);
+    if (status) unlink(beside);
+    return status;
+}
+
 lt_status lt_cache_side(lt_cache *cache, const char *clip, const char *digest, const char *path, lt_err *err)
 {
     lt_arena arena = {0};
     lt_cache_clip record;
     lt_cache_side_info side;
-    uint64_t hash = 0;
     lt_status status = get_record(cache, clip, digest, &arena, &record, &side, err);
+    if (!status && side.values == 0)
+        status = lt_fail(err, LT_E_NOT_FOUND, "clip %s has no side streams", clip);
+    if (!status) status = write_side(cache, clip, digest, &side, path, &arena, err);
     lt_arena_finish(&arena);
-    if (status) return status;
-    if (side.values == 0) return lt_fail(err, LT_E_NOT_FOUND, "clip %s has no side streams", clip);
-    FILE *file = fopen(path, "wbe");
-    if (!file) return lt_fail_errno(err, errno, "cannot write %s", path);
-    for (int64_t i = 0; i < side.values; i++)
-        LT_TRY(copy_side_value(cache, clip, digest, i, file, &hash, err));
-    if (hash != side.xxh3)
-        LT_TRY(lt_fail(err, LT_E_FORMAT, "the side streams of clip %s are damaged in the cache %s", clip,
-                       cache->folder));
-fail:
-    if (fclose(file) != 0 && status == LT_OK) status = lt_fail_errno(err, errno, "cannot write %s", path);
-    if (status) unlink(path);
     return status;
 }
 

@@ -6,7 +6,9 @@
 
 #include "kernels/safetensors.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 /* ---- values and records -------------------------------------------------------------------------------- */
@@ -296,6 +298,15 @@ static void side_streams_come_with_the_record(void **state)
     assert_int_equal(got.side_bytes, LT_CACHE_SIDE_BYTES * 2 + 12345);
     MUST(lt_cache_side(f->cache, "film", clip.digest, back, &err));
     snprintf(command, sizeof command, "cmp '%s' '%s'", path, back);
+    assert_int_equal(system(command), 0);
+    /* Who reads it while it is written again reads the old one. */
+    struct stat old;
+    int reading = open(back, O_RDONLY);
+    MUST(lt_cache_side(f->cache, "film", clip.digest, back, &err));
+    assert_int_equal(fstat(reading, &old), 0);
+    assert_int_equal(old.st_nlink, 0);
+    assert_int_equal(old.st_size, got.side_bytes);
+    close(reading);
     assert_int_equal(system(command), 0);
     assert_int_equal(count_faults(f->cache), 0);
     lt_arena_finish(&arena);
