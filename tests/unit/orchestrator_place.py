@@ -63,6 +63,12 @@ class Place:
         assert process.returncode == code, f"{arguments}: exit code {process.returncode}, expected {code}:\n{text}"
         return text
 
+    def start_until(self, units, graph):
+        """A run whose sink has that many units."""
+        going = self.start("run", graph)
+        wait_until(lambda: len(self.made()) >= units)
+        return going
+
     def folder(self, output="out.txt"):
         return self.path / f"{output}.longtake"
 

@@ -343,8 +343,7 @@ def silence_is_noticed(place):
 @test
 def the_orchestrator_is_killed(place):
     graph = place.graph(sink="unit_ms = 100\nunits = 15")
-    going = place.start("run", graph)
-    wait_until(lambda: len(place.made()) >= 4)
+    going = place.start_until(4, graph)
     going.kill()
     wait_until(lambda: not place.stages(), 10, "the stages are gone")
     going.communicate()
@@ -362,8 +361,7 @@ def the_orchestrator_is_killed(place):
 @test
 def what_was_there_is_no_speed(place):
     graph = place.graph(sink="unit_ms = 100\nunits = 30")
-    going = place.start("run", graph)
-    wait_until(lambda: len(place.made()) >= 10)
+    going = place.start_until(10, graph)
     going.kill()
     going.communicate()
     events = [json.loads(line) for line in place.call("run", graph, "--json").splitlines() if line[0] == "{"]
@@ -375,8 +373,7 @@ def what_was_there_is_no_speed(place):
 def a_changed_input_is_noticed(place):
     (place.path / "in.dat").write_bytes(b"x" * 5)
     graph = place.graph(source='input = "in.dat"', sink="unit_ms = 100")
-    going = place.start("run", graph)
-    wait_until(lambda: len(place.made()) >= 3)
+    going = place.start_until(3, graph)
     going.kill()
     going.communicate()
     (place.path / "in.dat").write_bytes(b"x" * 6)
@@ -387,8 +384,7 @@ def a_changed_input_is_noticed(place):
 @test
 def a_second_run_is_refused(place):
     graph = place.graph(sink="unit_ms = 1000\nunits = 60")
-    going = place.start("run", graph)
-    wait_until(lambda: len(place.made()) >= 1)
+    going = place.start_until(1, graph)
     has(place.call("run", graph, code=1), f"out.txt is being written by another run (pid {going.pid})")
     going.send_signal(signal.SIGINT)
     going.communicate(timeout=20)
@@ -412,8 +408,7 @@ def a_new_run_waits_for_dying_stages(place):
 @test
 def one_interrupt_finishes_two_stop(place):
     graph = place.graph(sink="unit_ms = 400\nunits = 8")
-    going = place.start("run", graph)
-    wait_until(lambda: len(place.made()) >= 2)
+    going = place.start_until(2, graph)
     going.send_signal(signal.SIGINT)
     text = going.communicate(timeout=10)[0]
     assert going.returncode == 130, text
