@@ -461,7 +461,9 @@ static void short_windows_fit(void **state)
 {
     lt_err err = {0};
     int n_larger = 0;
-    lt_vae *vae = open_vae(LT_FIXTURES "/../../examples/tiny-svd-vae", LT_VAE_DECODER, LT_NUMERICS_AUTO);
+    char folder[4096];
+    snprintf(folder, sizeof(folder), "%s/../../examples/tiny-svd-vae", fixtures_folder());
+    lt_vae *vae = open_vae(folder, LT_VAE_DECODER, LT_NUMERICS_AUTO);
     static const int threads[] = {2, 24};
     for (size_t i = 0; i < 2 * LT_COUNT(threads); i++) {
         lt_context *dry = open_context("cpu", i % 2 ? LT_F32 : LT_BF16, 0, threads[i / 2]);

@@ -67,6 +67,11 @@ def open_vae(task):
         return PlainVAE.load(task["model"]), f"plain PyTorch, as diffusers cannot be imported ({type(error).__name__})"
 
 
+def decoded(network, z):
+    """By diffusers' class, or by the plain one."""
+    return network.decode(z, num_frames=z.shape[0]).sample if hasattr(network, "decode") else network.decoder(z)
+
+
 def vae(task):
     """part (encoder, decoder), size (WIDTHxHEIGHT), frames."""
     network, note = open_vae(task)
@@ -74,8 +79,7 @@ def vae(task):
     if task["part"] == "encoder":
         run, shape = (lambda x: network.quant_conv(network.encoder(x))), (task["frames"], height, width, 3)
     else:
-        plain = "plain" in note
-        run = (lambda z: network.decoder(z)) if plain else (lambda z: network.decode(z, num_frames=z.shape[0]).sample)
+        run = lambda z: decoded(network, z)
         shape = (task["frames"], height // 8, width // 8, 4)
     x = pattern(shape, 0.37, task).permute(0, 3, 1, 2)
     x = x.contiguous(memory_format=torch.contiguous_format if task["mode"] == "eager" else torch.channels_last)
@@ -153,7 +157,7 @@ def narrow(vae, scale):
             self.vae, self.conv_in = vae, vae.decoder.conv_in
 
         def forward(self, x):
-            return self.vae.decode(x.permute(1, 0, 2, 3) / scale, num_frames=x.shape[1]).sample.permute(1, 0, 2, 3)
+            return decoded(self.vae, x.permute(1, 0, 2, 3) / scale).permute(1, 0, 2, 3)
 
     return Narrow()
 
