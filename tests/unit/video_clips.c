@@ -40,6 +40,22 @@ const char *lt_clips_path(const char *format, ...)
     return path;
 }
 
+const char *lt_clips_folder(const char *name)
+{
+    const char *path = lt_clips_path("%s", name);
+    mkdir(path, 0777);
+    return path;
+}
+
+const char *lt_clips_option(const char *name, const char *file)
+{
+    static char texts[16][300];
+    static int next;
+    char *text = texts[next++ % 16];
+    snprintf(text, sizeof texts[0], "%s=%s", name, lt_clips_path("%s", file));
+    return text;
+}
+
 void lt_clips_ffmpeg(const char *format, ...)
 {
     char command[2048];
@@ -52,6 +68,13 @@ void lt_clips_ffmpeg(const char *format, ...)
         fprintf(stderr, "failed: %s\n", command);
         abort();
     }
+}
+
+void lt_clips_make_av(void)
+{
+    lt_clips_ffmpeg(
+        "-f lavfi -i testsrc2=size=160x96:rate=24:duration=4 -f lavfi -i sine=duration=4 -c:v libx264 "
+        "-g 30 -bf 2 -pix_fmt yuv420p -c:a aac -metadata title=hello av.mp4");
 }
 
 /* ---- H.264 by fields ------------------------------------------------------------------------------------- */
