@@ -36,7 +36,8 @@ typedef enum { LT_ACT_NONE, LT_ACT_SILU, LT_ACT_GELU_ERF, LT_ACT_GELU_TANH, LT_A
  * With a stride of 1 and kernels of 3, sums and differences of inputs may be multiplied in place of the inputs (Winograd's
  * algorithm): an infinite input then makes NaN of results that would be infinite, an input that is not finite may make NaN of
  * results up to 3 places beside those that depend on it, along the kernel's axes, and inputs above 2^120 may overflow.
- * Error: (4 + 2 sqrt(I kt kh kw)) u |.|max for weights of deviation 1 / sqrt(I kt kh kw).
+ * Error: (4 + 2 sqrt(I kt kh kw)) u |.|max for weights of deviation 1 / sqrt(I kt kh kw). On cuda, in 16 bits, the bias may be
+ * taken rounded to the dtype, as weights are.
  * Agrees with torch.nn.functional.conv2d / conv3d. */
 typedef struct lt_conv_params {
     int stride_t, stride_h, stride_w; /* 0 means 1 */
@@ -84,9 +85,9 @@ lt_tensor lt_upsample_nearest(lt_context *c, lt_tensor x, int ft, int fh, int fw
  * x [N,T,H,W,I]; weight [O,I,3,3] or [O,I,1,3,3]; bias [O] or left out. Returns [N,T,2H,2W,O]. FLOPs: those of that convolution,
  * 72 N T H W O I, though fewer may be computed: taps that fall on one element of x may be added up before, in f64. An infinite
  * input may then give an infinite result where the difference of two would be NaN; else as lt_conv.
- * Error: (4 + 2 sqrt(9 I)) u |.|max for weights of deviation 1 / sqrt(9 I). On cuda, in 16 bits, the sums of taps are rounded to the
- * dtype once more: 2^-7 |.|max more in bf16, 2^-10 in f16 (a sum of products of which each has a relative error of up to 2^-8 or 2^-11 of
- * its own, of both signs: two fifths of that in the mean, 5 deviations). */
+ * Error: (4 + 2 sqrt(9 I)) u |.|max for weights of deviation 1 / sqrt(9 I). On cuda, in 16 bits, the bias may be taken rounded to the
+ * dtype, and the sums of taps are rounded to it once more: 2^-7 |.|max more in bf16, 2^-10 in f16 (a sum of products of which each has a
+ * relative error of up to 2^-8 or 2^-11 of its own, of both signs: two fifths of that in the mean, 5 deviations). */
 lt_tensor lt_upsample_conv(lt_context *c, lt_tensor x, lt_weight *weight, lt_weight *bias);
 
 /* x + a * y, elementwise, same shapes; a is rounded to f32. FLOPs: 2 an element. Error: 2 u |.|max. */

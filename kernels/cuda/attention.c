@@ -1,17 +1,21 @@
 /* attention.c - softmax(scale q k^T + mask) v.
  *
- * In 16 bits, without a mask and for heads of up to 256 numbers, a multiple of 8: cuDNN, which recognises the graph below and never
- * stores a score. It gives NaN to a query that sees no key, and refuses other heads: those, every mask, and f32 go in
- * pieces of queries and keys, whose scores stay in scratch memory: a product by cuBLASLt, a softmax that goes on from piece to
- * piece, another product. Which of the two it is follows from the shapes of one sample; in pieces, samples go one by one.
- * In 16 bits both round a query's weights to the dtype before they multiply v. */
+ * In 16 bits and for heads of up to 256 numbers, a multiple of 8: cuDNN, which recognises the graph below and never stores a score. A mask
+ * comes to it in f32 with its own sizes, which it repeats. Where a query has seen only masked keys so far, or none at all, it subtracts
+ * infinities, and has NaN: so its mask is bounded before, and what the queries that see nothing have is made zeros after.
+ *
+ * Other heads, f32, and masks beside causality go in pieces of queries and keys, whose scores stay in scratch memory: a product by
+ * cuBLASLt, a softmax that goes on from piece to piece, another product. Which of the two it is follows from the shapes of one
+ * sample; in pieces, samples go one by one. In 16 bits both round a query's weights to the dtype before they multiply v. */
 #include "kernels/cuda/operators.h"
 
 #include <math.h>
 
 /* Of scores in f32 at a time: with half as many of weights they stay in a second-level cache of 50 MiB between the two products, which is all
- * they are for. Four times as many went through memory four times: by estimate, not measured, 40 us where the products take 10. */
-enum { SCORE_BYTES = 16 << 20, KEYS_AT_ONCE = 4096, LARGEST_HEAD = 256, CANONICAL_SAMPLES = 8 };
+ * they are for. Four times as many went through memory four times: by estimate, not measured, 40 us where the products take 10. Few
+ * keys and many queries: for the VAE's one head of 512, weights v has 32 rows of blocks of 128 x 128 then, which fill 128 of 132
+ * multiprocessors, where 4,096 keys would leave a quarter of the rows, and fill 32. */
+enum { SCORE_BYTES = 16 << 20, KEYS_AT_ONCE = 1024, LARGEST_HEAD = 256, CANONICAL_SAMPLES = 8 };
 
 typedef struct attention {
     int64_t batch, queries, keys, heads, width;
@@ -24,12 +28,14 @@ typedef struct attention {
 
 /* ---- cuDNN ------------------------------------------------------------------------------------------- */
 
-enum { UID_Q = 1, UID_K, UID_V, UID_Y, UID_SCALE, UID_LOWEST, UID_FIRST_VIRTUAL };
+enum { UID_Q = 1, UID_K, UID_V, UID_Y, UID_SCALE, UID_LOWEST, UID_MASK, UID_FIRST_VIRTUAL };
 
 typedef struct sdpa_problem {
     int64_t queries, keys, heads, width;
     cudnnDataType_t type;
     bool causal;
+    bool has_mask, mask_by_sample;    /* one for each sample, or one of all */
+    int64_t mask_heads, mask_queries; /* 1: of all */
     size_t alignment;
 } sdpa_problem;
 
@@ -64,6 +70,19 @@ static cudnnBackendDescriptor_t mask_future(graph_builder *g, int64_t *uid, cons
     return masked;
 }
 
+static cudnnBackendDescriptor_t add_mask(graph_builder *g, int64_t *uid, const sdpa_problem *p, int64_t n,
+                                         cudnnBackendDescriptor_t scores)
+{
+    const int64_t row = p->mask_queries * p->keys,
+                  dims[4] = {p->mask_by_sample ? n : 1, p->mask_heads, p->mask_queries, p->keys};
+    const int64_t strides[4] = {p->mask_heads * row, row, p->keys, 1};
+    cudnnBackendDescriptor_t mask =
+        graph_tensor(g, UID_MASK, CUDNN_DATA_FLOAT, GRAPH_STORED, 4, dims, strides, CUDA_ALIGNMENT);
+    cudnnBackendDescriptor_t masked = matrix(g, uid, CUDNN_DATA_FLOAT, p, n, p->keys);
+    graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, scores, mask, NULL, masked);
+    return masked;
+}
+
 /* The graph that cuDNN knows as attention. It has the logarithm of every query's sum of powers, which nobody reads: without it
  * cuDNN does not know the graph, and has no engine for it. */
 static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
@@ -84,6 +103,7 @@ static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
     graph_matmul(g, q, k, scores);
     scaled = matrix(g, &uid, CUDNN_DATA_FLOAT, p, n, p->keys);
     graph_pointwise(g, CUDNN_POINTWISE_MUL, CUDNN_DATA_FLOAT, 0, scores, scalar(g, UID_SCALE), NULL, scaled);
+    if (p->has_mask) scaled = add_mask(g, &uid, p, n, scaled);
     if (p->causal) scaled = mask_future(g, &uid, p, n, scaled);
     largest = matrix(g, &uid, CUDNN_DATA_FLOAT, p, n, 1);
     graph_reduce(g, CUDNN_REDUCE_TENSOR_MAX, scaled, largest);
@@ -102,26 +122,86 @@ static void build_sdpa(graph_builder *g, const void *problem, int64_t n)
     graph_matmul(g, weights, v, y);
 }
 
-static lt_status run_sdpa(lt_context *c, const attention *a, cuda_graph_plan *plan)
+/* What cuDNN is given for a mask, and which of its rows have a key that is seen; NULL where there is no mask, and after an error. */
+typedef struct bounded {
+    float *mask;
+    uint8_t *seen;
+} bounded;
+
+static lt_status bound_mask(lt_context *c, const attention *a, bounded *b)
+{
+    *b = (bounded){0};
+    if (!a->mask->data) return LT_OK;
+    int64_t rows = lt_n_elements(a->mask) / a->keys;
+    b->mask = lt_scratch(c, (size_t)(rows * a->keys) * sizeof(float));
+    b->seen = lt_scratch(c, (size_t)rows);
+    if (!b->mask || !b->seen) return c->err.status;
+    if (c->dry) return LT_OK;
+    return cuda_launched(
+        c, "attention",
+        lt_launch_bound_mask(cuda_of(c)->compute, b->mask, b->seen, a->mask->data, rows, a->keys));
+}
+
+static lt_status clear_unseen(lt_context *c, const attention *a, const bounded *b)
+{
+    const int64_t *m = a->mask->shape;
+    if (!b->seen) return LT_OK;
+    lt_seen_rows rows = {.batch = a->batch,
+                         .queries = a->queries,
+                         .heads = a->heads,
+                         .seen_b = m[0] > 1 ? m[1] * m[2] : 0,
+                         .seen_h = m[1] > 1 ? m[2] : 0,
+                         .seen_q = m[2] > 1 ? 1 : 0};
+    return cuda_launched(
+        c, "attention",
+        lt_launch_clear_unseen(cuda_of(c)->compute, c->dtype, a->y, a->width, b->seen, &rows));
+}
+
+static lt_status run_plan(lt_context *c, const attention *a, cuda_graph_plan *plan, bounded *b)
 {
     void *workspace = NULL;
     if (plan->workspace && !(workspace = lt_scratch(c, plan->workspace))) return c->err.status;
     float scale = a->scale, lowest = -INFINITY;
-    const int64_t uids[] = {UID_Q, UID_K, UID_V, UID_Y, UID_SCALE, UID_LOWEST};
-    void *const pointers[] = {
-        (void *)(uintptr_t)a->q, (void *)(uintptr_t)a->k, (void *)(uintptr_t)a->v, a->y, &scale, &lowest};
-    lt_status status =
-        c->dry ? LT_OK : cuda_graph_run(c, "attention", plan, a->causal ? 6 : 5, uids, pointers, workspace);
+    int64_t uids[6] = {UID_Q, UID_K, UID_V, UID_Y, UID_SCALE};
+    void *pointers[6] = {(void *)(uintptr_t)a->q, (void *)(uintptr_t)a->k, (void *)(uintptr_t)a->v, a->y,
+                         &scale};
+    int n = 5;
+    if (a->causal) {
+        uids[n] = UID_LOWEST;
+        pointers[n++] = &lowest;
+    } else if (b->mask) {
+        uids[n] = UID_MASK;
+        pointers[n++] = b->mask;
+    }
+    lt_status status = c->dry ? LT_OK : cuda_graph_run(c, "attention", plan, n, uids, pointers, workspace);
+    if (status == LT_OK && !c->dry) status = clear_unseen(c, a, b);
     lt_scratch_release(c, workspace);
     return status;
+}
+
+static lt_status run_sdpa(lt_context *c, const attention *a, cuda_graph_plan *plan)
+{
+    bounded b;
+    lt_status status = bound_mask(c, a, &b);
+    if (status == LT_OK) status = run_plan(c, a, plan, &b);
+    lt_scratch_release(c, b.seen);
+    lt_scratch_release(c, b.mask);
+    return status;
+}
+
+static graph_key sdpa_key(const sdpa_problem *p)
+{
+    enum { SDPA = 2 };
+    return (graph_key){{SDPA, p->queries, p->keys, p->heads, p->width, p->type, p->causal, p->has_mask,
+                        p->mask_by_sample, p->mask_heads, p->mask_queries}};
 }
 
 /* cuDNN's plan, NULL when it has none, or after an error. */
 static cuda_graph_plan *sdpa_plan(lt_context *c, const attention *a)
 {
-    enum { SDPA = 2 };
-    bool fits = c->dtype != LT_F32 && !a->mask->data && a->width % 8 == 0 && a->width <= LARGEST_HEAD &&
-                a->queries > 1 && a->keys > 1;
+    const lt_tensor *m = a->mask;
+    bool fits = c->dtype != LT_F32 && !(m->data && a->causal) && a->width % 8 == 0 &&
+                a->width <= LARGEST_HEAD && a->queries > 1 && a->keys > 1;
     if (!fits) return NULL;
     sdpa_problem p = {.queries = a->queries,
                       .keys = a->keys,
@@ -130,11 +210,17 @@ static cuda_graph_plan *sdpa_plan(lt_context *c, const attention *a)
                       .type = cuda_dnn_type(c->dtype),
                       .causal = a->causal,
                       .alignment = CUDA_ALIGNMENT};
-    graph_key key = {{SDPA, p.queries, p.keys, p.heads, p.width, p.type, p.causal}};
-    cuda_graph_plan *choice =
-        cuda_graph_get(c, "attention", &key, build_sdpa, &p, CANONICAL_SAMPLES, CANONICAL_SAMPLES);
+    if (m->data) {
+        p.has_mask = p.mask_by_sample = true;
+        p.mask_heads = m->shape[1];
+        p.mask_queries = m->shape[2];
+    }
+    graph_key key = sdpa_key(&p);
+    cuda_graph_plan *choice = cuda_graph_choose(c, "attention", &key, build_sdpa, &p, CANONICAL_SAMPLES);
     if (!choice || !choice->supported) return NULL;
-    cuda_graph_plan *plan = cuda_graph_get(c, "attention", &key, build_sdpa, &p, a->batch, CANONICAL_SAMPLES);
+    p.mask_by_sample = m->data && m->shape[0] > 1; /* the engine is the same for a mask of all samples */
+    key = sdpa_key(&p);
+    cuda_graph_plan *plan = cuda_graph_get(c, "attention", &key, build_sdpa, &p, a->batch, choice);
     if (plan && !plan->supported) {
         lt_context_fail(c, LT_E_UNSUPPORTED, "attention: cuDNN's engine for %d samples does not take %lld",
                         CANONICAL_SAMPLES, (long long)a->batch);

@@ -2,8 +2,10 @@
  *
  * - One pixel in, one pixel out: a linear layer.
  * - In 16 bits, over space (1,kh,kw), with the frames as images, or over time (kt,1,1), with time as height and a frame's pixels as
- *   width, so that it is one product of all pixels by the taps and none of it is pads' alone: cuDNN, with bias and residual added to
- *   its f32 sums in the same kernel. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
+ *   width, so that it is one product of all pixels by the taps and none of it is pads' alone: cuDNN, with residual and bias added to
+ *   its f32 sums in the same kernel. In this order, and a bias of the images' dtype: so its engines for Hopper have it. For a bias in f32, or one
+ *   that is added first, 9.19 has an engine for all architectures alone, whose kernels are Ampere's there, without Hopper's matrix
+ *   instructions (tests/cuda looks at the engines). So the bias is rounded to the dtype, as the weight is. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
  *   elements cannot be numbered in 32 bits (25 frames of 1080p with 128 channels) is convolved over time in pieces of so many frames
  *   that they can; pieces read what lies beside them, so that only the clip's own ends have pads.
  * - Over space in 16 bits from 3 or 4 channels, as those of pictures and latents: the same, of images whose channels are padded to 8,
@@ -141,7 +143,7 @@ static bool two_dimensions(const lt_conv_dims *d, conv_problem *p)
     return true;
 }
 
-enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_RESIDUAL, UID_SUMS, UID_BIASED };
+enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_RESIDUAL, UID_SUMS, UID_TOTALS };
 
 /* Channels-last: the dimensions are named N, C, H, W all the same. */
 static cudnnBackendDescriptor_t images(graph_builder *g, int64_t uid, cudnnDataType_t type, graph_kind kind,
@@ -149,6 +151,12 @@ static cudnnBackendDescriptor_t images(graph_builder *g, int64_t uid, cudnnDataT
 {
     const int64_t dims[4] = {n, c, h, w}, strides[4] = {h * w * c, 1, w * c, c};
     return graph_tensor(g, uid, type, kind, 4, dims, strides, alignment);
+}
+
+/* What is not stored, in f32. */
+static cudnnBackendDescriptor_t sums(graph_builder *g, int64_t uid, const conv_problem *p, int64_t n)
+{
+    return images(g, uid, CUDNN_DATA_FLOAT, GRAPH_VIRTUAL, n, p->o, p->ho, p->wo, CUDA_ALIGNMENT);
 }
 
 static void build_conv(graph_builder *g, const void *problem, int64_t n)
@@ -159,23 +167,19 @@ static void build_conv(graph_builder *g, const void *problem, int64_t n)
     x = images(g, UID_X, p->type, GRAPH_STORED, n, p->i, p->h, p->w, p->x_alignment);
     w = images(g, UID_W, p->type, GRAPH_STORED, p->o, p->i, p->kh, p->kw, CUDA_ALIGNMENT);
     y = images(g, UID_Y, p->type, GRAPH_STORED, n, p->o, p->ho, p->wo, p->y_alignment);
-    bool last = !p->has_bias && !p->has_residual;
-    at = last ? y
-              : images(g, UID_SUMS, CUDNN_DATA_FLOAT, GRAPH_VIRTUAL, n, p->o, p->ho, p->wo, CUDA_ALIGNMENT);
+    at = p->has_bias || p->has_residual ? sums(g, UID_SUMS, p, n) : y;
     graph_conv(g, x, w, at, pre, post, strides);
-    if (p->has_bias) {
-        cudnnBackendDescriptor_t bias =
-            images(g, UID_BIAS, CUDNN_DATA_FLOAT, GRAPH_STORED, 1, p->o, 1, 1, CUDA_ALIGNMENT);
-        cudnnBackendDescriptor_t to = p->has_residual ? images(g, UID_BIASED, CUDNN_DATA_FLOAT, GRAPH_VIRTUAL,
-                                                               n, p->o, p->ho, p->wo, CUDA_ALIGNMENT)
-                                                      : y;
-        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, bias, NULL, to);
+    if (p->has_residual) {
+        cudnnBackendDescriptor_t residual = images(g, UID_RESIDUAL, p->type, GRAPH_STORED, n, p->o, p->ho,
+                                                   p->wo, p->y_alignment),
+                                 to = p->has_bias ? sums(g, UID_TOTALS, p, n) : y;
+        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, residual, NULL, to);
         at = to;
     }
-    if (p->has_residual) {
-        cudnnBackendDescriptor_t residual =
-            images(g, UID_RESIDUAL, p->type, GRAPH_STORED, n, p->o, p->ho, p->wo, p->y_alignment);
-        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, residual, NULL, y);
+    if (p->has_bias) {
+        cudnnBackendDescriptor_t bias =
+            images(g, UID_BIAS, p->type, GRAPH_STORED, 1, p->o, 1, 1, CUDA_ALIGNMENT);
+        graph_pointwise(g, CUDNN_POINTWISE_ADD, CUDNN_DATA_FLOAT, 0, at, bias, NULL, y);
     }
 }
 
@@ -216,7 +220,7 @@ static lt_status run_images(lt_context *c, const conv_call *k, const conv_proble
     int n = 3;
     if (p->has_bias) {
         uids[n] = UID_BIAS;
-        pointers[n++] = (void *)(uintptr_t)k->bias.values;
+        pointers[n++] = (void *)(uintptr_t)k->bias.narrow;
     }
     if (p->has_residual) {
         uids[n] = UID_RESIDUAL;
@@ -229,24 +233,24 @@ static lt_status run_images(lt_context *c, const conv_call *k, const conv_proble
 
 /* All images, as many in one call as its tensors' elements can be numbered in 32 bits, and as there is a plan for. */
 static lt_status run_cudnn(lt_context *c, const conv_call *k, const conv_problem *p, int64_t at_once,
-                           int64_t canonical)
+                           const cuda_graph_plan *choice)
 {
     graph_key key = key_of(p);
     lt_status status = LT_OK;
     int64_t n;
     for (int64_t first = 0; first < p->images && status == LT_OK; first += n) {
         n = LT_MIN(at_once, p->images - first);
-        cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
+        cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, choice);
         if (plan && !plan->supported && n > 1) {
             n = at_once = 1;
-            plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, canonical);
+            plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, choice);
         }
         if (!plan) return c->err.status;
         if (!plan->supported) {
             return lt_context_fail(
                 c, LT_E_UNSUPPORTED,
                 "conv: cuDNN's engine for %lld images of %lld x %lld does not take one alone",
-                (long long)canonical, (long long)p->h, (long long)p->w);
+                (long long)choice->n, (long long)p->h, (long long)p->w);
         }
         status = run_images(c, k, p, plan, first);
     }
@@ -320,9 +324,9 @@ static lt_status run_conv(lt_context *c, const conv_call *k)
     if (elements > CUDA_MOST_ELEMENTS && p.kw == 1 && p.h == d->t && frames < d->to)
         return run_over_time(c, k, frames);
     graph_key key = key_of(&p);
-    cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
+    cuda_graph_plan *choice = cuda_graph_choose(c, "conv", &key, build_conv, &p, canonical);
     if (!choice) return c->err.status;
-    return choice->supported ? run_cudnn(c, k, &p, at_once, canonical) : run_as_matrix(c, k);
+    return choice->supported ? run_cudnn(c, k, &p, at_once, choice) : run_as_matrix(c, k);
 }
 
 /* ---- of few channels --------------------------------------------------------------------------------- */
@@ -344,7 +348,7 @@ static bool is_padded(lt_context *c, const conv_call *k, lt_conv_dims *padded)
     if (elements > CUDA_MOST_ELEMENTS || !describe(c, &one, &p)) return false;
     int64_t canonical = LT_MIN(CUDA_MOST_ELEMENTS / elements, (int64_t)CANONICAL_IMAGES);
     graph_key key = key_of(&p);
-    const cuda_graph_plan *choice = cuda_graph_get(c, "conv", &key, build_conv, &p, canonical, canonical);
+    const cuda_graph_plan *choice = cuda_graph_choose(c, "conv", &key, build_conv, &p, canonical);
     return choice && choice->supported;
 }
 

@@ -158,10 +158,9 @@ const void *cuda_weight_folded(lt_context *c, lt_weight *weight);
 typedef struct cuda_vector {
     const float *values; /* NULL when left out, or dry */
     const void *narrow;  /* the same in the context's dtype; values itself in f32 */
-    bool exact;          /* they are the same numbers */
 } cuda_vector;
 
-/* A vector. False after an error. When dry, `exact` is not known, and false. */
+/* A vector. False after an error. */
 bool cuda_weight_vector(lt_context *c, lt_weight *weight, cuda_vector *vector);
 /* The same four times over. */
 bool cuda_weight_vector_4(lt_context *c, lt_weight *weight, cuda_vector *vector);

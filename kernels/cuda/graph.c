@@ -382,11 +382,10 @@ static cuda_graph_plan *add_graph(lt_context *c, const char *op, const graph_key
     return p;
 }
 
-/* The choice for the canonical number of samples. */
-static cuda_graph_plan *choice_for(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+cuda_graph_plan *cuda_graph_choose(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
                                    const void *problem, int64_t canonical)
 {
-    cuda_device *d = c->device;
+    cuda_device *d = cuda_of(c);
     cuda_graph_plan *p = find_plan(d, key, canonical);
     if (p) return p;
     p = add_graph(c, op, key, build, problem, canonical);
@@ -402,11 +401,9 @@ static cuda_graph_plan *choice_for(lt_context *c, const char *op, const graph_ke
 }
 
 cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
-                                const void *problem, int64_t n, int64_t canonical)
+                                const void *problem, int64_t n, const cuda_graph_plan *choice)
 {
     cuda_device *d = cuda_of(c);
-    cuda_graph_plan *choice = choice_for(c, op, key, build, problem, canonical);
-    if (!choice || !choice->supported || n == canonical) return choice;
     cuda_graph_plan *p = find_plan(d, key, n);
     if (p) return p;
     p = add_graph(c, op, key, build, problem, n);

@@ -61,7 +61,7 @@ typedef struct graph_key {
 typedef struct cuda_graph_plan {
     struct cuda_graph_plan *next;
     graph_key key;
-    int64_t n;      /* samples; 0: the choice alone */
+    int64_t n;      /* samples */
     bool supported; /* or no engine does it */
     int64_t engine; /* the choice, the same for every n */
     int n_knobs;
@@ -73,10 +73,15 @@ typedef struct cuda_graph_plan {
     size_t workspace;
 } cuda_graph_plan;
 
-/* The choice for n samples, made when it is first asked for. NULL after an error, which is in the context; one that is not `supported`
- * where cuDNN has no engine for the problem. */
+/* The engine for a problem, chosen by its graph for `canonical` samples when it is first asked for. NULL after an error, which is in the
+ * context; one that is not `supported` where cuDNN has no engine for the problem. */
+cuda_graph_plan *cuda_graph_choose(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
+                                   const void *problem, int64_t canonical);
+
+/* The plan of a supported choice's engine for n samples of its problem, or of one that is to have the same engine. NULL, and not
+ * `supported`, as above. */
 cuda_graph_plan *cuda_graph_get(lt_context *c, const char *op, const graph_key *key, graph_build_fn *build,
-                                const void *problem, int64_t n, int64_t canonical);
+                                const void *problem, int64_t n, const cuda_graph_plan *choice);
 
 /* Put it on the stream: n_uids tensors and their pointers (those of values are the host's), and plan->workspace bytes. The first time its
  * code is compiled. */

@@ -137,7 +137,7 @@ lt_status lt_launch_im2col(lt_stream stream, void *out, const void *x, size_t by
 
 /* ---- attention in pieces (kernels_softmax.cu) ---------------------------------------------------------- */
 
-/* One piece of keys of softmax(scale * q k^T + mask) v, for head sizes that the library refuses: products by cuBLASLt, this between
+/* One piece of keys of softmax(scale * q k^T + mask) v, for what the library's attention refuses: products by cuBLASLt, this between
  * them. Matrix m = b * heads + h of n_matrices, rows query0 .. query0 + rows - 1 of it, keys key0 .. key0 + keys - 1.
  * - scores f32 [n_matrices,rows,keys] in: q k^T, not scaled. weights out, of dtype, [n_matrices,rows,keys]: e^(score - maximum so far);
  *   for f32 it may lie over scores.
@@ -165,6 +165,22 @@ lt_status lt_launch_softmax_rescale(lt_stream stream, float *sums, const float *
 lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, const float *sums,
                                    const float *state, int64_t batch, int64_t heads, int64_t queries,
                                    int64_t query0, int64_t rows, int64_t width);
+
+/* ---- masks for the library's attention (kernels_softmax.cu) ---------------------------------------------- */
+
+/* bounded [rows,keys] f32 = mask, but no less than -8e37, of which sums with scores, times log2 e, are finite; NaN stays. seen [rows]: 1 where
+ * a key of the row is not -infinity in the mask, else 0. */
+lt_status lt_launch_bound_mask(lt_stream stream, float *bounded, uint8_t *seen, const float *mask,
+                               int64_t rows, int64_t keys);
+
+/* y [batch,queries,heads,width] of dtype: zeros in the rows (b, query, h) that see nothing: seen[b * seen_b + h * seen_h + query * seen_q]
+ * is 0. Strides of 0 repeat. */
+typedef struct lt_seen_rows {
+    int64_t batch, queries, heads;
+    int64_t seen_b, seen_h, seen_q;
+} lt_seen_rows;
+lt_status lt_launch_clear_unseen(lt_stream stream, lt_dtype dtype, void *y, int64_t width,
+                                 const uint8_t *seen, const lt_seen_rows *rows);
 
 /* ---- tiles and windows (kernels_tiles.cu): models/tiling.h's arithmetic, the same bytes as the CPU's --------- */
 

@@ -1,5 +1,5 @@
 /* kernels_softmax.cu - attention in pieces of keys: a row of scores to weights, with its maximum and sum so far (Milakov and
- * Gimelshein, Online normalizer calculation for softmax, 2018). */
+ * Gimelshein, Online normalizer calculation for softmax, 2018); and masks for the library's attention. */
 #include "kernels/cuda/device.cuh"
 
 static __device__ __forceinline__ float warp_max(float v)
@@ -146,4 +146,61 @@ lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, co
         finish_shape p = {divisor_of(pieces), divisor_of(rows), divisor_of(heads), queries, query0, width};
         return launch(softmax_finish<T>, blocks_of(items), 0, stream, y, sums, state, items, p,
                       width % vector_of<T> == 0 && are_aligned(y, sums)));
+}
+
+/* ---- masks for the library ---------------------------------------------------------------------------------- */
+
+/* A warp for each row. */
+static __global__ void __launch_bounds__(THREADS)
+    bound_mask(float *bounded, uint8_t *seen, const float *mask, int64_t rows, int64_t keys)
+{
+    const int64_t warps = THREADS / 32;
+    int lane = (int)threadIdx.x % 32;
+    for (int64_t row = blockIdx.x * warps + threadIdx.x / 32; row < rows; row += gridDim.x * warps) {
+        float any = 0;
+        for (int64_t k = lane; k < keys; k += 32) {
+            float m = mask[row * keys + k];
+            if (m != -INFINITY) any = 1;
+            bounded[row * keys + k] = m < -8e37f ? -8e37f : m;
+        }
+        any = warp_max(any);
+        if (lane == 0) seen[row] = any > 0;
+    }
+}
+
+lt_status lt_launch_bound_mask(lt_stream stream, float *bounded, uint8_t *seen, const float *mask,
+                               int64_t rows, int64_t keys)
+{
+    if (rows < 0 || keys < 1) return LT_E_INVALID;
+    if (rows == 0) return LT_OK;
+    return launch(bound_mask, blocks_of(rows * 32), 0, stream, bounded, seen, mask, rows, keys);
+}
+
+struct seen_shape {
+    divisor heads, queries;
+    int64_t seen_b, seen_h, seen_q;
+};
+
+template <class S>
+static __global__ void __launch_bounds__(THREADS)
+    clear_unseen(S *y, int64_t width, const uint8_t *seen, int64_t rows, seen_shape s)
+{
+    for (int64_t row = first_item(); row < rows; row += item_stride()) {
+        int64_t place = divide(row, s.heads), h = row - place * s.heads.d;
+        int64_t b = divide(place, s.queries), query = place - b * s.queries.d;
+        if (seen[b * s.seen_b + h * s.seen_h + query * s.seen_q]) continue;
+        for (int64_t i = 0; i < width; i++) y[row * width + i] = 0;
+    }
+}
+
+lt_status lt_launch_clear_unseen(lt_stream stream, lt_dtype dtype, void *y, int64_t width,
+                                 const uint8_t *seen, const lt_seen_rows *r)
+{
+    if (r->batch < 0 || r->queries < 0 || r->heads < 0 || width < 0 || !is_float(dtype)) return LT_E_INVALID;
+    int64_t rows = r->batch * r->queries * r->heads;
+    if (rows * width == 0) return LT_OK;
+    seen_shape s = {divisor_of(r->heads), divisor_of(r->queries), r->seen_b, r->seen_h, r->seen_q};
+    WITH_DTYPE(dtype, T,
+               return launch(clear_unseen<typename T::storage>, blocks_of(rows), 0, stream,
+                             (typename T::storage *)y, width, seen, rows, s));
 }

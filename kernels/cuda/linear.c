@@ -1,9 +1,8 @@
 /* linear.c - linear layers: a product and what follows it.
  *
- * The result is rounded once, from sums in f32 to which the bias was added. cuBLASLt adds a bias of the result's dtype only: a linear
- * layer's is rounded to it, as its weight is; a convolution's is not, and is added in the product where its values are the same in
- * the dtype. The library's one activation for us is GELU by tanh, of 11 bits: a bf16 result has 8, one of f16 as many, one of
- * f32 more. So this is done in the product, if the library has an algorithm for that: such a bias; a residual without an activation;
+ * The result is rounded once, from sums in f32 to which the bias was added. cuBLASLt adds a bias of the result's dtype only: it is
+ * rounded to it, as the weight is. The library's one activation for us is GELU by tanh, of 11 bits: a bf16 result has 8, one of f16 as many, one of
+ * f32 more. So this is done in the product, if the library has an algorithm for that: a bias; a residual without an activation;
  * GELU by tanh in bf16 without a residual. Otherwise the sums of some rows at a time, as many as stay in the second-level
  * cache, go to scratch memory in f32, and a kernel of ours does the rest: 8 bytes a result to and from that cache, and a product
  * in pieces. Against 2 K operations a result that is little for K of thousands and much for hundreds. */
@@ -12,8 +11,7 @@
 /* Can all of it be done in the product, as far as values go? */
 static bool is_direct(lt_dtype dtype, const cuda_layer *l)
 {
-    bool act = l->act == LT_ACT_NONE || (l->act == LT_ACT_GELU_TANH && dtype == LT_BF16 && !l->has_residual);
-    return act && (!l->has_bias || dtype == LT_F32 || l->bias.exact);
+    return l->act == LT_ACT_NONE || (l->act == LT_ACT_GELU_TANH && dtype == LT_BF16 && !l->has_residual);
 }
 
 static cuda_product product_of(lt_context *c, const cuda_layer *l)
@@ -75,18 +73,13 @@ static lt_status run_rough(lt_context *c, const cuda_layer *l)
     return status;
 }
 
-/* A plan does not read weights, and so does not know which of the two ways a convolution's bias will take: it asks for both. */
 lt_status cuda_layer_run(lt_context *c, const cuda_layer *l)
 {
-    cuda_layer exact = *l;
-    exact.bias.exact = true;
-    bool both = c->dry && l->has_bias && c->dtype != LT_F32 && !l->bias.exact;
-    bool direct = is_direct(c->dtype, both ? &exact : l);
+    bool direct = is_direct(c->dtype, l);
     cuda_product p = direct_product(c, l);
     if (direct && (p.add || p.biased || p.gelu) && !cuda_can_multiply(c, l->op, &p)) direct = false;
     if (c->err.status != LT_OK) return c->err.status;
-    lt_status status = direct ? run_direct(c, l) : LT_OK;
-    return status == LT_OK && (both || !direct) ? run_rough(c, l) : status;
+    return direct ? run_direct(c, l) : run_rough(c, l);
 }
 
 lt_status linear_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
@@ -109,6 +102,5 @@ lt_status linear_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_w
     cuda_of(c);
     l.weight = cuda_weight_matrix(c, weight);
     if ((!l.weight && !c->dry) || !cuda_weight_vector(c, bias, &l.bias)) return c->err.status;
-    l.bias.exact = true; /* rounded, it stands for itself */
     return cuda_layer_run(c, &l);
 }

@@ -11,7 +11,6 @@ typedef struct packed {
     struct packed *next;
     int form;
     lt_dtype dtype;
-    bool exact; /* a vector's values are the same in dtype */
     void *data;
 } packed;
 
@@ -219,15 +218,11 @@ static lt_status send_vector(lt_context *c, packed *p, const lt_tensor *t, int64
 {
     cuda_slot *slot = cuda_stage(c, "weights", bytes);
     if (!slot) return c->err.status;
-    p->exact = true;
     for (int64_t i = 0; i < times * lt_n_elements(t); i++) {
         float value = value_at(t, i % lt_n_elements(t));
         put(slot->host, LT_F32, i, value);
         if (c->dtype == LT_F32) continue;
         put(slot->host + narrow_at, c->dtype, i, value);
-        uint16_t narrow = lt_load_u16(slot->host + narrow_at, i);
-        p->exact =
-            p->exact && value == (c->dtype == LT_BF16 ? lt_bf16_to_f32(narrow) : lt_f16_to_f32(narrow));
     }
     return cuda_send(c, "weights", slot, p->data, bytes, true);
 }
@@ -256,7 +251,6 @@ static bool vector_form(lt_context *c, lt_weight *weight, int form, int64_t time
     }
     vector->values = p->data;
     vector->narrow = (const char *)p->data + narrow_at;
-    vector->exact = p->exact;
     return true;
 }
 

@@ -1,13 +1,18 @@
 /* test_choices.c - what cuDNN itself says to the graphs of CUDA's plug-in, without a GPU: the plug-in's own operators, dry, for an H200 that is
- * described to cuDNN in place of a handle. For every graph that a model asks for there is an engine that is allowed; nothing is
- * compiled, nothing runs. cuBLASLt knows no such thing: what is asked of it is taken for granted.
+ * described to cuDNN in place of a handle. For every graph that a model asks for there is an engine that is allowed. Of every kind of graph
+ * the first is compiled, for a driver that is played (driver.c), and its kernel is not of the generation before Hopper's, which cannot use
+ * the matrix units as they are there. Nothing runs. cuBLASLt knows no such thing: what is asked of it is taken for granted.
  *
- *     test_cuda_choices [--verbose] */
+ * cuDNN is not told how the described device's multiprocessors are grouped, and offers no engine that is compiled for groups of them: on a
+ * device it has more to choose from.
+ *
+ *     test_cuda_choices [--verbose] [--compile]        --compile: every graph, some two minutes */
 #include "kernels/backend.h"
 #include "kernels/cuda/graph.h"
 #include "models/denoiser.h"
 #include "models/text_encoder.h"
 #include "models/vae.h"
+#include "tests/cuda/driver.h"
 #include "tests/models/support.h"
 
 #include <stdio.h>
@@ -27,7 +32,7 @@ static const char h200[] =
 
 static cuda_device device;
 static lt_context context;
-static bool verbose;
+static bool verbose, compile_all;
 
 /* ---- products ------------------------------------------------------------------------------------------ */
 
@@ -70,11 +75,60 @@ static void open_described(lt_dtype dtype)
     must(lt_workspace_create(&context.workspace, NULL, 0, &err), &err);
 }
 
+/* An engine's plan: code is made where it has none of its own, and no more scratch memory is taken than its configuration said. */
+static void compile(const cuda_graph_plan *p)
+{
+    cudnnBackendDescriptor_t plan = NULL;
+    int64_t bytes = 0, n = 0;
+    char text[256] = "";
+    cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &plan);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &p->config);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendSetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP,
+                                     CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &device.dnn_properties);
+    if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(plan);
+    if (s == CUDNN_STATUS_SUCCESS)
+        s = cudnnBackendGetAttribute(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n,
+                                     &bytes);
+    if (s != CUDNN_STATUS_SUCCESS) {
+        cudnnGetLastErrorString(text, sizeof(text));
+        fail_msg("engine %lld makes no plan: %s %s", (long long)p->engine, cudnnGetErrorString(s), text);
+    }
+    if ((size_t)bytes > p->workspace)
+        fail_msg("engine %lld takes %lld bytes where it said %zu", (long long)p->engine, (long long)bytes,
+                 p->workspace);
+    cudnnBackendDestroyDescriptor(plan);
+}
+
+/* Graphs of a kind: of an operator, and an engine. */
+static bool same_kind(const cuda_graph_plan *a, const cuda_graph_plan *b)
+{
+    return a->key.v[0] == b->key.v[0] && a->engine == b->engine;
+}
+
+static void compile_plans(const char *what)
+{
+    const char *kernels[DRIVER_MOST_KERNELS];
+    for (const cuda_graph_plan *p = device.graphs; p; p = p->next) {
+        const cuda_graph_plan *first = device.graphs;
+        while (!same_kind(first, p)) first = first->next;
+        if (p->supported && (compile_all || p == first)) compile(p);
+    }
+    for (int i = driver_kernels(kernels) - 1; i >= 0; i--) {
+        if (verbose) printf("    kernel %s\n", kernels[i]);
+        if (strstr(kernels[i], "sm80")) fail_msg("%s: %s is not Hopper's", what, kernels[i]);
+    }
+    driver_forget();
+}
+
 /* Every graph so far has an engine; there are `least` of them at least. They are forgotten. */
 static void all_supported(const char *what, int least)
 {
     int n = 0, refused = 0;
     lt_err err;
+    compile_plans(what);
     for (const cuda_graph_plan *p = device.graphs; p; p = p->next) {
         n++;
         refused += !p->supported;
@@ -105,13 +159,18 @@ static lt_tensor new_tensor(int rank, const int64_t *shape)
 typedef struct heads {
     int64_t batch, queries, keys, n, width;
     bool causal;
+    int64_t mask[3]; /* its samples, heads and queries; 0: none */
 } heads;
 
 static void attend(const heads *h)
 {
     lt_tensor q = NEW(h->batch, h->queries, h->n, h->width), k = NEW(h->batch, h->keys, h->n, h->width);
-    lt_tensor y = lt_attention(&context, q, k, k, LT_NONE, 0.125, h->causal);
+    lt_tensor mask = LT_NONE;
+    if (h->mask[0])
+        mask = lt_new(&context, LT_F32, 4, (int64_t[]){h->mask[0], h->mask[1], h->mask[2], h->keys});
+    lt_tensor y = lt_attention(&context, q, k, k, mask, 0.125, h->causal);
     lt_drop(&context, &y);
+    lt_drop(&context, &mask);
     lt_drop(&context, &k);
     lt_drop(&context, &q);
 }
@@ -120,10 +179,25 @@ static void attend(const heads *h)
 static void attention(void **state)
 {
     static const heads all[] = {
-        {2, 8192, 8192, 16, 64, false}, {2, 8192, 8192, 16, 72, false}, {1, 4096, 4096, 8, 128, false},
-        {1, 1024, 1024, 4, 256, false}, {2, 9216, 77, 10, 64, false},   {9216, 16, 16, 5, 64, false},
-        {1, 77, 77, 12, 64, true},      {2, 1000, 1000, 20, 64, false}, {2, 4096, 120, 16, 72, false},
-        {1, 2, 2, 1, 8, false},         {3, 1023, 511, 3, 40, false},   {25, 144, 144, 20, 64, false},
+        {2, 8192, 8192, 16, 64, false, {0}},
+        {2, 8192, 8192, 16, 72, false, {0}},
+        {1, 4096, 4096, 8, 128, false, {0}},
+        {1, 1024, 1024, 4, 256, false, {0}},
+        {2, 9216, 77, 10, 64, false, {0}},
+        {9216, 16, 16, 5, 64, false, {0}},
+        {1, 77, 77, 12, 64, true, {0}},
+        {2, 1000, 1000, 20, 64, false, {0}},
+        {2, 4096, 120, 16, 72, false, {0}},
+        {1, 2, 2, 1, 8, false, {0}},
+        {3, 1023, 511, 3, 40, false, {0}},
+        {25, 144, 144, 20, 64, false, {0}},
+        {8, 120, 120, 64, 64, false, {8, 64, 120}}, /* T5-xxl */
+        {8, 120, 120, 64, 64, false, {1, 64, 120}},
+        {2, 4096, 120, 16, 72, false, {2, 1, 1}}, /* PixArt's captions */
+        {1, 8192, 120, 16, 72, false, {1, 1, 1}},
+        {2, 1024, 77, 16, 72, false, {2, 16, 1}},
+        {3, 99, 119, 3, 40, false, {3, 1, 99}},
+        {1, 4096, 4096, 2, 256, false, {1, 2, 1}},
     };
     static const lt_dtype dtypes[] = {LT_BF16, LT_F16};
     for (size_t d = 0; d < LT_COUNT(dtypes); d++) {
@@ -209,7 +283,8 @@ static void denoisers(void **state)
 
 static void texts(void **state)
 {
-    static const char *const all[] = {"clip_l_text_encoder.json", "clip_bigg_text_encoder_2.json"};
+    static const char *const all[] = {"clip_l_text_encoder.json", "clip_bigg_text_encoder_2.json",
+                                      "t5_v1_1_xxl_encoder.json"};
     for (size_t i = 0; i < LT_COUNT(all); i++) {
         lt_text_encoder *e;
         lt_err err = {0};
@@ -226,7 +301,10 @@ static void texts(void **state)
 
 int main(int argc, char **argv)
 {
-    verbose = argc > 1 && strcmp(argv[1], "--verbose") == 0;
+    for (int i = 1; i < argc; i++) {
+        verbose = verbose || strcmp(argv[i], "--verbose") == 0;
+        compile_all = compile_all || strcmp(argv[i], "--compile") == 0;
+    }
     describe_device();
     char manifest[4096];
     snprintf(manifest, sizeof(manifest), "%s/models/manifests/svd_vae.json", LT_SHARED);

@@ -39,7 +39,7 @@ void little_init(little *net)
     }
 }
 
-/* Attention of the tokens to themselves, by cuDNN; and masked, in pieces. */
+/* Attention of the tokens to themselves, by cuDNN, with a mask, too; and masked and causal, in pieces. */
 static lt_tensor attend(lt_context *c, lt_tensor x)
 {
     float mask[TOKENS];
@@ -48,9 +48,11 @@ static lt_tensor attend(lt_context *c, lt_tensor x)
     lt_tensor heads = LT_VIEW(c, x, N, TOKENS, 1, C), far = lt_upload(c, host, LT_F32);
     lt_tensor a = lt_attention(c, heads, heads, heads, LT_NONE, 0.5, false);
     lt_tensor b = lt_attention(c, a, heads, heads, far, 0.5, false);
-    lt_drop(c, &far);
     lt_drop(c, &a);
-    return b;
+    a = lt_attention(c, b, heads, heads, far, 0.5, true);
+    lt_drop(c, &far);
+    lt_drop(c, &b);
+    return a;
 }
 
 static lt_tensor convolve(lt_context *c, little *net, lt_tensor x)

@@ -215,7 +215,7 @@ static void a_plan_that_does_not_fit(void **state)
 
 /* ---- products ------------------------------------------------------------------------------------------ */
 
-/* One pixel in, one out: a product, that adds a bias that is exact, and the residual. */
+/* One pixel in, one out: a product, that adds the bias and the residual. */
 static void pointwise(void **state)
 {
     lt_conv_params p = {0};
@@ -224,7 +224,7 @@ static void pointwise(void **state)
     asked(lt_conv(context, in[0], &w, &b, p, in[1]), in, &w, &b, "product 60x16 -> 60x24, bias, add\n");
 }
 
-/* A layer's bias is rounded as its weight is. A convolution's is not: it is added to f32 sums, by a kernel of our own. */
+/* A bias is rounded as the weight is. */
 static void inexact_bias(void **state)
 {
     lt_weight w = {.tensor = HOST(24, 16)}, b = {.tensor = HOST(24)};
@@ -235,7 +235,7 @@ static void inexact_bias(void **state)
     in[0] = ON_DEVICE(1, 12, 1, 1, 16);
     in[1] = LT_NONE;
     asked(lt_conv(context, in[0], &w, &b, (lt_conv_params){0}, LT_NONE), in, &w, &b,
-          "product 12x16 -> 12x24, f32\n");
+          "product 12x16 -> 12x24, bias\n");
 }
 
 /* Without an algorithm that adds the bias (of 28 outputs, the double's), a kernel of ours does. */

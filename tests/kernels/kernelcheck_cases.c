@@ -143,6 +143,7 @@ static void conv_operands(op_case *k, rng *r, values v)
     /* A sum of K products in f32, in any order: a random walk of K roundings, 5 deviations. */
     k->units = 4 + 2 * sqrt(inner);
     k->magnitude = 1;
+    k->narrow_bias = true;
 }
 
 static void make_conv(op_case *k, rng *r, bool big)
@@ -307,6 +308,7 @@ static void make_upsample_conv(op_case *k, rng *r, bool big)
     k->spreads = 1 << 0;
     k->joins = true;
     k->run = run_upsample_conv;
+    k->narrow_bias = true;
     k->n_inputs = 1;
     k->n_weights = 2;
     int64_t in = big ? PICK(r, 128, 256, 320) : PICK(r, 1, 3, 8, 16, 17, 32, 40, 64);
