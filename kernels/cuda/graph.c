@@ -350,9 +350,8 @@ static lt_status fail_graph(lt_context *c, const char *op, const cuda_graph_plan
 {
     char text[256] = "";
     cudnnGetLastErrorString(text, sizeof(text));
-    lt_status status = cuda_status_of(cudaPeekAtLastError());
-    if (status == LT_E_DEVICE_LOST) return cuda_check_dnn(c, op, s);
-    if (CUDNN_STATUS_CATEGORY((int)s) != CUDNN_STATUS_BAD_PARAM) return cuda_check_dnn(c, op, s);
+    bool ours = CUDNN_STATUS_CATEGORY((int)s) == CUDNN_STATUS_BAD_PARAM && !cuda_is_gone(c);
+    if (!ours) return cuda_check_dnn(c, op, s);
     return lt_context_fail(c, LT_E_INTERNAL, "%s: cuDNN does not take %s: %s %s", op,
                            p->graph.what ? p->graph.what : "the graph", cudnnGetErrorString(s), text);
 }

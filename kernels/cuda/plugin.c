@@ -81,18 +81,58 @@ lt_status cuda_check(lt_context *c, const char *op, cudaError_t e)
     return fail_cuda(c, op, "CUDA", cudaGetErrorString(e), cuda_status_of(e));
 }
 
-/* A library says little more than "failed": the runtime knows whether the device is still there. */
-static lt_status after_execution(void)
+/* Of an error of CUDA's, where it is a cause that other failures have: E_DEVICE_LOST, E_NO_MEMORY, E_BUSY; else E_INTERNAL. */
+static lt_status cause_of(cudaError_t e)
 {
-    cudaError_t e = cudaGetLastError();
-    return is_lost(e) ? LT_E_DEVICE_LOST : e == cudaErrorMemoryAllocation ? LT_E_NO_MEMORY : LT_E_INTERNAL;
+    lt_status status = cuda_status_of(e);
+    bool is_cause = status == LT_E_DEVICE_LOST || status == LT_E_NO_MEMORY || status == LT_E_BUSY;
+    return is_cause ? status : LT_E_INTERNAL;
 }
 
-/* The same where a library does not open: without another cause it is not there, or not the one that is needed. */
-static lt_status library_status(void)
+/* The cause that our runtime knows of. The libraries have one of their own, of whose errors ours hears nothing: so the device itself is
+ * asked; for its memory while the stream is recorded, which to ask is then an error, and the end of the recording. */
+static lt_status device_status(const cuda_device *d)
 {
-    lt_status status = after_execution();
-    return status == LT_E_INTERNAL ? LT_E_NOT_FOUND : status;
+    size_t free_bytes, total;
+    lt_status status = cause_of(cudaGetLastError());
+    if (status != LT_E_INTERNAL) return status;
+    status = cause_of(d->record ? cudaMemGetInfo(&free_bytes, &total) : cudaStreamQuery(d->compute));
+    cudaGetLastError(); /* not being ready is one, too, which the next launch would be blamed for */
+    return status;
+}
+
+bool cuda_is_gone(const lt_context *c)
+{
+    return device_status(c->device) == LT_E_DEVICE_LOST;
+}
+
+/* Full memory: others' (E_BUSY: it passes), or that of whoever has `own` bytes of it (E_NO_MEMORY). E_INTERNAL where much of it
+ * is free. */
+static lt_status memory_status(size_t own)
+{
+    size_t free_bytes = 0, total = 0;
+    cudaError_t e = cudaMemGetInfo(&free_bytes, &total);
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return cause_of(e);
+    }
+    if (free_bytes >= CUDA_ROOM) return LT_E_INTERNAL;
+    return own + CUDA_ROOM > total ? LT_E_NO_MEMORY : LT_E_BUSY;
+}
+
+static size_t own_bytes(const lt_context *c)
+{
+    return c->block_bytes + c->packed_bytes;
+}
+
+/* What a library's failure means, which says little more than "failed": `says`, where the device knows no cause. The driver says no more
+ * where it finds no memory, as for a kernel's code: of what a library does with the driver (drives), that is the cause where little
+ * memory is free. */
+static lt_status library_status(const cuda_device *d, size_t own, lt_status says, bool drives)
+{
+    lt_status status = device_status(d);
+    if (status == LT_E_INTERNAL && drives) status = memory_status(own);
+    return status == LT_E_INTERNAL ? says : status;
 }
 
 bool cuda_dnn_is_full(cudnnStatus_t s)
@@ -106,21 +146,11 @@ lt_status cuda_check_blas(lt_context *c, const char *op, cublasStatus_t s)
     if (s == CUBLAS_STATUS_SUCCESS) return LT_OK;
     lt_status status = s == CUBLAS_STATUS_ALLOC_FAILED    ? LT_E_NO_MEMORY
                        : s == CUBLAS_STATUS_NOT_SUPPORTED ? LT_E_UNSUPPORTED
-                                                          : after_execution();
+                                                          : LT_E_INTERNAL;
+    bool drives = s == CUBLAS_STATUS_ALLOC_FAILED || s == CUBLAS_STATUS_EXECUTION_FAILED ||
+                  s == CUBLAS_STATUS_INTERNAL_ERROR;
+    status = library_status(c->device, own_bytes(c), status, drives);
     return fail_cuda(c, op, "cuBLASLt", cublasLtGetStatusString(s), status);
-}
-
-/* Of a failure without another cause: the driver says no more where it finds no memory, as for a kernel's code. Little of it being free, it
- * is others' (E_BUSY), or this context's own (E_NO_MEMORY). */
-static lt_status after_loading(const lt_context *c)
-{
-    size_t free_bytes = 0, total = 0;
-    if (cudaMemGetInfo(&free_bytes, &total) != cudaSuccess) {
-        cudaGetLastError();
-        return LT_E_INTERNAL;
-    }
-    if (free_bytes >= CUDA_ROOM) return LT_E_INTERNAL;
-    return c->block_bytes + c->packed_bytes + CUDA_ROOM > total ? LT_E_NO_MEMORY : LT_E_BUSY;
 }
 
 lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t s)
@@ -129,8 +159,9 @@ lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t s)
     int kind = CUDNN_STATUS_CATEGORY((int)s);
     lt_status status = cuda_dnn_is_full(s)                  ? LT_E_NO_MEMORY
                        : kind == CUDNN_STATUS_NOT_SUPPORTED ? LT_E_UNSUPPORTED
-                                                            : after_execution();
-    if (status == LT_E_INTERNAL && kind == CUDNN_STATUS_EXECUTION_FAILED) status = after_loading(c);
+                                                            : LT_E_INTERNAL;
+    bool drives = kind == CUDNN_STATUS_EXECUTION_FAILED || kind == CUDNN_STATUS_INTERNAL_ERROR;
+    status = library_status(c->device, own_bytes(c), status, drives);
     return fail_cuda(c, op, "cuDNN", cudnnGetErrorString(s), status);
 }
 
@@ -326,7 +357,7 @@ static cudaError_t create_streams(cuda_device *d)
 static lt_status fail_open(int index, lt_status status, const char *whose, const char *why, lt_err *err)
 {
     cudaGetLastError();
-    if (status == LT_E_NO_MEMORY)
+    if (status == LT_E_NO_MEMORY || status == LT_E_BUSY)
         return lt_fail(
             err, LT_E_BUSY,
             "cuda:%d cannot be opened, for want of memory (%s: %s): wait until others are done with "
@@ -352,21 +383,24 @@ static lt_status open_nvrtc(cuda_device *d, lt_err *err)
                    d->index, name, CUDART_VERSION / 1000);
 }
 
-/* The libraries' handles. Their own allocations and compiled kernels belong to them. */
+/* The libraries' handles. Their own allocations and compiled kernels belong to them. Without another cause, one that does not open is not
+ * there, or not the one that is needed. */
 static lt_status open_libraries(cuda_device *d, lt_err *err)
 {
     lt_status status = open_nvrtc(d, err);
     if (status != LT_OK) return status;
     cublasStatus_t b = cublasLtCreate(&d->blas);
     if (b == CUBLAS_STATUS_SUCCESS) b = cublasLtMatmulPreferenceCreate(&d->preference);
-    if (b != CUBLAS_STATUS_SUCCESS)
-        return fail_open(d->index, b == CUBLAS_STATUS_ALLOC_FAILED ? LT_E_NO_MEMORY : library_status(),
-                         "cuBLASLt", cublasLtGetStatusString(b), err);
+    if (b != CUBLAS_STATUS_SUCCESS) {
+        status = b == CUBLAS_STATUS_ALLOC_FAILED ? LT_E_NO_MEMORY : LT_E_NOT_FOUND;
+        status = library_status(d, 0, status, true);
+        return fail_open(d->index, status, "cuBLASLt", cublasLtGetStatusString(b), err);
+    }
     cudnnStatus_t s = cudnnCreate(&d->dnn);
     if (s == CUDNN_STATUS_SUCCESS) s = cudnnSetStream(d->dnn, d->compute);
     if (s == CUDNN_STATUS_SUCCESS) return LT_OK;
-    return fail_open(d->index, cuda_dnn_is_full(s) ? LT_E_NO_MEMORY : library_status(), "cuDNN",
-                     cudnnGetErrorString(s), err);
+    status = library_status(d, 0, cuda_dnn_is_full(s) ? LT_E_NO_MEMORY : LT_E_NOT_FOUND, true);
+    return fail_open(d->index, status, "cuDNN", cudnnGetErrorString(s), err);
 }
 
 /* False: it does not fit, and what is left of it would be that of other dtypes, too. */

@@ -82,6 +82,11 @@ void fake_take_away()
     gone = fault;
 }
 
+void fake_lose(cudaError_t error)
+{
+    gone = error;
+}
+
 cudaError_t fake_count_work()
 {
     if (gone == cudaSuccess && comes(&until_failure)) {

@@ -15,6 +15,9 @@ typedef std::lock_guard<std::recursive_mutex> guard;
 /* "cuda on host: ..." to standard error, and abort: a bug of the code under test. */
 [[noreturn]] void fake_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Is it this call's turn to fail, of those of a library, and how? */
+enum fake_failure { FAKE_WORKS, FAKE_FULL, FAKE_LOST };
+fake_failure fake_library_fails();
 /* A line for fake_library_calls. */
 void fake_library_called(const std::string &line);
 
@@ -29,6 +32,8 @@ bool fake_is_gone();
 /* Is this the work that takes the device away when it runs, by the second? */
 bool fake_fault_comes();
 void fake_take_away();
+/* It is gone at once, and cudaGetLastError does not know. cudaSuccess: it is whole. */
+void fake_lose(cudaError_t error);
 /* The error of a launch or copy, counted: a planned one, or that of a device that is gone. */
 cudaError_t fake_count_work();
 /* The error of a call that must not be made while this thread captures a stream; it spoils the capture. */
@@ -36,7 +41,7 @@ cudaError_t fake_while_capturing();
 /* Is this the call that finds no memory? */
 bool fake_is_full();
 
-/* fake_cuda_enqueue, for the libraries. */
+/* fake_cuda_enqueue, for the libraries: cudaGetLastError does not know of its error, which is another runtime's. */
 cudaError_t fake_enqueue(cudaStream_t stream, std::function<void()> work);
 
 /* Device memory within reach between the two; they nest. */

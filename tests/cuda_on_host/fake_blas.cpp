@@ -29,21 +29,42 @@ struct fake_preference {
     uint32_t reduction, a, b, c, d;
 };
 
-static int64_t n_objects, until_failure;
+static int64_t n_objects, until_failure, until_loss;
+static cudaError_t loss;
 
 void fake_library_fail(int64_t n)
 {
     until_failure = n;
 }
 
-bool fake_library_planned(void)
+void fake_library_lose(int64_t n, cudaError_t error)
 {
-    return until_failure > 0;
+    until_loss = n;
+    loss = error;
+    if (n == 0) fake_lose(cudaSuccess);
 }
 
-bool fake_library_fails(void)
+bool fake_library_planned(void)
 {
-    return until_failure > 0 && --until_failure == 0;
+    return until_failure > 0 || until_loss > 0;
+}
+
+fake_failure fake_library_fails()
+{
+    if (until_failure > 0 && --until_failure == 0) return FAKE_FULL;
+    if (until_loss == 0 || --until_loss > 0) return FAKE_WORKS;
+    fake_lose(loss);
+    return FAKE_LOST;
+}
+
+/* That of a call whose turn it is to fail, which says `lost` where it does not know why. */
+static cublasStatus_t planned(cublasStatus_t lost)
+{
+    switch (fake_library_fails()) {
+    case FAKE_FULL: return CUBLAS_STATUS_ALLOC_FAILED;
+    case FAKE_LOST: return lost;
+    default: return CUBLAS_STATUS_SUCCESS;
+    }
 }
 
 static std::string calls;
@@ -77,7 +98,8 @@ void fake_library_count(int by)
 
 template <typename T> static cublasStatus_t create(T **object, const T &value)
 {
-    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
+    cublasStatus_t s = planned(CUBLAS_STATUS_NOT_INITIALIZED);
+    if (s != CUBLAS_STATUS_SUCCESS) return s;
     *object = new T(value);
     n_objects++;
     return CUBLAS_STATUS_SUCCESS;
@@ -265,8 +287,8 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatmulHeuristicResult_t results[], int *n)
 {
     *n = 0;
-    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
-    cublasStatus_t s = check(desc, a, b, c, d);
+    cublasStatus_t s = planned(CUBLAS_STATUS_INTERNAL_ERROR);
+    if (s == good) s = check(desc, a, b, c, d);
     if (s != good) return s;
     /* The first one splits, whatever the mask says of reductions, the second is picky: not all that is returned is fit to be used. */
     for (uint32_t i = 0; i < 3 && *n < most; i++) {
@@ -309,9 +331,9 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
                                        cublasLtMatmulHeuristicResult_t *result)
 {
     algorithm algo;
-    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
     memcpy(&algo, opaque, sizeof(algo));
-    cublasStatus_t s = check(desc, a, b, c, d);
+    cublasStatus_t s = planned(CUBLAS_STATUS_NOT_INITIALIZED);
+    if (s == good) s = check(desc, a, b, c, d);
     if (s == good && !is_for(algo, desc, a, d)) s = CUBLAS_STATUS_NOT_SUPPORTED;
     if (s != good) return s;
     memset(result, 0, sizeof(*result));
@@ -433,9 +455,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               cudaStream_t stream)
 {
     algorithm algo;
-    if (fake_library_fails()) return CUBLAS_STATUS_ALLOC_FAILED;
     memcpy(&algo, opaque, sizeof(algo));
-    cublasStatus_t s = check(desc, a, b, c, d);
+    cublasStatus_t s = planned(CUBLAS_STATUS_EXECUTION_FAILED);
+    if (s == good) s = check(desc, a, b, c, d);
     if (s != good) return s;
     bool biased = has_bias(desc);
     if (!is_for(algo, desc, a, d)) return CUBLAS_STATUS_NOT_SUPPORTED;

@@ -140,6 +140,13 @@ cudnnStatus_t fake_dnn::fail(cudnnStatus_t s, const std::string &text)
     return s;
 }
 
+cudnnStatus_t fake_dnn::fail_as_planned(cudnnStatus_t full, cudnnStatus_t lost)
+{
+    fake_failure f = fake_library_fails();
+    if (f == FAKE_WORKS) return CUDNN_STATUS_SUCCESS;
+    return fail(f == FAKE_FULL ? full : lost, "a planned failure");
+}
+
 std::vector<int64_t> fake_dnn::numbers(const descriptor *d, int name)
 {
     const attribute &a = d->attributes.at(name);
@@ -244,8 +251,9 @@ static cudnnStatus_t check_reduction(const descriptor *op)
 
 cudnnStatus_t cudnnBackendCreateDescriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *out)
 {
-    if (fake_library_fails())
-        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
+    cudnnStatus_t planned =
+        fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, CUDNN_STATUS_INTERNAL_ERROR);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     ref d = std::make_shared<descriptor>();
     d->type = type;
     alive[d.get()] = d;
@@ -281,8 +289,9 @@ cudnnStatus_t cudnnBackendSetAttribute(cudnnBackendDescriptor_t handle, cudnnBac
                                        cudnnBackendAttributeType_t type, int64_t n, const void *values)
 {
     ref d = find(handle);
-    if (fake_library_fails())
-        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
+    cudnnStatus_t planned =
+        fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, CUDNN_STATUS_BAD_PARAM);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     const rule *r = rule_of(d.get(), name);
     if (d->finalized) return fail(CUDNN_STATUS_NOT_INITIALIZED, "set after it was finalised");
     if (!r) return fail(CUDNN_STATUS_BAD_PARAM, "no attribute of this descriptor");
@@ -490,8 +499,9 @@ static cudnnStatus_t make_plan(descriptor *plan)
 cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t handle)
 {
     ref d = find(handle);
-    if (fake_library_fails())
-        return fail(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, "a planned failure");
+    cudnnStatus_t planned = fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED,
+                                            CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     for (const rule &r : rules) {
         if (r.of == d->type && r.needed && !d->attributes.count(r.name))
             return fail(CUDNN_STATUS_BAD_PARAM, "attribute " + std::to_string(r.name) + " is missing");
@@ -537,8 +547,9 @@ cudnnStatus_t cudnnBackendGetAttribute(cudnnBackendDescriptor_t const handle,
                                        int64_t room, int64_t *n, void *values)
 {
     ref d = find(handle);
-    if (fake_library_fails())
-        return fail(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, "a planned failure");
+    cudnnStatus_t planned =
+        fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, CUDNN_STATUS_INTERNAL_ERROR);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     if (!d->finalized) return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "asked before it was finalised");
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS) return give(d->results, room, n, values);
     if (name == CUDNN_ATTR_ENGINECFG_ENGINE)
@@ -584,7 +595,9 @@ void cudnnGetLastErrorString(char *message, size_t bytes)
 
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
 {
-    if (fake_library_fails()) return CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED;
+    cudnnStatus_t planned =
+        fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED, CUDNN_STATUS_NOT_INITIALIZED);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     *handle = new cudnnContext();
     fake_library_count(1);
     return CUDNN_STATUS_SUCCESS;

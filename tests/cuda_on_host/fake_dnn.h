@@ -59,6 +59,8 @@ bool is_value(const descriptor *t);
 
 /* Keep the text for cudnnGetLastErrorString; returns s. */
 cudnnStatus_t fail(cudnnStatus_t s, const std::string &text);
+/* `full` or `lost` where it is this call's turn to fail. */
+cudnnStatus_t fail_as_planned(cudnnStatus_t full, cudnnStatus_t lost);
 /* The living descriptor of a handle. */
 ref find(const void *d);
 /* Of a graph, in their order; of an operation. */

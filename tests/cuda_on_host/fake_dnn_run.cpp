@@ -283,8 +283,9 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
                                   cudnnBackendDescriptor_t pack_handle)
 {
     ref plan = find(plan_handle), pack = find(pack_handle);
-    if (fake_library_fails())
-        return fail(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, "a planned failure");
+    cudnnStatus_t planned = fail_as_planned(CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED,
+                                            CUDNN_STATUS_EXECUTION_FAILED_CUDA_DRIVER);
+    if (planned != CUDNN_STATUS_SUCCESS) return planned;
     if (!plan->finalized || !pack->finalized)
         return fail(CUDNN_STATUS_BAD_PARAM_NOT_FINALIZED, "not finalised");
     const descriptor *c = part(plan.get(), CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);

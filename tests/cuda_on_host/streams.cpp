@@ -229,8 +229,11 @@ static cudaError_t enqueue(cudaStream_t stream, std::function<void()> work)
 cudaError_t fake_enqueue(cudaStream_t stream, std::function<void()> work)
 {
     guard lock(fake_mutex);
-    cudaError_t error = fake_count_work();
-    return error == cudaSuccess ? enqueue(stream, std::move(work)) : error;
+    cudaError_t before = cudaPeekAtLastError(), error = fake_count_work();
+    if (error == cudaSuccess) error = enqueue(stream, std::move(work));
+    cudaGetLastError();
+    fake_error(before);
+    return error;
 }
 
 cudaError_t fake_cuda_enqueue(cudaStream_t stream, void (*work)(void *), void *argument)

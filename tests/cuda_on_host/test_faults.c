@@ -199,6 +199,12 @@ static void library(int64_t n)
     fake_library_fail(n);
 }
 
+/* In a library, whose runtime is not ours. */
+static void library_loses(int64_t n)
+{
+    fake_library_lose(n, n % 2 ? cudaErrorIllegalAddress : cudaErrorECCUncorrectable);
+}
+
 #define LOSS(how, error)                                                                                     \
     static void how##_##error(int64_t n)                                                                     \
     {                                                                                                        \
@@ -222,8 +228,10 @@ static void every_allocation(void **state)
 
 static void every_call_of_a_library(void **state)
 {
-    const fault f = {"library call", library, 1, {LT_E_NO_MEMORY, LT_E_BUSY}, "memory"};
-    sweep(&f, 200);
+    const fault full = {"library call", library, 1, {LT_E_NO_MEMORY, LT_E_BUSY}, "memory"};
+    const fault lost = {"library's loss", library_loses, 1, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"};
+    sweep(&full, 200);
+    sweep(&lost, 200);
 }
 
 /* The nth of a few calls, for errors that are like those below. */

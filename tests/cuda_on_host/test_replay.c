@@ -283,6 +283,15 @@ static void failures_on_the_way(void **state)
         if (more) assert_int_equal(fake_cuda_objects(), 0);
         if (more) assert_int_equal(fake_library_objects(), 0);
     }
+    more = true;
+    for (int64_t n = 1; more; n++) {
+        fake_library_lose(n, cudaErrorLaunchFailure);
+        lt_status status = attempt(&err);
+        more = !fake_library_planned();
+        fake_library_lose(0, cudaSuccess);
+        assert_int_equal(status, more ? LT_E_DEVICE_LOST : LT_OK);
+        if (more) assert_int_equal(fake_cuda_objects(), 0);
+    }
 }
 
 static void a_thousand_replays_leave_nothing(void **state)

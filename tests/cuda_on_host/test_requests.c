@@ -271,6 +271,36 @@ static void activations(void **state)
           "product 12x16 -> 12x24, f32\n");
 }
 
+/* A product's kernel that cannot be loaded, of which the library says no more than a convolution's. */
+static void a_product_that_does_not_fit(void **state)
+{
+    const struct {
+        size_t bytes; /* of device memory, beside what is in use; 0: much */
+        size_t others;
+        lt_status status;
+    } cases[] = {{60 << 20, 8 << 20, LT_E_BUSY}, {60 << 20, 0, LT_E_NO_MEMORY}, {0, 0, LT_E_INTERNAL}};
+    lt_weight w = {.tensor = HOST(24, 16)};
+    lt_err err;
+    lt_tensor x = ON_DEVICE(12, 16), y = lt_linear(context, x, &w, NULL, LT_ACT_NONE, LT_NONE);
+    lt_drop(context, &y);
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        void *others = NULL;
+        assert_int_equal(lt_context_status(context, &err), LT_OK);
+        assert_int_equal(cudaMalloc(&others, cases[i].others), cudaSuccess);
+        fake_cuda_memory(cases[i].bytes ? fake_cuda_in_use() + cases[i].bytes : 0);
+        fake_cuda_fail(1, cudaErrorMemoryAllocation);
+        y = lt_linear(context, x, &w, NULL, LT_ACT_NONE, LT_NONE);
+        lt_status status = lt_context_status(context, &err);
+        if (status != cases[i].status) fail_msg("case %zu: %s: %s", i, lt_status_string(status), err.text);
+        lt_drop(context, &y);
+        cudaFree(others);
+    }
+    fake_cuda_memory(0);
+    lt_drop(context, &x);
+    lt_weight_finish(context, &w);
+    fake_library_forget();
+}
+
 /* ---- attention ----------------------------------------------------------------------------------------- */
 
 static void attends(bool causal)
@@ -301,6 +331,7 @@ int main(void)
                                        cmocka_unit_test(attention),
                                        cmocka_unit_test(one_plan_a_shape),
                                        cmocka_unit_test(a_plan_that_fails),
-                                       cmocka_unit_test(a_plan_that_does_not_fit)};
+                                       cmocka_unit_test(a_plan_that_does_not_fit),
+                                       cmocka_unit_test(a_product_that_does_not_fit)};
     return cmocka_run_group_tests(tests, open_device, close_device);
 }

@@ -116,10 +116,11 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
 
 /* The n-th call of cuBLASLt or cuDNN from now on that can fail returns an error, once, as when memory is out (1: the next; 0: none). */
 void fake_library_fail(int64_t n);
-/* Is one planned that has not come yet? */
+/* The same for a call that finds the device gone, with `error`, and says no more than that it failed. The libraries have a runtime of
+ * their own: cudaGetLastError knows of no error of theirs. Other calls of CUDA return it from then on. 0: what was gone is whole again. */
+void fake_library_lose(int64_t n, cudaError_t error);
+/* Is one planned by one of these that has not come yet? */
 bool fake_library_planned(void);
-/* Is it this one's turn? For the two fakes. */
-bool fake_library_fails(void);
 /* What the libraries were asked to compute since the last fake_library_forget, a line for each call:
  *     conv 1x5x12x16 -> 1x5x12x16 by 3x1, pads 1 1 0 0, then add add
  *     product 60x16 -> 60x24, bias, add
