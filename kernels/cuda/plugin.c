@@ -27,7 +27,6 @@ static bool is_lost(cudaError_t e)
     case cudaErrorContained:
     case cudaErrorMpsClientTerminated:
     case cudaErrorExternalDevice:
-    case cudaErrorDevicesUnavailable:
     case cudaErrorDeviceUninitialized:
     case cudaErrorSystemNotReady:
     case cudaErrorContextIsDestroyed:
@@ -42,6 +41,7 @@ lt_status cuda_status_of(cudaError_t e)
     if (e == cudaSuccess) return LT_OK;
     if (is_lost(e)) return LT_E_DEVICE_LOST;
     if (e == cudaErrorMemoryAllocation) return LT_E_NO_MEMORY;
+    if (e == cudaErrorDevicesUnavailable) return LT_E_BUSY; /* others have it alone, or fill it */
     if (e == cudaErrorNoDevice || e == cudaErrorInvalidDevice || e == cudaErrorInsufficientDriver)
         return LT_E_NOT_FOUND;
     if (e == cudaErrorNotSupported || e == cudaErrorNoKernelImageForDevice ||
@@ -68,8 +68,8 @@ static lt_status fail_cuda(lt_context *c, const char *op, const char *whose, con
     case LT_E_BUSY:
         return lt_context_fail(
             c, status,
-            "%s: the memory of cuda:%d is nearly full (%s: %s): wait until others are done with it", op,
-            d->index, whose, text);
+            "%s: cuda:%d is in use by others, or its memory is (%s: %s): wait until they are done with it",
+            op, d->index, whose, text);
     default: return lt_context_fail(c, status, "%s: %s on cuda:%d: %s", op, whose, d->index, text);
     }
 }
@@ -216,7 +216,9 @@ static lt_status find_device(int index, lt_err *err)
     }
     if (e != cudaSuccess) {
         cudaGetLastError();
-        return lt_fail(err, is_lost(e) ? LT_E_DEVICE_LOST : LT_E_NOT_FOUND, "no device cuda:%d: %s", index,
+        lt_status status = cuda_status_of(e);
+        bool passes = status == LT_E_DEVICE_LOST || status == LT_E_BUSY;
+        return lt_fail(err, passes ? status : LT_E_NOT_FOUND, "no device cuda:%d: %s", index,
                        cudaGetErrorString(e));
     }
     if (index >= n)
@@ -353,15 +355,15 @@ static cudaError_t create_streams(cuda_device *d)
     return e;
 }
 
-/* Why a device that is there does not open. Its memory being full passes: nothing here has taken any of it. */
+/* Why a device that is there does not open. Its memory being full passes, as its being others' does: nothing here has taken any of it. */
 static lt_status fail_open(int index, lt_status status, const char *whose, const char *why, lt_err *err)
 {
     cudaGetLastError();
     if (status == LT_E_NO_MEMORY || status == LT_E_BUSY)
         return lt_fail(
             err, LT_E_BUSY,
-            "cuda:%d cannot be opened, for want of memory (%s: %s): wait until others are done with "
-            "it, or choose another device",
+            "cuda:%d cannot be opened: it is in use by others, or its memory is (%s: %s): wait until "
+            "others are done with it, or choose another device",
             index, whose, why);
     return lt_fail(err, status, "cuda:%d cannot be opened: %s: %s%s", index, whose, why,
                    status == LT_E_DEVICE_LOST ? ": the device was lost" : "");

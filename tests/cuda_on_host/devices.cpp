@@ -8,7 +8,7 @@ namespace
 {
 
 thread_local cudaError_t last_error;
-bool is_active;
+bool is_active, is_taken;
 int n_devices = 1, driver = CUDART_VERSION, capability[2] = {9, 0};
 int64_t until_failure, until_fault, until_full;
 cudaError_t failure, fault, gone;
@@ -50,6 +50,7 @@ static bool passes(cudaError_t error)
     case cudaErrorInvalidValue:
     case cudaErrorMemoryAllocation:
     case cudaErrorInvalidConfiguration:
+    case cudaErrorDevicesUnavailable:
     case cudaErrorInvalidResourceHandle:
     case cudaErrorNotReady:
     case cudaErrorNotSupported: return true;
@@ -121,6 +122,7 @@ const char *cudaGetErrorName(cudaError_t error)
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
     case cudaErrorInsufficientDriver: return "cudaErrorInsufficientDriver";
+    case cudaErrorDevicesUnavailable: return "cudaErrorDevicesUnavailable";
     case cudaErrorNoDevice: return "cudaErrorNoDevice";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
@@ -145,6 +147,12 @@ void fake_cuda_devices(int count)
 {
     guard lock(fake_mutex);
     n_devices = count;
+}
+
+void fake_cuda_taken(int taken)
+{
+    guard lock(fake_mutex);
+    is_taken = taken;
 }
 
 void fake_cuda_driver(int version)
@@ -208,6 +216,7 @@ cudaError_t cudaInitDevice(int device, unsigned new_flags, unsigned flags)
     guard lock(fake_mutex);
     if (driver < CUDART_VERSION) return fake_error(cudaErrorInsufficientDriver);
     if (device < 0 || device >= n_devices) return fake_error(cudaErrorInvalidDevice);
+    if (is_taken) return fake_error(cudaErrorDevicesUnavailable);
     if (flags & cudaInitDeviceFlagsAreValid) device_flags = new_flags;
     return cudaSuccess;
 }

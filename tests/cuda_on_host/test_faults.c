@@ -75,6 +75,22 @@ static void what_is_not_there(void **state)
     assert_int_equal(lt_device_probe("cuda:0", &info, NULL), LT_OK);
 }
 
+/* Others have it for themselves, which passes: a stage that ends for it is started again. */
+static void what_others_have(void **state)
+{
+    lt_context *c;
+    lt_err err;
+    close_everything();
+    fake_cuda_taken(true);
+    refused("cuda:0", LT_E_BUSY, "cudaErrorDevicesUnavailable");
+    assert_int_equal(lt_exit_code(LT_E_BUSY), LT_EXIT_TRANSIENT);
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1024, 1, &err), LT_E_BUSY);
+    assert_non_null(strstr(err.text, "wait until others are done with it"));
+    fake_cuda_taken(false);
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1024, 1, &err), LT_OK);
+    lt_context_destroy(c);
+}
+
 /* cuDNN would have other engines, and other bytes, without its compiler. */
 static void without_nvrtc(void **state)
 {
@@ -210,7 +226,7 @@ static void library_loses(int64_t n)
     {                                                                                                        \
         fake_cuda_##how(n, n ? error : cudaSuccess);                                                         \
     }
-LOSS(fail, cudaErrorDevicesUnavailable)
+LOSS(fail, cudaErrorContextIsDestroyed)
 LOSS(fail, cudaErrorECCUncorrectable)
 LOSS(fail, cudaErrorInvalidValue)
 LOSS(fail, cudaErrorContained)
@@ -254,7 +270,7 @@ static void kinds_of_loss(void **state)
 static void every_launch_and_copy(void **state)
 {
     const fault faults[] = {
-        {"device gone", fail_cudaErrorDevicesUnavailable, 2, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"},
+        {"device gone", fail_cudaErrorContextIsDestroyed, 2, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"},
         {"memory broken", fail_cudaErrorECCUncorrectable, 1, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"},
         {"illegal address", fault_cudaErrorIllegalAddress, 2, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"},
         {"launch failure", fault_cudaErrorLaunchFailure, 1, {LT_E_DEVICE_LOST, LT_E_DEVICE_LOST}, "lost"},
@@ -416,6 +432,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_not_there),
+        cmocka_unit_test(what_others_have),
         cmocka_unit_test(without_nvrtc),
         cmocka_unit_test(too_little_memory),
         cmocka_unit_test(every_allocation),

@@ -201,7 +201,7 @@ static void a_plan_that_does_not_fit(void **state)
     fake_cuda_memory(fake_cuda_in_use() + (63 << 20));
     convolve_frames(context, 6);
     assert_int_equal(lt_context_status(context, &err), LT_E_BUSY);
-    assert_non_null(strstr(err.text, "memory of cuda:0 is nearly full"));
+    assert_non_null(strstr(err.text, "cuda:0 is in use by others, or its memory is"));
     cudaFree(others);
     fake_cuda_memory((16 << 20) + (60 << 20));
     convolve_frames(context, 6);

@@ -186,6 +186,8 @@ void fake_cuda_seed(uint64_t seed);
 void fake_cuda_memory(size_t bytes);
 /* Devices that there are; 1 at the start. */
 void fake_cuda_devices(int count);
+/* Do others have the devices for themselves? Who starts one then gets cudaErrorDevicesUnavailable. */
+void fake_cuda_taken(int taken);
 /* The version of the driver; CUDART_VERSION at the start. Less is cudaErrorInsufficientDriver; 0: there is none. */
 void fake_cuda_driver(int version);
 /* Of the devices; 9.0 at the start. */
