@@ -92,6 +92,8 @@ size_t cuda_alignment(size_t bytes);
  * that can no longer be used is E_DEVICE_LOST and stays so, its memory being full E_NO_MEMORY, its being in use by others, or
  * its memory, E_BUSY, what it cannot do E_UNSUPPORTED, the rest E_INTERNAL. */
 lt_status cuda_check(lt_context *c, const char *op, cudaError_t error);
+/* Of a launch of a kernel of our own: full memory may be others'. */
+lt_status cuda_check_launch(lt_context *c, const char *op, cudaError_t error);
 lt_status cuda_check_blas(lt_context *c, const char *op, cublasStatus_t status);
 lt_status cuda_check_dnn(lt_context *c, const char *op, cudnnStatus_t status);
 

@@ -26,6 +26,8 @@ typedef struct CUstream_st *lt_stream; /* cudaStream_t; NULL: the default stream
 
 /* Name of the CUDA error that the calling thread's last launch or query ended with; "no error" when there was none. */
 const char *lt_launch_error(void);
+/* The same error as its number, a cudaError_t. */
+int lt_launch_code(void);
 
 /* Is there code of these kernels for the thread's device? It is compiled for one architecture and those after it: E_UNSUPPORTED on an older
  * one; E_INTERNAL, and lt_launch_error, after another error. */

@@ -14,6 +14,11 @@ const char *lt_launch_error(void)
     return last_error == cudaSuccess ? "no error" : cudaGetErrorName(last_error);
 }
 
+int lt_launch_code(void)
+{
+    return (int)last_error;
+}
+
 static __global__ void nothing() {}
 
 lt_status lt_kernels_found(void)

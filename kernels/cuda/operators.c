@@ -4,16 +4,13 @@
 
 #include <string.h>
 
-/* E_INTERNAL of a launcher is an error of CUDA's, maybe an earlier one's. Only a device that is gone says so again. */
+/* E_INTERNAL of a launcher is an error of CUDA's; another, a size or dtype that it does not take. */
 lt_status cuda_launched(lt_context *c, const char *op, lt_status status)
 {
     if (status == LT_OK) return LT_OK;
-    const char *name = lt_launch_error();
-    cuda_device *d = c->device;
-    cudaError_t e = cudaStreamQuery(d->compute);
-    if (e != cudaSuccess && e != cudaErrorNotReady) return cuda_check(c, op, e);
-    cudaGetLastError(); /* not being ready is one, too, which the next launch would be blamed for */
-    return lt_context_fail(c, status, "%s: a kernel could not be started on cuda:%d: %s", op, d->index, name);
+    if (status == LT_E_INTERNAL) return cuda_check_launch(c, op, (cudaError_t)lt_launch_code());
+    const cuda_device *d = c->device;
+    return lt_context_fail(c, status, "%s: a kernel on cuda:%d does not take what it is given", op, d->index);
 }
 
 #define LAUNCH(op, call) cuda_launched(c, op, call)

@@ -106,9 +106,9 @@ bool cuda_is_gone(const lt_context *c)
     return device_status(c->device) == LT_E_DEVICE_LOST;
 }
 
-/* Full memory: others' (E_BUSY: it passes), or that of whoever has `own` bytes of it (E_NO_MEMORY). E_INTERNAL where much of it
- * is free. */
-static lt_status memory_status(size_t own)
+/* Full memory: others' (E_BUSY: it passes), or that of whoever has `own` bytes of it (E_NO_MEMORY). E_INTERNAL where more than `least` bytes
+ * are free. */
+static lt_status memory_status(size_t own, size_t least)
 {
     size_t free_bytes = 0, total = 0;
     cudaError_t e = cudaMemGetInfo(&free_bytes, &total);
@@ -116,7 +116,7 @@ static lt_status memory_status(size_t own)
         cudaGetLastError();
         return cause_of(e);
     }
-    if (free_bytes >= CUDA_ROOM) return LT_E_INTERNAL;
+    if (free_bytes >= least) return LT_E_INTERNAL;
     return own + CUDA_ROOM > total ? LT_E_NO_MEMORY : LT_E_BUSY;
 }
 
@@ -131,8 +131,17 @@ static size_t own_bytes(const lt_context *c)
 static lt_status library_status(const cuda_device *d, size_t own, lt_status says, bool drives)
 {
     lt_status status = device_status(d);
-    if (status == LT_E_INTERNAL && drives) status = memory_status(own);
+    if (status == LT_E_INTERNAL && drives) status = memory_status(own, CUDA_ROOM);
     return status == LT_E_INTERNAL ? says : status;
+}
+
+lt_status cuda_check_launch(lt_context *c, const char *op, cudaError_t e)
+{
+    if (e == cudaSuccess) return LT_OK;
+    lt_status status = cuda_status_of(e);
+    if (status == LT_E_INTERNAL) status = device_status(c->device);
+    if (status == LT_E_NO_MEMORY) status = memory_status(own_bytes(c), SIZE_MAX);
+    return fail_cuda(c, op, "a kernel that could not be started", cudaGetErrorString(e), status);
 }
 
 bool cuda_dnn_is_full(cudnnStatus_t s)

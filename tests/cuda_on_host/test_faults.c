@@ -300,6 +300,42 @@ static void an_error_is_told_once(void **state)
     lt_context_destroy(c);
 }
 
+/* A kernel's code is loaded when it is first started, for which there may be no memory; and others may have the device. */
+static void a_launch_that_others_stop(void **state)
+{
+    const struct {
+        cudaError_t error;
+        size_t bytes; /* of device memory, beside what is in use */
+        lt_status status;
+        const char *says;
+    } cases[] = {
+        {cudaErrorMemoryAllocation, (size_t)1 << 30, LT_E_BUSY, "wait until they are done"},
+        {cudaErrorMemoryAllocation, 0, LT_E_NO_MEMORY, "memory of cuda:0 is full"},
+        {cudaErrorDevicesUnavailable, 0, LT_E_BUSY, "wait until they are done"},
+        {cudaErrorLaunchFailure, 0, LT_E_DEVICE_LOST, "lost"},
+    };
+    lt_context *c;
+    lt_err err;
+    assert_int_equal(lt_context_create(&c, "cuda:0", LT_BF16, 1 << 20, 1, &err), LT_OK);
+    lt_tensor x = lt_new(c, LT_BF16, 1, (int64_t[]){64});
+    for (size_t i = 0; i < LT_COUNT(cases); i++) {
+        lt_zero(c, x);
+        assert_int_equal(lt_context_status(c, &err), LT_OK);
+        fake_cuda_memory(fake_cuda_in_use() + cases[i].bytes);
+        fake_cuda_fail(1, cases[i].error);
+        lt_tensor y = lt_add_scaled(c, x, x, 1);
+        lt_status status = lt_context_status(c, &err);
+        if (status != cases[i].status || !strstr(err.text, cases[i].says))
+            fail_msg("case %zu: %s: %s", i, lt_status_string(status), err.text);
+        lt_drop(c, &y);
+    }
+    lt_drop(c, &x);
+    lt_context_destroy(c);
+    fake_cuda_memory(0);
+    fake_cuda_fail(0, cudaSuccess);
+    close_everything();
+}
+
 /* Who waits sleeps: a stage that waits for its device has no use for a processor. */
 static void waits_sleep(void **state)
 {
@@ -440,6 +476,7 @@ int main(void)
         cmocka_unit_test(kinds_of_loss),
         cmocka_unit_test(every_launch_and_copy),
         cmocka_unit_test(an_error_is_told_once),
+        cmocka_unit_test(a_launch_that_others_stop),
         cmocka_unit_test(waits_sleep),
         cmocka_unit_test(lost_for_good),
         cmocka_unit_test(weights_that_do_not_fit),

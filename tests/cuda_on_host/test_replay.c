@@ -209,6 +209,35 @@ static void nothing_is_brought(void **state)
     close_context(c, &net);
 }
 
+/* What fails while it is recorded is told by its own name, and nothing that is asked for it spoils the recording. */
+static void a_failure_keeps_its_name(void **state)
+{
+    little net;
+    lt_context *c = open_context(&net);
+    lt_weight w = {.tensor = net.weights[5].tensor}; /* 24 outputs of 8 inputs */
+    lt_tensor x = lt_new(c, LT_BF16, 2, (int64_t[]){4, 8});
+    lt_zero(c, x);
+    for (int i = 0; i < 2; i++) {
+        const char *name = i ? "the execution failed" : "cudaErrorInvalidConfiguration";
+        lt_tensor y = i ? lt_linear(c, x, &w, NULL, LT_ACT_NONE, LT_NONE) : lt_add_scaled(c, x, x, 1);
+        lt_drop(c, &y);
+        assert_int_equal(lt_context_status(c, NULL), LT_OK);
+        void *record = NULL;
+        assert_int_equal(c->backend->record(c, LT_RECORD_BEGIN, 0, &record), LT_OK);
+        fake_cuda_fail(1, cudaErrorInvalidConfiguration);
+        y = i ? lt_linear(c, x, &w, NULL, LT_ACT_NONE, LT_NONE) : lt_add_scaled(c, x, x, 1);
+        assert_int_equal(c->err.status, LT_E_INTERNAL);
+        if (!strstr(c->err.text, name)) fail_msg("'%s' does not say '%s'", c->err.text, name);
+        c->err = (lt_err){0};
+        lt_drop(c, &y);
+        assert_int_equal(c->backend->record(c, LT_RECORD_END, 0, &record), LT_OK);
+        c->backend->record(c, LT_RECORD_FREE, 0, &record);
+    }
+    lt_drop(c, &x);
+    lt_weight_finish(c, &w);
+    close_context(c, &net);
+}
+
 static void many_keys_take_turns(void **state)
 {
     little net[20];
@@ -360,6 +389,7 @@ int main(void)
         cmocka_unit_test(weights_and_workspaces_that_go),
         cmocka_unit_test(what_cannot_be_recorded),
         cmocka_unit_test(nothing_is_brought),
+        cmocka_unit_test(a_failure_keeps_its_name),
         cmocka_unit_test(many_keys_take_turns),
         cmocka_unit_test(failures_on_the_way),
         cmocka_unit_test(a_thousand_replays_leave_nothing),
