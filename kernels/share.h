@@ -1,8 +1,8 @@
 /* share.h - memory of a device that two processes of one host have at once.
  *
  * One process makes a share and writes it; others open it by its handle, which is plain bytes that fit into a message. A share has
- * one mark. The writer sets it behind the work that it has asked for; a reader's work waits for it, on the device, while neither process
- * waits. Who may write and who may read is not decided here: stages go by the slots of their slab (stages/runtime/slab.h).
+ * one mark. The writer sets it behind the work that it has asked for; a reader waits until the device has come there, or the writer has
+ * ended. Who may write and who may read is not decided here: stages go by the slots of their slab (stages/runtime/slab.h).
  *
  * A process takes its shares with it when it ends, and readers are not told: what they read then is nothing. So a reader asks
  * lt_share_check after lt_wait, before it believes what came of it.
@@ -43,7 +43,8 @@ lt_tensor lt_share_tensor(lt_context *context, const lt_share *share, size_t off
                           const int64_t *shape);
 
 /* The writer: what has been asked of the context so far is what readers shall find. A reader: what is asked of the context from now on
- * begins when the mark has been reached that was set last. Errors go to the context. */
+ * begins when the mark has been reached that was set last. lt_share_await may block until then, without using the processor. Errors go to
+ * the context: E_TRANSIENT when the writer has ended, and the mark will perhaps never be reached. */
 void lt_share_mark(lt_context *context, lt_share *share);
 void lt_share_await(lt_context *context, lt_share *share);
 

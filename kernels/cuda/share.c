@@ -1,12 +1,16 @@
 /* share.c - device memory and an event that other processes open, by CUDA's interprocess handles. */
 #include "kernels/cuda/cuda.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 _Static_assert(sizeof(cudaIpcMemHandle_t) == sizeof(((lt_share_handle *)0)->memory), "a handle's size");
 _Static_assert(sizeof(cudaIpcEventHandle_t) == sizeof(((lt_share_handle *)0)->mark), "a handle's size");
+
+enum { SHORTEST_NS = 20000, LONGEST_NS = 1000000 }; /* from one look at a mark to the next */
 
 typedef struct cuda_share {
     int index;
@@ -95,8 +99,24 @@ lt_status share_mark_cuda(lt_context *c, lt_share *share)
     return cuda_check(c, "share", cudaEventRecord(own->mark, cuda_of(c)->compute));
 }
 
+/* The host waits, and nothing on the device: a stream that waited for the event of a process that was killed before its device got there
+ * would wait for ever, and whoever synchronises it, too. It sleeps between two looks, 20 us at first and twice as long each time up to 1 ms,
+ * and is woken when that process ends; so it comes that much too late at the most, and meanwhile the context is asked for nothing
+ * new, while the device goes on with what it was asked for before. A writer that has waited for its own work before it told anybody costs
+ * two calls, some microseconds, and no sleep. */
 lt_status share_await_cuda(lt_context *c, lt_share *share)
 {
     const cuda_share *own = share->own;
-    return cuda_check(c, "share", cudaStreamWaitEvent(cuda_of(c)->compute, own->mark, 0));
+    struct pollfd maker = {.fd = share->maker, .events = POLLIN}; /* readable once the process has ended */
+    struct timespec pause = {0, 0};
+    cuda_of(c); /* makes the device current */
+    for (;;) {
+        if (ppoll(&maker, 1, &pause, NULL) > 0)
+            return lt_context_fail(c, LT_E_TRANSIENT,
+                                   "the process whose device memory was to be read has ended");
+        cudaError_t e = cudaEventQuery(own->mark);
+        if (e != cudaErrorNotReady) return cuda_check(c, "share", e);
+        cudaGetLastError(); /* not to be ready is no error */
+        pause.tv_nsec = LT_MIN(LT_MAX(2 * pause.tv_nsec, SHORTEST_NS), LONGEST_NS);
+    }
 }

@@ -111,6 +111,7 @@ lt_status lt_inlet_open(lt_inlet *inlet, lt_context *c, const lt_payload *input,
     if (status) return status;
     if (known) *share = known->share;
     lt_share_await(c, *share);
+    if (c->err.status) return lt_context_status(c, err); /* which waits for the device: only then */
     return LT_OK;
 }
 

@@ -22,7 +22,8 @@ typedef struct lt_outlet {
 lt_status lt_outlet_open(lt_outlet *outlet, const lt_setup *setup, lt_context *context,
                          const lt_payload *output, lt_share **share, lt_err *err);
 
-/* What was asked of the context so far has filled the share of this output, whose runs have been added: it is handed over so. */
+/* What was asked of the context so far has filled the share of this output, whose runs have been added: it is handed over so. Whether it
+ * succeeded is known when the context has been waited for, and a unit that failed is sent to nobody: so who gives waits before it returns. */
 void lt_outlet_give(lt_outlet *outlet, lt_context *context, lt_payload *output);
 
 /* Before the contexts go. */
@@ -34,7 +35,8 @@ typedef struct lt_inlet {
 } lt_inlet;
 
 /* Where the runs of an input lie, at their offsets in input->data: what is asked of the context from now on finds them there. NULL: in
- * input->data. E_TRANSIENT: who made them has ended; other errors of lt_share_open. */
+ * input->data. Blocks as lt_share_await does, which is not at all where the producer has waited. E_TRANSIENT: who made them has ended; other
+ * errors of lt_share_open, and those of the context. */
 lt_status lt_inlet_open(lt_inlet *inlet, lt_context *context, const lt_payload *input, lt_share **share,
                         lt_err *err);
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <map>
 #include <memory>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 #include <thread>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <vector>
 
@@ -31,7 +33,7 @@ struct event_counts {
 
 struct event_state {
     event_counts own, *counts = &own; /* or those in memory that other processes open: */
-    int fd = -1;
+    int fd = -1, maker = -1;          /* maker: pidfd of the other process that made it */
     bool sleeps = false, interprocess = false, is_other = false; /* is_other: made by another process */
     moment when;
 
@@ -39,6 +41,7 @@ struct event_state {
     {
         if (counts != &own) munmap(counts, sizeof(*counts));
         if (fd >= 0) close(fd);
+        if (maker >= 0) close(maker);
     }
 };
 
@@ -151,6 +154,13 @@ static bool can_run(const CUstream_st *s)
     return !t.waits || t.event->counts->reached >= t.ticket;
 }
 
+/* Is the process gone that made it? */
+static bool has_ended(const event_state &other)
+{
+    pollfd maker = {other.maker, POLLIN, 0};
+    return poll(&maker, 1, 0) > 0;
+}
+
 static void run_one(CUstream_st *s)
 {
     task t = std::move(s->queue.front());
@@ -161,7 +171,8 @@ static void run_one(CUstream_st *s)
     t.event->when = std::chrono::steady_clock::now();
 }
 
-/* Every stream waits: until another process's event has been reached that one of them waits for. False: none does, or ten seconds have passed. */
+/* Every stream waits: until another process's event has been reached that one of them waits for. False: none does, or ten seconds have passed.
+ * What a process has not reached when it ends is never reached. */
 static bool wait_for_others()
 {
     moment end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
@@ -169,8 +180,12 @@ static bool wait_for_others()
     while (any && std::chrono::steady_clock::now() < end) {
         any = false;
         for (CUstream_st *s : streams) {
+            const event_state *other = s->queue.empty() ? nullptr : s->queue.front().event.get();
+            if (other && !other->is_other) other = nullptr;
+            bool ended = other && has_ended(*other); /* first: it may be reached meanwhile */
             if (can_run(s)) return true;
-            any |= !s->queue.empty() && s->queue.front().event && s->queue.front().event->is_other;
+            if (ended) fake_die("a wait for an event of a process that has ended");
+            any |= other != nullptr;
         }
         usleep(1000);
     }
@@ -498,6 +513,7 @@ cudaError_t cudaIpcOpenEventHandle(cudaEvent_t *event, cudaIpcEventHandle_t hand
     if (fd < 0) return fake_error(cudaErrorInvalidResourceHandle);
     auto state = std::make_shared<event_state>();
     state->is_other = true;
+    state->maker = (int)syscall(SYS_pidfd_open, place.pid, 0);
     if (!share_counts(*state, fd)) fake_die("no memory for an event");
     *event = new CUevent_st{state};
     n_events++;

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <functional>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,11 +187,63 @@ static void test_streams()
     cudaStreamDestroy(b);
 }
 
+/* What one process shares. */
+struct shared {
+    int *memory;
+    cudaEvent_t event;
+    cudaIpcMemHandle_t memory_handle;
+    cudaIpcEventHandle_t event_handle;
+};
+
+static shared share()
+{
+    shared s;
+    s.memory = device_ints(1);
+    if (cudaEventCreateWithFlags(&s.event, cudaEventInterprocess | cudaEventDisableTiming) != cudaSuccess ||
+        cudaIpcGetMemHandle(&s.memory_handle, s.memory) != cudaSuccess ||
+        cudaIpcGetEventHandle(&s.event_handle, s.event) != cudaSuccess)
+        _exit(0); /* no death */
+    return s;
+}
+
+/* Waits for an event that another process has recorded, and not reached when it ends. */
+static void await_ended()
+{
+    int ends[2];
+    cudaStream_t stream;
+    cudaEvent_t event;
+    cudaIpcEventHandle_t handle;
+    if (pipe(ends) != 0) _exit(0);
+    pid_t other = fork();
+    if (other == 0) {
+        shared s = share();
+        cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+        cudaEventRecord(s.event, stream);
+        if (write(ends[1], &s.event_handle, sizeof(s.event_handle)) > 0) pause();
+        _exit(1);
+    }
+    close(ends[1]);
+    if (read(ends[0], &handle, sizeof(handle)) != (ssize_t)sizeof(handle) ||
+        cudaIpcOpenEventHandle(&event, handle) != cudaSuccess)
+        _exit(0);
+    kill(other, SIGKILL);
+    if (waitpid(other, NULL, 0) != other || cudaEventQuery(event) != cudaErrorNotReady) _exit(0);
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    cudaStreamWaitEvent(stream, event, 0);
+    cudaStreamSynchronize(stream);
+}
+
+static void test_processes()
+{
+    expect(dies(await_ended), "a wait for an event of a process that has ended");
+}
+
 int main()
 {
     test_races();
     test_memory();
     test_streams();
+    test_processes();
     expect(fake_cuda_in_use() == 0 && fake_cuda_pinned() == 0, "all memory was given back");
     printf(n_failed ? "%d failures\n" : "ok\n", n_failed);
     return n_failed != 0;

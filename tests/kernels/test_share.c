@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -43,7 +44,7 @@ static void write_round(lt_context *c, lt_share *share, int round)
     lt_share_mark(c, share);
 }
 
-/* Every byte that comes lets it finish what it has enqueued, enqueue the next round, and say so. */
+/* 'f' lets it finish what it has enqueued, 'n' enqueue the next round; it says so. */
 static int writer(void)
 {
     lt_context *c = context();
@@ -54,14 +55,17 @@ static int writer(void)
     if (!c || lt_share_create(&share, c, OFFSET + N * sizeof(float), &handle, &err) != LT_OK) return 1;
     write_round(c, share, 0);
     if (write(1, &handle, sizeof(handle)) != (ssize_t)sizeof(handle)) return 1;
-    for (int round = 1; read(0, &byte, 1) == 1; round++) {
-        if (lt_wait(c) != LT_OK) return 1;
-        write_round(c, share, round);
+    for (int round = 1; read(0, &byte, 1) == 1;) {
+        if (byte == 'n')
+            write_round(c, share, round++);
+        else if (lt_wait(c) != LT_OK)
+            return 1;
         if (write(1, &byte, 1) != 1) return 1;
     }
+    bool done = lt_wait(c) == LT_OK;
     lt_share_destroy(share);
     lt_context_destroy(c);
-    return 0;
+    return !done;
 }
 
 typedef struct process {
@@ -88,15 +92,28 @@ static process start(lt_share_handle *handle)
     return p;
 }
 
-static void go(const process *p)
-{
-    assert_int_equal(write(p->in, "g", 1), 1);
-}
-
 static void told(const process *p)
 {
     char byte;
     assert_int_equal(read(p->out, &byte, 1), 1);
+}
+
+enum { LATER_MS = 200 };
+
+/* Somebody else lets it finish, or kills it, a while from now. Returns who. */
+static pid_t later(const process *p, bool killed)
+{
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    usleep(LATER_MS * 1000);
+    _exit(killed ? kill(p->pid, SIGKILL) != 0 : write(p->in, "f", 1) != 1);
+}
+
+static void was_done(pid_t by)
+{
+    int status = -1;
+    assert_int_equal(waitpid(by, &status, 0), by);
+    assert_int_equal(status, 0);
 }
 
 static int end(process *p, bool killed)
@@ -127,7 +144,7 @@ static void expect_round(const float *values, int round)
         if (values[i] != value(round, i)) fail_msg("value %d of round %d is %g", i, round, (double)values[i]);
 }
 
-/* What is asked for before the writer has computed it comes all the same, as it was marked last. */
+/* What is asked for before the writer has computed it comes all the same, as it was marked last, and meanwhile the reader sleeps. */
 static void written_and_read(void **state)
 {
     lt_share_handle handle;
@@ -138,11 +155,17 @@ static void written_and_read(void **state)
     lt_context *c = context();
     assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_OK);
     for (int round = 0; round < 3; round++) {
+        pid_t by = later(&p, false);
+        clock_t busy = clock();
         ask(c, share, values);
-        go(&p);
         assert_int_equal(lt_wait(c), LT_OK);
+        busy = clock() - busy;
+        was_done(by);
+        told(&p);
         expect_round(values, round);
         assert_int_equal(lt_share_check(share, &err), LT_OK);
+        assert_true(busy < (clock_t)LATER_MS * CLOCKS_PER_SEC / 1000 / 2);
+        assert_int_equal(write(p.in, "n", 1), 1);
         told(&p);
     }
     lt_share_destroy(share);
@@ -168,6 +191,37 @@ static void the_writer_dies(void **state)
     assert_int_equal(lt_share_open(&again, c, &handle, &err), LT_E_TRANSIENT);
     assert_non_null(strstr(err.text, "process"));
     lt_context_destroy(c);
+}
+
+/* What comes of a share whose writer is gone. */
+static lt_status outcome(lt_context *c, const lt_share *share, lt_err *err)
+{
+    lt_status status = lt_context_status(c, err);
+    return status ? status : lt_share_check(share, err);
+}
+
+/* Killed after it has told the reader, and before its device has done what it was asked for: before the reader asks, and while it waits. */
+static void the_writer_dies_before_it_has_written(void **state)
+{
+    static float values[N];
+    for (int i = 0; i < 2; i++) {
+        bool waits = i == 1;
+        lt_share_handle handle;
+        lt_err err = {0};
+        lt_share *share;
+        process p = start(&handle);
+        lt_context *c = context();
+        assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_OK);
+        pid_t by = waits ? later(&p, true) : 0;
+        if (!waits) end(&p, true);
+        ask(c, share, values);
+        if (waits) was_done(by);
+        if (waits) end(&p, true);
+        assert_int_equal(outcome(c, share, &err), LT_E_TRANSIENT);
+        assert_non_null(strstr(err.text, "has ended"));
+        lt_share_destroy(share);
+        lt_context_destroy(c);
+    }
 }
 
 static void limits(void **state)
@@ -220,6 +274,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(written_and_read),
         cmocka_unit_test(the_writer_dies),
+        cmocka_unit_test(the_writer_dies_before_it_has_written),
         cmocka_unit_test(limits),
         cmocka_unit_test(the_hosts_memory_is_not_shared),
     };
