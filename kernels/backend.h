@@ -111,7 +111,8 @@ typedef struct lt_backend {
 
     /* share.h: a share of share->bytes, its handle's `memory` and `mark` filled in; and the same share opened by another process, E_TRANSIENT where
      * that does not succeed now. share_mark's and share_await's errors are the context's; nothing that waits for a mark of another process may
-     * be enqueued, which a kill of that one would leave waiting for ever. None is called when dry. A device that has no such memory
+     * be enqueued, which a kill of that one would leave waiting for ever. share_close of one that was made here frees nothing that
+     * another process may have open, where the device does not bear that. None is called when dry. A device that has no such memory
      * (lt_no_share_create ...) says so by an empty id when it is probed. */
     lt_status (*share_create)(void *device, lt_share *share, lt_share_handle *handle, lt_err *err);
     lt_status (*share_open)(void *device, lt_share *share, const lt_share_handle *handle, lt_err *err);

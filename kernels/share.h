@@ -34,7 +34,8 @@ lt_status lt_share_create(lt_share **share, lt_context *context, size_t bytes, l
  * said; E_UNSUPPORTED, E_NO_MEMORY, E_DEVICE_LOST. *share is NULL then. */
 lt_status lt_share_open(lt_share **share, lt_context *context, const lt_share_handle *handle, lt_err *err);
 
-/* What was asked of it has been waited for. Takes NULL. */
+/* What was asked of it has been waited for. Of one that was made here others may still have the memory: it is the device's again when
+ * this process has ended and all others have closed it. Takes NULL. */
 void lt_share_destroy(lt_share *share);
 
 /* A tensor in it from byte `offset` on, a view: never dropped. E_INVALID in the context and LT_NONE where it does not fit, or

@@ -15,6 +15,7 @@ enum { SHORTEST_NS = 20000, LONGEST_NS = 1000000 }; /* from one look at a mark t
 typedef struct cuda_share {
     int index;
     cudaEvent_t mark;
+    bool is_given; /* made here, and others may have it open */
 } cuda_share;
 
 void cuda_share_id(int index, const struct cudaDeviceProp *p, char *id, size_t id_bytes)
@@ -37,14 +38,25 @@ static lt_status begin(const cuda_device *d, lt_share *share, lt_err *err)
     return LT_OK;
 }
 
-void share_close_cuda(lt_share *share)
+static void give_back(const lt_share *share)
 {
-    cuda_share *own = share->own;
+    const cuda_share *own = share->own;
     cudaSetDevice(own->index);
     if (own->mark) cudaEventDestroy(own->mark);
     if (share->data && share->is_own) cudaFree(share->data);
     if (share->data && !share->is_own) cudaIpcCloseMemHandle(share->data);
     cudaGetLastError(); /* nobody is told */
+}
+
+/* What others may have open is left until this process ends, and is the driver's then. To free memory, and to destroy an event, that another
+ * process has open is undefined behaviour (cuda_runtime_api.h, at cudaIpcOpenMemHandle and cudaIpcOpenEventHandle), and nobody says when it
+ * has closed them: that a slot is free says only that it is not being read. Of a process that ends CUDA's documentation says nothing. NVIDIA's
+ * open kernel module counts who has a piece of memory and frees it after the last one (mem.c, memCopyConstruct), as it has to where any
+ * process may be killed. To wait for the others instead would need a way to be told, and a limit, behind which the same would happen. */
+void share_close_cuda(lt_share *share)
+{
+    cuda_share *own = share->own;
+    if (!own->is_given) give_back(share);
     free(own);
     share->own = share->data = NULL;
 }
@@ -60,7 +72,8 @@ lt_status share_create_cuda(void *device, lt_share *share, lt_share_handle *hand
     cudaError_t e = cudaEventCreateWithFlags(&own->mark, cudaEventDisableTiming | cudaEventInterprocess);
     if (e == cudaSuccess) e = cudaIpcGetMemHandle((cudaIpcMemHandle_t *)handle->memory, share->data);
     if (e == cudaSuccess) e = cudaIpcGetEventHandle((cudaIpcEventHandle_t *)handle->mark, own->mark);
-    if (e == cudaSuccess) return LT_OK;
+    own->is_given = e == cudaSuccess;
+    if (own->is_given) return LT_OK;
     cudaGetLastError();
     status = lt_fail(err, cuda_status_of(e), "cuda:%d does not share memory with other processes: %s",
                      d->index, cudaGetErrorString(e));

@@ -26,7 +26,7 @@ lt_status lt_outlet_open(lt_outlet *outlet, const lt_setup *setup, lt_context *c
  * succeeded is known when the context has been waited for, and a unit that failed is sent to nobody: so who gives waits before it returns. */
 void lt_outlet_give(lt_outlet *outlet, lt_context *context, lt_payload *output);
 
-/* Before the contexts go. */
+/* Before the contexts go, and the process ends: consumers may have the shares open for longer, so their memory stays until then. */
 void lt_outlet_close(lt_outlet *outlet);
 
 typedef struct lt_inlet {

@@ -55,8 +55,10 @@ struct fake_place {
 };
 /* Fill in the first four for `fd`. */
 fake_place fake_place_of(int fd);
-/* Open it: -1 where it is no more, or is this process's own. */
+/* Open it: -1 where it is no more, or is this process's own. Until it is closed, or this process ends, its maker sees that it is open. */
 int fake_place_open(const fake_place &place);
+/* Of a memfd of this process: has another one it open? */
+bool fake_place_is_open(int fd);
 
 /* Wait for all streams. */
 void fake_drain_all();

@@ -200,6 +200,8 @@ cudaError_t cudaFree(void *pointer)
     fake_drain_all();
     auto at = live.find((char *)pointer);
     if (at == live.end() || at->second.is_other) return fake_error(cudaErrorInvalidValue);
+    if (at->second.fd >= 0 && fake_place_is_open(at->second.fd))
+        fake_die("memory is freed that another process has open");
     fake_reach_begin();
     check_canary(at->first, at->second);
     fake_reach_end();

@@ -9,11 +9,13 @@
 #include <map>
 #include <memory>
 #include <poll.h>
+#include <set>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <thread>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -55,6 +57,8 @@ struct task {
 std::vector<CUstream_st *> streams;
 uint64_t random_state;
 int64_t n_events;
+/* Those with a handle, until they are destroyed. They stay reachable when nobody does that: no leak, for the process's end does it. */
+std::set<CUevent_st *> &shared_events = *new std::set<CUevent_st *>;
 std::map<const void *, int> allowed_shared;
 int64_t n_work, n_graph_launches, n_graphs, n_waits, n_spins;
 
@@ -376,6 +380,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     guard lock(fake_mutex);
     if (!event) return fake_error(cudaErrorInvalidResourceHandle);
+    if (shared_events.erase(event) && fake_place_is_open(event->state->fd))
+        fake_die("an event is destroyed that another process has open");
     delete event;
     n_events--;
     return cudaSuccess;
@@ -469,10 +475,17 @@ int fake_place_open(const fake_place &place)
     snprintf(path, sizeof(path), "/proc/%d/fd/%d", place.pid, place.fd);
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return -1;
-    if (fstat(fd, &stat) == 0 && stat.st_ino == place.inode && (uint64_t)stat.st_size == place.bytes)
+    if (fstat(fd, &stat) == 0 && stat.st_ino == place.inode && (uint64_t)stat.st_size == place.bytes &&
+        flock(fd, LOCK_SH | LOCK_NB) == 0)
         return fd;
     close(fd);
     return -1;
+}
+
+/* A lock is the open file's: it goes with the process that opened it. */
+bool fake_place_is_open(int fd)
+{
+    return flock(fd, LOCK_EX | LOCK_NB) != 0;
 }
 
 /* The counts are those in the memfd from now on. */
@@ -497,6 +510,7 @@ cudaError_t cudaIpcGetEventHandle(cudaIpcEventHandle_t *handle, cudaEvent_t even
         state.counts->recorded = state.own.recorded.load();
         state.counts->reached = state.own.reached.load();
     }
+    shared_events.insert(event);
     fake_place place = fake_place_of(state.fd);
     memset(handle, 0, sizeof(*handle));
     memcpy(handle, &place, sizeof(place));

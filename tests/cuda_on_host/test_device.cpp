@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -206,6 +207,29 @@ static shared share()
     return s;
 }
 
+/* Another process opens it, and closes it again or not, and then stays. */
+static void open_elsewhere(const shared &s, bool closes)
+{
+    int ends[2];
+    char byte;
+    void *memory;
+    cudaEvent_t event;
+    if (pipe(ends) != 0) _exit(0);
+    if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (cudaIpcOpenMemHandle(&memory, s.memory_handle, cudaIpcMemLazyEnablePeerAccess) != cudaSuccess ||
+            cudaIpcOpenEventHandle(&event, s.event_handle) != cudaSuccess)
+            _exit(1);
+        if (closes) cudaIpcCloseMemHandle(memory);
+        if (closes) cudaEventDestroy(event);
+        if (write(ends[1], "", 1) == 1) pause();
+        _exit(0);
+    }
+    close(ends[1]);
+    if (read(ends[0], &byte, 1) != 1) _exit(0);
+    close(ends[0]);
+}
+
 /* Waits for an event that another process has recorded, and not reached when it ends. */
 static void await_ended()
 {
@@ -235,6 +259,25 @@ static void await_ended()
 
 static void test_processes()
 {
+    expect(dies([] {
+               shared s = share();
+               open_elsewhere(s, false);
+               cudaFree(s.memory);
+           }),
+           "memory is freed that another process has open");
+    expect(dies([] {
+               shared s = share();
+               open_elsewhere(s, false);
+               cudaEventDestroy(s.event);
+           }),
+           "an event is destroyed that another process has open");
+    expect(!dies([] {
+        shared s = share();
+        open_elsewhere(s, true);
+        cudaFree(s.memory);
+        cudaEventDestroy(s.event);
+    }),
+           "what another process has closed goes");
     expect(dies(await_ended), "a wait for an event of a process that has ended");
 }
 

@@ -224,6 +224,22 @@ static void the_writer_dies_before_it_has_written(void **state)
     }
 }
 
+/* It ends in good order while its memory is open here: that harms neither. */
+static void the_writer_ends_first(void **state)
+{
+    lt_share_handle handle;
+    lt_err err = {0};
+    lt_share *share;
+    process p = start(&handle);
+    lt_context *c = context();
+    assert_int_equal(lt_share_open(&share, c, &handle, &err), LT_OK);
+    assert_int_equal(end(&p, false), 0);
+    assert_int_equal(lt_share_check(share, &err), LT_E_TRANSIENT);
+    lt_share_destroy(share);
+    assert_int_equal(lt_wait(c), LT_OK);
+    lt_context_destroy(c);
+}
+
 static void limits(void **state)
 {
     lt_share_handle handle;
@@ -275,6 +291,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(written_and_read),
         cmocka_unit_test(the_writer_dies),
         cmocka_unit_test(the_writer_dies_before_it_has_written),
+        cmocka_unit_test(the_writer_ends_first),
         cmocka_unit_test(limits),
         cmocka_unit_test(the_hosts_memory_is_not_shared),
     };
