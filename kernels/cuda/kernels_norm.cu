@@ -15,8 +15,8 @@
  *   a kernel of our own in place of cuDNN's, which loses more in its matrix products than the third is worth. Not done.
  *
  * So: pieces of rows, up to 1,024 of a sample, for all multiprocessors to have several even where a batch is one clip; a block's sums of its
- * channels are added up to groups before they are stored, so that the blocks which merge them read 16 bytes a piece; and four loads of
- * 16 bytes a thread on their way before the first is used. */
+ * channels are added up to groups before they are stored, so that the blocks which merge them read 16 bytes a piece; and eight
+ * loads of 16 bytes a thread on their way before the first is added up (AHEAD), four before the first is normalised. */
 #include "kernels/cuda/device.cuh"
 
 /* ---- group norm: how a sample is cut ------------------------------------------------------------------------ */
@@ -109,12 +109,80 @@ static __device__ __forceinline__ double shift_of(const void *x, int64_t sample,
     return (double)finite_or_zero(T::get(((const typename T::storage *)x)[sample + g * width]));
 }
 
+/* ---- sums --------------------------------------------------------------------------------------------------- */
+
+/* Loads of 16 bytes that a thread begins before it adds up the first. In the code for sm_90 (CUDA 13.0) all eight of f32 stand before the
+ * first use, and seven of 16 bits, the eighth within 24 instructions after it. Registers (96 to 124) leave room for two blocks: 512 threads
+ * have 56 to 64 KiB on their way, 1.6 to 1.8 us of a multiprocessor's share of 4.8 TB/s; a load at a time in each thread of three blocks would
+ * be 12 KiB, 0.3 us. Three blocks leave 80 registers a thread: the compiler then moves two of four loads behind the first use. */
+enum { AHEAD = 8 };
+
+/* A thread's sums of its channels, each around a value of its group. */
+template <int N> struct channel_sums {
+    double shift[N], sum[N] = {}, square[N] = {};
+    __device__ __forceinline__ void add(int k, float v)
+    {
+        double d = (double)v - shift[k];
+        sum[k] += d;
+        square[k] = fma(d, d, square[k]);
+    }
+};
+
+/* Adds `left` rows, ROWS at most, `step` elements apart, one after the other, all of them loaded before; puts them into `kept`, too, if
+ * that is not NULL. */
+template <class T, int ROWS, int N>
+static __device__ __forceinline__ void add_burst(channel_sums<N> &to, const typename T::storage *from,
+                                                 int64_t step, int left, typename T::storage *kept,
+                                                 int kept_step)
+{
+    typename T::storage raw[ROWS][N];
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        if (r < left) load_raw(raw[r], from, r * step, N, true);
+    }
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        if (r >= left) continue;
+        if (kept) store_raw(raw[r], kept, r * kept_step, N, true);
+#pragma unroll
+        for (int k = 0; k < N; k++) to.add(k, T::get(raw[r][k]));
+    }
+}
+
+/* Adds every lanes-th row from `lane` on of `rows` rows (of one piece, or of what fits in shared memory: an int); from, kept: the thread's channels, `count` of them, in row `lane`. */
+template <class T, int N>
+static __device__ __forceinline__ void add_rows(channel_sums<N> &to, const typename T::storage *from,
+                                                int64_t channels, int rows, int lane, int lanes, int count,
+                                                bool whole, typename T::storage *kept, int kept_channels)
+{
+    int64_t step = lanes * channels;
+    int r = lane, kept_step = lanes * kept_channels;
+    if (whole && count == N) {
+        for (; r + (AHEAD - 1) * lanes < rows; r += AHEAD * lanes, from += AHEAD * step) {
+            add_burst<T, AHEAD>(to, from, step, AHEAD, kept, kept_step);
+            if (kept) kept += AHEAD * kept_step;
+        }
+        add_burst<T, AHEAD - 1>(to, from, step, (rows - r + lanes - 1) / lanes, kept, kept_step);
+        return;
+    }
+    for (; r < rows; r += lanes, from += step) {
+        typename T::storage raw[N];
+        load_raw(raw, from, 0, count, false);
+        if (kept) {
+            store_raw(raw, kept, 0, N, true);
+            kept += kept_step;
+        }
+#pragma unroll
+        for (int k = 0; k < N; k++) to.add(k, T::get(raw[k]));
+    }
+}
+
 /* ---- group norm in passes ----------------------------------------------------------------------------------- */
 
 /* partial [n,chunks,column_blocks,slots]: sums over a piece of rows of the block's channels, group by group, from the group of its first
  * channel on. */
 template <class T>
-static __global__ void __launch_bounds__(THREADS) group_sums(moments *partial, const void *x, norm_shape s)
+static __global__ void __launch_bounds__(THREADS, 2) group_sums(moments *partial, const void *x, norm_shape s)
 {
     constexpr int N = vector_of<T>;
     int64_t column = blockIdx.x % s.column_blocks, piece = blockIdx.x / s.column_blocks;
@@ -122,29 +190,22 @@ static __global__ void __launch_bounds__(THREADS) group_sums(moments *partial, c
     int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
     int64_t channel = (column * s.columns + tx) * N;
     int count = lane < s.lanes ? (int)LT_MAX(LT_MIN((int64_t)N, s.channels - channel), (int64_t)0) : 0;
-    double shift[N], sum[N] = {}, square[N] = {};
+    channel_sums<N> own;
 #pragma unroll
     for (int k = 0; k < N; k++)
-        shift[k] = k < count ? shift_of<T>(x, sample, (channel + k) / s.width, s.width) : 0;
-    int64_t end = LT_MIN((chunk + 1) * s.chunk_rows, s.rows);
+        own.shift[k] = k < count ? shift_of<T>(x, sample, (channel + k) / s.width, s.width) : 0;
+    int64_t row = chunk * s.chunk_rows;
+    int rows = (int)(LT_MIN(row + s.chunk_rows, s.rows) - row);
     if (count > 0) {
-#pragma unroll 4
-        for (int64_t r = chunk * s.chunk_rows + lane; r < end; r += s.lanes) {
-            float v[N];
-            load<T>(v, x, sample + r * s.channels + channel, count, s.whole);
-#pragma unroll
-            for (int k = 0; k < N; k++) {
-                double d = (double)v[k] - shift[k];
-                sum[k] += d;
-                square[k] = fma(d, d, square[k]);
-            }
-        }
+        const typename T::storage *from = (const typename T::storage *)x + sample + channel;
+        add_rows<T>(own, from + (row + lane) * s.channels, s.channels, rows, lane, s.lanes, count, s.whole,
+                    NULL, 0);
     }
     moments *fold = shared_memory<moments>();
     if (lane < s.lanes) {
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            moments m = {sum[k], square[k]};
+            moments m = {own.sum[k], own.square[k]};
             fold[(lane * s.columns + tx) * N + k] = m;
         }
     }
@@ -273,7 +334,7 @@ static norm_shape apply_shape(norm_shape s, int64_t n)
 /* A block takes `bundle` groups of a sample: their rows stay in shared memory between the sums and the result. Here s.columns and
  * s.lanes are of the bundle. */
 template <class T>
-static __global__ void __launch_bounds__(THREADS)
+static __global__ void __launch_bounds__(THREADS, 2)
     group_fused(void *y, const void *x, const float *gamma, const float *beta, double eps, lt_activation act,
                 int bundle, norm_shape s)
 {
@@ -284,24 +345,16 @@ static __global__ void __launch_bounds__(THREADS)
     int tx = (int)threadIdx.x % s.columns, lane = (int)threadIdx.x / s.columns;
     moments *fold = shared_memory<moments>();
     S *slab = (S *)(fold + THREADS * 8);
-    double shift[N], sum[N] = {}, square[N] = {};
+    channel_sums<N> own;
 #pragma unroll
-    for (int k = 0; k < N; k++) shift[k] = shift_of<T>(x, sample, (first + tx * N + k) / s.width, s.width);
-    for (int64_t r = lane; r < s.rows && lane < s.lanes; r += s.lanes) {
-        S raw[N];
-        load_raw(raw, x, sample + r * s.channels + first + tx * N, N, s.whole);
-        store_raw(raw, slab, r * channels + tx * N, N, true);
-#pragma unroll
-        for (int k = 0; k < N; k++) {
-            double d = (double)T::get(raw[k]) - shift[k];
-            sum[k] += d;
-            square[k] = fma(d, d, square[k]);
-        }
-    }
+    for (int k = 0; k < N; k++)
+        own.shift[k] = shift_of<T>(x, sample, (first + tx * N + k) / s.width, s.width);
     if (lane < s.lanes) {
+        add_rows<T>(own, (const S *)x + sample + lane * s.channels + first + tx * N, s.channels, (int)s.rows,
+                    lane, s.lanes, N, s.whole, slab + lane * channels + tx * N, channels);
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            moments m = {sum[k], square[k]};
+            moments m = {own.sum[k], own.square[k]};
             fold[lane * channels + tx * N + k] = m;
         }
     }
@@ -411,6 +464,9 @@ struct row_norm {
     bool whole;
 };
 
+/* Loads of 16 bytes that a thread begins before it adds up the first, where the row has as many: the four are so in the code for sm_90. */
+enum { ROW_AHEAD = 4 };
+
 /* LANES threads take a row: 32, or all of the block. */
 template <class T, int LANES>
 static __global__ void __launch_bounds__(THREADS) norm_rows(void *y, const void *x, row_norm p)
@@ -421,15 +477,24 @@ static __global__ void __launch_bounds__(THREADS) norm_rows(void *y, const void 
     if (row >= p.rows) return;
     double shift = p.centre ? shift_of<T>(x, at, 0, 0) : 0;
     moments m = {0, 0};
-    for (int64_t c = lane * N; c < p.channels; c += LANES * N) {
-        int count = (int)LT_MIN((int64_t)N, p.channels - c);
-        float v[N];
-        load<T>(v, x, at + c, count, p.whole);
+    for (int64_t c = lane * N; c < p.channels; c += ROW_AHEAD * LANES * N) {
+        typename T::storage raw[ROW_AHEAD][N];
 #pragma unroll
-        for (int k = 0; k < N; k++) {
-            double d = k < count ? (double)v[k] - shift : 0;
-            m.sum += d;
-            m.square = fma(d, d, m.square);
+        for (int r = 0; r < ROW_AHEAD; r++) {
+            int64_t from = c + r * LANES * N;
+            int count = (int)LT_MIN((int64_t)N, p.channels - from);
+            if (count > 0) load_raw(raw[r], x, at + from, count, p.whole);
+        }
+#pragma unroll
+        for (int r = 0; r < ROW_AHEAD; r++) {
+            int64_t count = p.channels - (c + r * LANES * N);
+            if (count <= 0) continue;
+#pragma unroll
+            for (int k = 0; k < N; k++) {
+                double d = k < count ? (double)T::get(raw[r][k]) - shift : 0;
+                m.sum += d;
+                m.square = fma(d, d, m.square);
+            }
         }
     }
     if (LANES == 32) {
