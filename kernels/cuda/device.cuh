@@ -205,22 +205,42 @@ static __device__ __forceinline__ float exp_of_sum(float high, float low)
     return e > 3.4e38f ? e : fmaf(e, low, e);
 }
 
-/* Not __fdividef: it is 0 for divisors above 2^126, and SiLU at -88 then -0 in place of -5e-37, 5 times affine's bound. The exponents of the
- * last two are made of two numbers: at -6 the rounding of one alone would cost 30 times the bound. */
+/* 1 / d to an ulp, for 2^-126 <= d <= 2^126 and infinity, in one instruction. */
+static __device__ __forceinline__ float reciprocal(float d)
+{
+#if defined(__CUDACC__)
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(d));
+    return r;
+#else
+    return fake_reciprocal(d);
+#endif
+}
+
+/* x / (1 + e), 0 <= e, to an ulp more than by a division; for the two largest finite x it may be infinite. A quarter of the divisor is never
+ * between 2^126 and infinity, where reciprocal, as __fdividef, gives 0: SiLU at -88 would be -0 in place of -5e-37, 5 times affine's bound.
+ * group_apply with SiLU takes 18.8 instructions an element in bf16 (sm_90, CUDA 13.0; f16 18.3, f32 19.3), loads and stores included; with a
+ * division 28.3 (27.5, 28.9). */
+static __device__ __forceinline__ float over_one_and(float x, float e)
+{
+    return 0.25f * x * reciprocal(fmaf(e, 0.25f, 0.25f));
+}
+
+/* The exponents of the last two are made of two numbers: at -6 the rounding of one alone would cost 30 times the bound. */
 static __device__ __forceinline__ float activate(float x, lt_activation act)
 {
     switch (act) {
-    case LT_ACT_SILU: return x / (1.0f + expf(-x));
+    case LT_ACT_SILU: return over_one_and(x, expf(-x));
     case LT_ACT_GELU_ERF: return x * (0.5f * erfcf(-0.707106781f * x));
     case LT_ACT_GELU_TANH: {
         /* 0.5 (1 + tanh(u)) = 1 / (1 + e^(-2u)); -2u = -2 sqrt(2 / pi) (x + 0.044715 x^3) */
         double wide = (double)x, e = wide * (-1.5957691216057308 - 0.07135481282636577 * wide * wide);
         float high = (float)e;
-        return x / (1.0f + exp_of_sum(high, fabsf(high) < 200.0f ? (float)(e - (double)high) : 0.0f));
+        return over_one_and(x, exp_of_sum(high, fabsf(high) < 200.0f ? (float)(e - (double)high) : 0.0f));
     }
     case LT_ACT_QUICK_GELU: {
         float high = -1.702f * x, low = fmaf(-1.702f, x, -high) + 2.193450927734375e-8f * x;
-        return x / (1.0f + exp_of_sum(high, fabsf(high) < 200.0f ? low : 0.0f));
+        return over_one_and(x, exp_of_sum(high, fabsf(high) < 200.0f ? low : 0.0f));
     }
     default: return x;
     }

@@ -112,6 +112,30 @@ static void check_places(void)
     run_test(&t);
 }
 
+/* SiLU and its kin where e^-x is about to overflow, has done so, or is 0; and what is not finite. */
+static void check_tails(void)
+{
+    static const double special[] = {INFINITY, -INFINITY, NAN,       0,    -0.0,  1e-45, -1e-45, 1e-40,
+                                     -1e-40,   0x1p-126,  -0x1p-126, 1e38, -1e38, -87.5, -88,    -88.5,
+                                     -88.7,    -88.8,     -89,       -126, -1000, 126,   1000,   -51.8};
+    enum { SWEEP = 1000 };
+    test t = {
+        .out = {LT_F32, LT_COUNT(special) + SWEEP, NULL}, .launch = launch_affine, .expect = expect_affine};
+    t.in[0] = make_array(LT_F32, t.out.n, NORMAL);
+    for (int64_t i = 0; i < t.out.n; i++) {
+        double v = i < SWEEP ? -95 + 120 * (double)draw(0, 1000000) * 1e-6 : special[i - SWEEP];
+        lt_store_f64(t.in[0].data, LT_F32, i, v);
+    }
+    t.ints[0] = ONE_OF(LT_ACT_SILU, LT_ACT_QUICK_GELU);
+    t.reals[0] = 1;
+    t.units = 8;
+    t.magnitude = -1;
+    /* Below -88.72 e^-x is infinite: what is lost there, 2.6e-37, less the 1e-37 of every bound. */
+    t.absolute = 1.7e-37;
+    snprintf(t.name, sizeof(t.name), "tails of activation %lld", (long long)t.ints[0]);
+    run_test(&t);
+}
+
 /* ---- rows: ints are n, rows, channels ------------------------------------------------------------------------ */
 
 static lt_status launch_add_gated(const test *t, lt_stream s, void *const *in, void *out, void *scratch)
@@ -197,6 +221,7 @@ void check_elements(int n)
         check_places();
         check_rows();
     }
+    for (int i = 0; i < n; i++) check_tails();
 }
 
 /* ---- conversions --------------------------------------------------------------------------------------------- */

@@ -296,6 +296,16 @@ static inline unsigned __umulhi(unsigned a, unsigned b)
     return (unsigned)((uint64_t)a * b >> 32);
 }
 
+/* rcp.approx.ftz.f32, which is off by up to an ulp: here the neighbour of 1 / d that is not the nearest. Subnormal numbers count as 0. */
+static inline float fake_reciprocal(float d)
+{
+    if (!(d >= 0x1p-126f)) return d != d ? d : __builtin_inff(); /* what is negative is not asked for */
+    double exact = 1 / (double)d;
+    float nearest = (float)exact,
+          next = __builtin_nextafterf(nearest, (double)nearest > exact ? 0.0f : __builtin_inff());
+    return exact > 0 && next >= 0x1p-126f ? next : 0.0f;
+}
+
 static inline unsigned long long atomicMin(unsigned long long *at, unsigned long long value)
 {
     unsigned long long old = *at;
