@@ -192,7 +192,7 @@ lt_status lt_no_share_open(void *device, lt_share *share, const lt_share_handle 
 void lt_no_share_close(lt_share *share);
 lt_status lt_no_share_mark(lt_context *c, lt_share *share); /* and share_await */
 
-/* Temporary bytes from the context's workspace, 64-byte aligned; NULL with the context's error set (E_NO_MEMORY) when they
+/* Temporary bytes from the context's workspace, aligned to LT_WORKSPACE_ALIGNMENT; NULL with the context's error set (E_NO_MEMORY) when they
  * do not fit. */
 void *lt_scratch(lt_context *context, size_t bytes);
 /* Gives them back; what is enqueued may still be using them. NULL: nothing. */

@@ -12,7 +12,7 @@ static lt_status create_workspace(lt_context *c, size_t bytes, lt_err *err)
     if (bytes > SIZE_MAX / 2)
         return lt_fail(err, LT_E_NO_MEMORY, "cannot reserve a workspace of %.1f MiB",
                        (double)bytes / (1 << 20));
-    bytes = lt_round_up(bytes, 64);
+    bytes = lt_round_up(bytes, LT_WORKSPACE_ALIGNMENT);
     lt_status status = bytes ? c->backend->memory_create(c->device, bytes, &c->block, err) : LT_OK;
     if (status != LT_OK) return status;
     c->block_bytes = bytes;

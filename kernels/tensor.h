@@ -57,12 +57,15 @@ const char *lt_tensor_describe(const lt_tensor *tensor, char *text, size_t text_
  * counted. Nothing is allocated elsewhere in steady state. */
 typedef struct lt_workspace lt_workspace;
 
-/* Over a block of `bytes`, a multiple of 64, 64-byte aligned, borrowed; block NULL: dry. E_NO_MEMORY; *workspace is NULL then. */
+/* Of all that lies in one: cuBLASLt takes scratch memory at multiples of this alone, and nothing here asks for more. */
+#define LT_WORKSPACE_ALIGNMENT ((size_t)256)
+
+/* Over a block of `bytes`, a multiple of the alignment, so aligned, borrowed; block NULL: dry. E_NO_MEMORY; *workspace is NULL then. */
 lt_status lt_workspace_create(lt_workspace **workspace, void *block, size_t bytes, lt_err *err);
 /* The block stays. Takes NULL. */
 void lt_workspace_destroy(lt_workspace *workspace);
 
-/* `bytes` (0 counts as 1, rounded up to 64), 64-byte aligned, uninitialised. NULL when no gap is large enough. */
+/* `bytes` (0 counts as 1, rounded up to the alignment), uninitialised. NULL when no gap is large enough. */
 void *lt_workspace_alloc(lt_workspace *workspace, size_t bytes);
 /* Memory that lt_workspace_alloc returned, once; anything else is a bug of the caller (assert). NULL: nothing. */
 void lt_workspace_release(lt_workspace *workspace, void *memory);

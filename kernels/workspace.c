@@ -8,8 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
-
 /* Dry addresses start here: not NULL, and nothing is ever mapped there. */
 #define DRY_BASE ((uintptr_t)4096)
 /* Enough for any plan, and far from overflow when sizes are added. */
@@ -82,7 +80,7 @@ static void remove_span(lt_workspace *w, int at)
 void *lt_workspace_alloc(lt_workspace *w, size_t bytes)
 {
     if (bytes > w->block_bytes) return NULL;
-    bytes = bytes ? lt_round_up(bytes, ALIGNMENT) : ALIGNMENT;
+    bytes = lt_round_up(LT_MAX(bytes, (size_t)1), LT_WORKSPACE_ALIGNMENT);
     for (int i = 0; i < w->n_spans; i++) {
         span *s = &w->spans[i];
         if (s->used || s->bytes < bytes) continue;

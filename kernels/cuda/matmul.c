@@ -82,6 +82,10 @@ static cublasStatus_t describe(cuda_matmul *m, const cuda_product *p)
         s = set(m->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof(transpose));
     if (s == CUBLAS_STATUS_SUCCESS && (p->biased || p->gelu))
         s = set(m->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue));
+    /* The library may look at the address's alignment when it chooses. Vectors of weights.c have this one. */
+    const void *some_bias = (const void *)LT_WORKSPACE_ALIGNMENT;
+    if (s == CUBLAS_STATUS_SUCCESS && p->biased)
+        s = set(m->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &some_bias, sizeof(some_bias));
     return s;
 }
 
@@ -99,7 +103,7 @@ static cublasStatus_t lay_out(cublasLtMatrixLayout_t *layout, lt_dtype dtype, in
     return s;
 }
 
-/* Alignment that follows from the shape: tensors start at 64 bytes, parts of them at whole rows. */
+/* Alignment that follows from the shape: tensors start at LT_WORKSPACE_ALIGNMENT, parts of them at whole rows. */
 static uint32_t alignment_of(lt_dtype dtype, int64_t ld, int64_t step, int64_t count)
 {
     size_t size = cuda_dtype_bytes(dtype), a = cuda_alignment((size_t)ld * size);

@@ -467,6 +467,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     if (biased && !fake_is_device(desc->bias, d->rows * size_of(d->type))) return invalid;
     size_t bytes = needed(a, d);
     if (workspace_bytes < bytes || (bytes && !fake_is_device(workspace, bytes))) return invalid;
+    if ((uintptr_t)workspace % 256) return invalid; /* the library's documentation asks for it */
     const job j = {*desc,
                    *a,
                    *b,

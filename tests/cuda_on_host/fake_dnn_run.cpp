@@ -299,6 +299,8 @@ cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t
     for (size_t i = 0; i < uids.size(); i++) j->pointers[uids[i]] = (void *)pointers[i];
     if (!fake_is_device(get<void *>(pack.get(), CUDNN_ATTR_VARIANT_PACK_WORKSPACE), WORKSPACE_BYTES))
         return fail(CUDNN_STATUS_BAD_PARAM, "the workspace is not in the device's memory, or too small");
+    if ((uintptr_t)get<void *>(pack.get(), CUDNN_ATTR_VARIANT_PACK_WORKSPACE) % 256)
+        return fail(CUDNN_STATUS_BAD_PARAM_MISALIGNED_POINTER, "the workspace's address");
     cudnnStatus_t s = bind(j.get());
     if (s != CUDNN_STATUS_SUCCESS) return s;
     bool conv = operations(graph)[0]->type == CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR;

@@ -14,22 +14,24 @@
 
 static void test_workspace_reuse(void **state)
 {
-    _Alignas(64) char block[64 * 4];
+    enum { UNIT = LT_WORKSPACE_ALIGNMENT };
+    _Alignas(UNIT) char block[UNIT * 4];
     lt_workspace *w;
-    assert_int_equal(lt_workspace_create(&w, block, 64 * 4, NULL), LT_OK);
-    char *a = lt_workspace_alloc(w, 1), *b = lt_workspace_alloc(w, 64), *c = lt_workspace_alloc(w, 65);
-    assert_ptr_equal(b, a + 64);
-    assert_ptr_equal(c, a + 128);
-    assert_int_equal((uintptr_t)a % 64, 0);
+    assert_int_equal(lt_workspace_create(&w, block, UNIT * 4, NULL), LT_OK);
+    char *a = lt_workspace_alloc(w, 1), *b = lt_workspace_alloc(w, UNIT),
+         *c = lt_workspace_alloc(w, UNIT + 1);
+    assert_ptr_equal(b, a + UNIT);
+    assert_ptr_equal(c, a + 2 * UNIT);
+    assert_int_equal((uintptr_t)a % UNIT, 0);
     assert_null(lt_workspace_alloc(w, 1));
-    assert_int_equal(lt_workspace_peak(w), 256);
+    assert_int_equal(lt_workspace_peak(w), 4 * UNIT);
     lt_workspace_release(w, a);
-    assert_null(lt_workspace_alloc(w, 65)); /* two holes of one unit would be needed */
-    lt_workspace_release(w, b);             /* merged with a's place */
-    assert_ptr_equal(lt_workspace_alloc(w, 128), a);
+    assert_null(lt_workspace_alloc(w, UNIT + 1)); /* two holes of one unit would be needed */
+    lt_workspace_release(w, b);                   /* merged with a's place */
+    assert_ptr_equal(lt_workspace_alloc(w, 2 * UNIT), a);
     lt_workspace_release(w, a);
     lt_workspace_release(w, c); /* merged on both sides */
-    assert_ptr_equal(lt_workspace_alloc(w, 256), a);
+    assert_ptr_equal(lt_workspace_alloc(w, 4 * UNIT), a);
     lt_workspace_release(w, a);
     lt_workspace_release(w, NULL);
     assert_int_equal(lt_workspace_in_use(w), 0);
@@ -50,7 +52,7 @@ static void test_dry_is_exact(void **state)
         unsigned seed = 7;
         real = NULL;
         void *block = NULL;
-        size_t bytes = pass == 1 ? peak : peak - 64;
+        size_t bytes = pass == 1 ? peak : peak - LT_WORKSPACE_ALIGNMENT;
         if (pass > 0) assert_int_equal(lt_host_memory_create(NULL, bytes, &block, NULL), LT_OK);
         if (pass > 0) assert_int_equal(lt_workspace_create(&real, block, bytes, NULL), LT_OK);
         if (pass > 0) base = lt_workspace_alloc(real, 64);

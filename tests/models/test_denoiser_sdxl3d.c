@@ -320,7 +320,7 @@ static void planned_memory(void **state)
     lt_denoiser_close(d, c);
     lt_context_destroy(c);
     lt_context_destroy(dry);
-    c = open_context("cpu", LT_F32, peak - 64,
+    c = open_context("cpu", LT_F32, peak - LT_WORKSPACE_ALIGNMENT,
                      2); /* too small by one line: an error, and nothing left behind */
     d = open_unet(in_folder("lite"), LT_NUMERICS_AUTO);
     y = evaluate(c, d, in.x, condition);
