@@ -78,7 +78,8 @@ typedef struct lt_backend {
     uint32_t dtypes;   /* those of activations that open takes: bits 1 << LT_F32, ... */
 
     /* What device `index` is and has; opens nothing that lasts. E_NOT_FOUND: no driver, no device at all, or none of this number (the
-     * sentence says which, and how many there are); E_UNSUPPORTED: a driver or device that is too old (says what is needed). */
+     * sentence says which, and how many there are); E_UNSUPPORTED: a driver or device that is too old (says what is needed); E_BUSY: others
+     * have it, or its memory; E_DEVICE_LOST. */
     lt_status (*probe)(int index, lt_device_info *info, lt_err *err);
 
     /* Open state for device `index`, computing in `dtype` on `threads` threads (0: all cores); set *device (NULL is legal)

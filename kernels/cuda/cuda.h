@@ -198,6 +198,14 @@ void cuda_matmuls_destroy(cuda_device *d);
 /* Rows that the algorithm is chosen for: eight samples of so many rows, at least 512, at most 2^20. */
 int64_t cuda_canonical_rows(int64_t sample_rows);
 
+/* ---- choices.c --------------------------------------------------------------------------------------- */
+
+/* Where LT_CUDA_CHOICES is set, a line on standard error of an engine or an algorithm that was chosen, or of there being none; begins with
+ * "choice: ". `sizes`: those that the problem is made of, its unused end left out. */
+void cuda_tell_engine(const char *op, const int64_t *sizes, int n_sizes, bool supported, int64_t engine,
+                      size_t workspace);
+void cuda_tell_algorithm(const char *op, const cuda_product *p, const cublasLtMatmulAlgo_t *algo);
+
 /* ---- linear.c ---------------------------------------------------------------------------------------- */
 
 /* y = act(x w^T + bias) + residual for `rows` rows; weight as of cuda_weight_matrix, in which x's rows have `inner` values. */

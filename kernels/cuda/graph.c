@@ -392,7 +392,10 @@ cuda_graph_plan *cuda_graph_choose(lt_context *c, const char *op, const graph_ke
     cudnnStatus_t s = choose_from(p, d, CUDNN_HEUR_MODE_A);
     if (refused(s)) s = choose_from(p, d, CUDNN_HEUR_MODE_FALLBACK);
     p->supported = s == CUDNN_STATUS_SUCCESS;
-    if (p->supported || refused(s)) return p;
+    if (p->supported || refused(s)) {
+        cuda_tell_engine(op, key->v, GRAPH_KEY, p->supported, p->engine, p->workspace);
+        return p;
+    }
     fail_graph(c, op, p, s);
     d->graphs = p->next;
     destroy_plan(p);

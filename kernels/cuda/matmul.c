@@ -207,6 +207,7 @@ static lt_status choose(lt_context *c, const char *op, cuda_matmul *m, const cud
         m->algo = found[i].algo;
         m->supported = true;
     }
+    cuda_tell_algorithm(op, p, m->supported ? &m->algo : NULL);
     return LT_OK;
 }
 

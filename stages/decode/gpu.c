@@ -126,8 +126,11 @@ lt_status lt_decode_gpu_make(lt_decode_gpu *gpu, const lt_setup *setup, lt_video
 lt_status lt_decode_gpu_blame(const lt_decode_gpu *gpu, lt_status status, lt_err *err)
 {
     lt_device_info info;
-    lt_err lost;
-    bool known = !gpu->decoder || status == LT_E_DEVICE_LOST;
-    if (known || lt_device_probe(gpu->device.name, &info, &lost) != LT_E_DEVICE_LOST) return status;
-    return lt_fail(err, LT_E_DEVICE_LOST, "the GPU that decodes was lost: %s", lost.text);
+    lt_err why;
+    if (!gpu->decoder || status == LT_E_DEVICE_LOST) return status;
+    lt_status probed = lt_device_probe(gpu->device.name, &info, &why);
+    if (probed == LT_E_DEVICE_LOST)
+        return lt_fail(err, probed, "the GPU that decodes was lost: %s", why.text);
+    if (probed == LT_E_BUSY) return lt_fail(err, probed, "the GPU that decodes is taken: %s", why.text);
+    return status;
 }

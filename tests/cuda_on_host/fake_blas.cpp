@@ -347,8 +347,11 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t *
 {
     algorithm algo;
     memcpy(&algo, opaque, sizeof(algo));
-    uint32_t v = what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM ? algo.split : algo.scheme;
-    if (algo.magic != MAGIC || bytes != sizeof(v)) return invalid;
+    uint32_t v = what == CUBLASLT_ALGO_CONFIG_SPLITK_NUM         ? algo.split
+                 : what == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME ? algo.scheme
+                                                                 : algo.tile;
+    bool known = what <= CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME; /* of the others this library says nothing */
+    if (algo.magic != MAGIC || bytes != sizeof(v) || !known) return invalid;
     memcpy(value, &v, sizeof(v));
     *written = sizeof(v);
     return good;

@@ -30,6 +30,7 @@ from gpu_torch import Torch
 SAMPLES = 256
 MODELS = ("vae", "text", "denoiser", "denoiser_sdxl3d", "tiling")
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
+CHOICE = re.compile(r"^choice: (.*)\n", re.MULTILINE)
 
 
 class NoTime(Exception):
@@ -43,7 +44,9 @@ class Run:
         self.o, self.begun = options, time.monotonic()
         self.results = json.loads(pathlib.Path(options.before).read_text())["results"] if options.before else {}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-", dir=self.roomy()))
-        self.environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache"), "LT_FIXTURES": options.fixtures, "LT_TEST_DEVICE": options.device}
+        self.environment = {**os.environ, "XDG_CACHE_HOME": str(self.folder / "cache"), "LT_FIXTURES": options.fixtures, "LT_TEST_DEVICE": options.device,
+                            "LT_CUDA_CHOICES": "1"}
+        self.choices = []  # what the last command told of the libraries' engines and algorithms, each once
         self.gpu = options.device.startswith("cuda")
         # Processors without bf16 instructions take seconds for what is to take none.
         self.dtype = "bf16" if self.gpu else "f32"
@@ -69,11 +72,13 @@ class Run:
         process = subprocess.Popen([*map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
                                    env=self.environment, start_new_session=True)
         try:
-            return process.communicate(feed, timeout=self.limit(most))[0], process.returncode
+            said, code = process.communicate(feed, timeout=self.limit(most))[0], process.returncode
         except (subprocess.TimeoutExpired, NoTime):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            return process.communicate()[0], 124
+            said, code = process.communicate()[0], 124
+        self.choices = list(dict.fromkeys(CHOICE.findall(said)))
+        return CHOICE.sub("", said), code
 
     def model(self, name):
         path = self.folder / name
@@ -168,15 +173,19 @@ def ours(line):
         program, rounds, warm = line.small if run.o.small else line.program, 2 if run.o.small else line.rounds, 1 if run.o.small else 2
         command = [*arguments_of(run, line, program), "--device", run.o.device, "--samples", SAMPLES]
         said, code = run.command(command, 90, "go\n" * (warm + rounds))
+        choices = run.choices
         if code or not said.startswith("{"):
-            return {**verdict(said, code or 1), "command": " ".join(map(str, program))}
+            return {**verdict(said, code or 1), "command": " ".join(map(str, program)), "choices": choices}
         first, *passes = said.splitlines()
         times = [float(p.split()[0]) for p in passes][warm:]
-        entry = {"result": "passed", "command": " ".join(map(str, program)), "times": times, **json.loads(first)}
+        entry = {"result": "passed", "command": " ".join(map(str, program)), "times": times, "choices": choices, **json.loads(first)}
         if not entry["same_bytes"] or not all(map(math.isfinite, entry["samples"])):
             entry.update(result="FAILED: a second pass gave other bytes" if not entry["same_bytes"] else "FAILED: results that are not finite", failed=True)
         if line.whole and not run.o.small:
             entry["whole_over_measured"] = flops_of(run, line, line.whole) / entry["products"]
+        without = [choice for choice in choices if choice.endswith(": none")]
+        if without:  # it was done another way, which the time is of
+            entry["said"] = [f"no engine or algorithm: {choice}" for choice in without]
         return entry
 
     return measure
