@@ -10,6 +10,7 @@
  *   that they can; pieces read what lies beside them, so that only the clip's own ends have pads.
  * - Over space in 16 bits from 3 or 4 channels, as those of pictures and latents: the same, of images whose channels are padded to 8,
  *   some images at a time. cuDNN moves 16 bytes at once then, where a matrix of windows would be laid out value by value.
+ * - Over space in 16 bits from many channels to 4 or fewer: few.c.
  * - Whatever cuDNN has no engine for, and all of f32, where its engines with an epilogue would round to TF32: what each window sees is
  *   laid out as rows of a matrix, some rows at a time, and is a linear layer then. Which of the two it is follows from the shape
  *   of one sample.
@@ -385,6 +386,7 @@ lt_status conv_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_wei
                     const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y)
 {
     cuda_of(c);
+    if (cuda_has_few_outputs(c, d)) return cuda_conv_to_few(c, x, weight, bias, d, residual, y);
     conv_call k = {.d = d,
                    .x = x->data,
                    .residual = residual->data,

@@ -24,9 +24,7 @@
 enum {
     CUDA_ALIGNMENT = 16,              /* of rows, at most, that libraries are told of */
     CUDA_MATMUL_WORKSPACE = 32 << 20, /* what a product's algorithm may ask for */
-    CUDA_ROUGH_BYTES =
-        24 << 20,      /* f32 sums between a product and its epilogue: they stay in the second-level cache */
-    CUDA_CHANNELS = 8, /* of which cuDNN's engines take multiples in 16 bits */
+    CUDA_CHANNELS = 8,                /* of which cuDNN's engines take multiples in 16 bits */
     CUDA_ROOM = 64 << 20, /* with less free memory, what fails for no other cause fails for that */
     CUDA_SLOTS = 16,      /* of a ring of staging memory */
 };
@@ -34,6 +32,11 @@ enum {
 /* Of a slot. Tests have small ones, so that small transfers take several. */
 #ifndef CUDA_SLOT_BYTES
 #define CUDA_SLOT_BYTES (8 << 20)
+#endif
+
+/* Of f32 sums between a product and what is done with them: they stay in the second-level cache. Tests have fewer. */
+#ifndef CUDA_ROUGH_BYTES
+#define CUDA_ROUGH_BYTES (24 << 20)
 #endif
 
 /* ---- staging (memory.c) ------------------------------------------------------------------------------ */
@@ -160,6 +163,10 @@ const void *cuda_weight_padded(lt_context *c, lt_weight *weight);
  * column, 0 where they are odd) and by the element of x. A tap is the sum of those that fall on its element, in f64, rounded once. */
 const void *cuda_weight_folded(lt_context *c, lt_weight *weight);
 
+/* A convolution's weight [O,I,...] as [taps][O][I], a row for each tap of each output, with as many rows of zeros behind them as make their
+ * number a multiple of CUDA_CHANNELS. */
+const void *cuda_weight_taps(lt_context *c, lt_weight *weight);
+
 typedef struct cuda_vector {
     const float *values; /* NULL when left out, or dry */
     const void *narrow;  /* the same in the context's dtype; values itself in f32 */
@@ -222,6 +229,13 @@ typedef struct cuda_layer {
 lt_status cuda_layer_run(lt_context *c, const cuda_layer *l);
 lt_status linear_cuda(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
                       lt_activation act, const lt_tensor *residual, lt_tensor *y);
+
+/* ---- few.c ------------------------------------------------------------------------------------------- */
+
+/* Is it one that few.c does? */
+bool cuda_has_few_outputs(const lt_context *c, const lt_conv_dims *d);
+lt_status cuda_conv_to_few(lt_context *c, const lt_tensor *x, lt_weight *weight, lt_weight *bias,
+                           const lt_conv_dims *d, const lt_tensor *residual, lt_tensor *y);
 
 /* ---- conv.c, attention.c ----------------------------------------------------------------------------- */
 

@@ -137,6 +137,21 @@ struct lt_conv_dims;
 lt_status lt_launch_im2col(lt_stream stream, void *out, const void *x, size_t bytes,
                            const struct lt_conv_dims *dims, int up_h, int up_w, int64_t first, int64_t count);
 
+/* ---- convolutions to few channels (kernels_taps.cu) ----------------------------------------------------- */
+
+/* Lines line0 .. line0 + lines - 1 of the result, out [images,lines,wo,o] of dtype, of a convolution with strides of 1: the sums, tap by
+ * tap, of products [images,x_lines,w,columns] f32, which are of the lines from x_line0 on that the result's windows see: of every element
+ * with tap (kh,kw) of output o in column (kh * KW + kw) * o's number + o. bias [o] f32 or NULL; residual, as out, or NULL. */
+enum { LT_TAP_OUTPUTS = 4 }; /* at most */
+typedef struct lt_tap_sums {
+    int64_t images, lines, wo, line0;
+    int64_t x_lines, w, x_line0;
+    int64_t kh, kw, top, left;
+    int64_t o, columns;
+} lt_tap_sums;
+lt_status lt_launch_tap_sums(lt_stream stream, lt_dtype dtype, void *out, const float *products,
+                             const float *bias, const void *residual, const lt_tap_sums *dims);
+
 /* ---- attention in pieces (kernels_softmax.cu) ---------------------------------------------------------- */
 
 /* One piece of keys of softmax(scale * q k^T + mask) v, for what the library's attention refuses: products by cuBLASLt, this between

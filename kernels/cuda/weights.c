@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-enum { FORM_MATRIX = 1, FORM_PADDED, FORM_FOLDED, FORM_VECTOR, FORM_VECTOR_4 };
+enum { FORM_MATRIX = 1, FORM_PADDED, FORM_FOLDED, FORM_TAPS, FORM_VECTOR, FORM_VECTOR_4 };
 
 /* One form of a weight. A weight has at most one of each, in the dtype of the context that uses it. */
 typedef struct packed {
@@ -162,6 +162,16 @@ static void fold_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t ta
     }
 }
 
+static void taps_piece(void *out, lt_dtype dtype, const lt_tensor *t, int64_t taps, int64_t first, int64_t n)
+{
+    int64_t outputs = t->shape[0], inputs = t->shape[1];
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = (first + i) / inputs, input = (first + i) % inputs, tap = row / outputs,
+                o = row % outputs;
+        put(out, dtype, i, tap < taps ? value_at(t, (o * inputs + input) * taps + tap) : 0);
+    }
+}
+
 static lt_status send_matrix(lt_context *c, const lt_tensor *t, int64_t taps, piece_fn *convert, int64_t all,
                              char *to)
 {
@@ -208,6 +218,14 @@ const void *cuda_weight_folded(lt_context *c, lt_weight *weight)
 {
     return matrix_form(c, weight, FORM_FOLDED, fold_piece,
                        16 * weight->tensor.shape[0] * weight->tensor.shape[1]);
+}
+
+const void *cuda_weight_taps(lt_context *c, lt_weight *weight)
+{
+    const lt_tensor *t = &weight->tensor;
+    int64_t inputs = t->shape[1], rows = lt_n_elements(t) / inputs;
+    return matrix_form(c, weight, FORM_TAPS, taps_piece,
+                       (int64_t)lt_round_up((size_t)rows, CUDA_CHANNELS) * inputs);
 }
 
 /* ---- vectors ----------------------------------------------------------------------------------------- */

@@ -128,6 +128,27 @@ static void of_few_channels(void **state)
     asked(y, in, &w, &b, "conv 3x4x5x8 -> 3x4x5x8 by 3x3, pads 1 1 1 1, then add add\n");
 }
 
+/* Every element by every tap, of three images at once; and of as many lines as there is room for (CUDA_ROUGH_BYTES is 8192 here), with
+ * those that their windows see. */
+static void to_few_channels(void **state)
+{
+    lt_conv_params p = {.pad_top = 1, .pad_bottom = 1, .pad_left = 1, .pad_right = 1};
+    lt_weight w = {.tensor = HOST(3, 64, 3, 3)}, b = {.tensor = HOST(3)};
+    lt_tensor in[2] = {ON_DEVICE(1, 3, 4, 5, 64), ON_DEVICE(1, 3, 4, 5, 3)};
+    lt_tensor y = lt_conv(context, in[0], &w, &b, p, in[1]);
+    same_as_reference(y, HOST(1, 3, 4, 5, 64), &w, &b, p, HOST(1, 3, 4, 5, 3));
+    asked(y, in, &w, &b, "product 60x64 -> 60x32, f32\n");
+    in[0] = ON_DEVICE(1, 1, 4, 20, 64);
+    in[1] = LT_NONE;
+    y = lt_conv(context, in[0], &w, &b, p, LT_NONE);
+    same_as_reference(y, HOST(1, 1, 4, 20, 64), &w, &b, p, LT_NONE);
+    asked(y, in, &w, &b,
+          "product 40x64 -> 40x32, f32\n"
+          "product 60x64 -> 60x32, f32\n"
+          "product 60x64 -> 60x32, f32\n"
+          "product 40x64 -> 40x32, f32\n");
+}
+
 /* The small picture, by 2 x 2, for four times the outputs. */
 static void upsampled(void **state)
 {
@@ -323,6 +344,7 @@ int main(void)
                                        cmocka_unit_test(over_a_long_time),
                                        cmocka_unit_test(over_space),
                                        cmocka_unit_test(of_few_channels),
+                                       cmocka_unit_test(to_few_channels),
                                        cmocka_unit_test(upsampled),
                                        cmocka_unit_test(pointwise),
                                        cmocka_unit_test(inexact_bias),

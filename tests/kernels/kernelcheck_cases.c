@@ -41,7 +41,7 @@ static void conv_shapes(op_case *k, rng *r, bool big)
     bool wide = !big && rng_range(r, 0, 9) == 0; /* the channels of real networks, over few pixels */
     if (wide) {
         in = PICK(r, 128, 320, 512);
-        out = PICK(r, 128, 512);
+        out = PICK(r, 3, 128, 512);
     }
     int64_t *x = k->inputs[0].shape, *w = k->weights[0].shape;
     x[0] = rng_range(r, 1, 3);
