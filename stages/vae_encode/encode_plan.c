@@ -14,6 +14,10 @@
  * tiles cost where code is made for them (lt_vae_shape_bytes). */
 enum { BASE_BYTES = 1400 << 10, SHAPE_BYTES = 8 << 10 };
 
+/* The most frames at once that a device gets unasked. One does not fill a GPU: of 576x1024 the inner levels of SVD's VAE are 144 blocks of
+ * 128x256 results, for 132 multiprocessors of an H200: two waves that are 55 % full. Those of 4 frames are 87 % full, of 8 97 %. */
+enum { AUTO_BATCH = 8 };
+
 /* ---- geometry ------------------------------------------------------------------------------------------ */
 
 static lt_status check_input(const lt_stream *in, int factor, lt_err *err)
@@ -52,7 +56,7 @@ static lt_status make_request(const lt_vae_encode_config *config, const lt_vae_h
                                    .width = (int)in->width,
                                    .tile = tile.none ? (int)LT_MAX(in->height, in->width) : tile.width,
                                    .overlap = config->overlap,
-                                   .batch = (int)LT_MIN(config->batch, most),
+                                   .batch = (int)LT_MAX(LT_MIN(config->batch, most), 1),
                                    .frames = in->dtype == LT__WIRE__DTYPE__DTYPE_U8 ? LT_U8 : LT_U16,
                                    .keep = *host->device.info.id && !config->logvar,
                                    .kept = dtypes[config->cache_dtype]};
@@ -102,13 +106,17 @@ static lt_status choose(lt_vae_host *host, const lt_encode_request *request, lt_
     return status;
 }
 
+/* Of `memory` bytes, what may be planned with: the plan adds a fiftieth for what the allocator leaves unused. */
+static double usable(size_t memory)
+{
+    return (double)memory * 50 / 51;
+}
+
 /* Smaller tiles until all of a replica is within the option `memory`. */
 static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_encode_request *request,
                      lt_encode_geometry *g, lt_err *err)
 {
-    /* The plan adds a fiftieth for what the allocator leaves unused. */
-    double memory = (double)lt_stage_device_memory(&host->device, config->common.memory) * 50 / 51,
-           limit = 0x1p62;
+    double memory = usable(lt_stage_device_memory(&host->device, config->common.memory)), limit = 0x1p62;
     for (;;) {
         double held = (double)lt_vae_host_held(host, g->cost.weight_bytes,
                                                held_bytes(config, &host->device.info, g, true));
@@ -122,6 +130,49 @@ static lt_status fit(const lt_vae_encode_config *config, lt_vae_host *host, lt_e
         lt_status status = choose(host, request, g, err);
         if (status) return status;
     }
+}
+
+/* Whether the plan decides how many frames there are at once. */
+static bool is_auto_batch(const lt_vae_encode_config *config, const lt_device_info *device)
+{
+    return config->batch == 0 && !device->host_memory;
+}
+
+/* What a replica may take for frames at once: the option `memory`, as far as the device has it. Where that is not given, half of what it
+ * stands for, a quarter of what is free: a decoder on the same device may plan with half of what is free, and the two shall have room
+ * beside each other. Whole MiB, as the plan records them. */
+static size_t batch_memory(const lt_vae_encode_config *config, const lt_stage_device *device)
+{
+    const lt_device_info *info = &device->info;
+    size_t own = info->staging_bytes + info->allowance_bytes;
+    if (config->common.memory > 0)
+        return LT_MIN((size_t)config->common.memory, info->total_bytes - LT_MIN(own, info->total_bytes));
+    return LT_MAX(lt_stage_device_memory(device, 0) / 2 >> 20, (size_t)1) << 20;
+}
+
+/* As many frames at once as fit into memory with the tiles that were chosen for one, a chunk's calls evenly long: 4 and 4 of 8, not 5 and
+ * 3, which take more memory and are two shapes. */
+static lt_status fill(const lt_vae_encode_config *config, lt_vae_host *host, lt_encode_request *request,
+                      lt_encode_geometry *g, lt_err *err)
+{
+    double memory = usable(batch_memory(config, &host->device));
+    int frames = (int)LT_MIN(g->chunk, g->n_frames);
+    request->memory = 0;
+    request->tile = lt_encode_has_tiles(&g->plan) ? g->plan.tile : LT_MAX(request->height, request->width);
+    for (int n = LT_MIN(frames, AUTO_BATCH); n > 1; n--) {
+        int calls = (frames - 1) / n + 1;
+        if ((frames - 1) / calls + 1 != n) continue;
+        lt_encode_geometry wide = *g;
+        request->batch = n;
+        lt_status status = choose(host, request, &wide, err);
+        if (status) return status;
+        size_t held = lt_vae_host_held(host, wide.cost.weight_bytes,
+                                       held_bytes(config, &host->device.info, &wide, true));
+        if ((double)held + (double)wide.cost.workspace_bytes > memory) continue;
+        *g = wide;
+        return LT_OK;
+    }
+    return LT_OK;
 }
 
 lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host *host, const lt_stream *in,
@@ -142,7 +193,9 @@ lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host 
                               .n_frames = (int64_t)in->n_frames,
                               .chunk = in->chunk};
     status = choose(host, &request, g, err);
-    return status || !is_auto ? status : fit(config, host, &request, g, err);
+    if (!status && is_auto) status = fit(config, host, &request, g, err);
+    if (!status && is_auto_batch(config, &host->device.info)) status = fill(config, host, &request, g, err);
+    return status;
 }
 
 void lt_encode_tile_text(const lt_encode_geometry *g, char *text, size_t text_bytes)
@@ -209,10 +262,13 @@ static void add_notes(const lt_vae_encode_config *config, const lt_vae_host *hos
 {
     const lt_vae_info *info = lt_vae_get_info(host->vae);
     const lt_encode_plan *p = &g->plan;
+    char batch[40] = "";
+    if (p->batch > 1) snprintf(batch, sizeof batch, ", %d frames at once", p->batch);
     if (lt_encode_has_tiles(p))
-        lt_plan_note(plan, "%dx%d in %d tiles, overlap %g", p->width, p->height, g->cost.n_tiles, p->overlap);
+        lt_plan_note(plan, "%dx%d in %d tiles, overlap %g%s", p->width, p->height, g->cost.n_tiles,
+                     p->overlap, batch);
     else
-        lt_plan_note(plan, "%dx%d in one piece, which takes %.0f MiB", p->width, p->height,
+        lt_plan_note(plan, "%dx%d in one piece%s, which takes %.0f MiB", p->width, p->height, batch,
                      (double)g->cost.workspace_bytes / 0x1p20);
     lt_plan_note(plan, "latents %s[%d,%d,%d] a frame; computes as %s", lt_dtype_name(g->dtype), g->channels,
                  g->height, g->width, host->dry->numeric_class);
@@ -225,6 +281,9 @@ static void add_notes(const lt_vae_encode_config *config, const lt_vae_host *hos
         lt_plan_resolve(plan, "tile", "none");
     if (config->common.numerics == LT_NUMERICS_AUTO)
         lt_plan_resolve(plan, "numerics", "%s", lt_vae_numerics_name(info->numerics));
+    /* The memory, and not a number of frames: in a run of many clips each has its own. */
+    if (is_auto_batch(config, &host->device.info) && config->common.memory == 0)
+        lt_plan_resolve(plan, "memory", "%zuM", batch_memory(config, &host->device) >> 20);
 }
 
 lt_status lt_encode_stage_plan(const lt_setup *setup, const lt_stream *const *inputs, lt_plan *plan,

@@ -10,7 +10,8 @@ extern const lt_stage lt_vae_encode_stage;
 typedef struct lt_vae_encode_config {
     lt_vae_common common;
     double overlap;
-    int64_t batch, cache_size;
+    int64_t batch; /* 0: by device and memory */
+    int64_t cache_size;
     int cache_dtype; /* index of f32|f16|bf16 */
     bool logvar;
 } lt_vae_encode_config;
@@ -27,7 +28,7 @@ typedef struct lt_encode_geometry {
         may_leave; /* a chunk's latents can be left on the device: they end there, and are all that a unit has */
 } lt_encode_geometry;
 
-/* Work out tiles and cost for a clip of `input`. E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */
+/* Work out tiles, frames at once and cost for a clip of `input`. E_INVALID, E_NO_MEMORY, E_UNSUPPORTED with sentences. */
 lt_status lt_encode_geometry_of(const lt_vae_encode_config *config, lt_vae_host *host, const lt_stream *input,
                                 lt_encode_geometry *geometry, lt_err *err);
 

@@ -16,7 +16,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import text_to_video  # noqa: E402
-from harness import BIN, ROOT, Run, main, narrow_model, need_model, run, sha256, write_graph  # noqa: E402
+from harness import BIN, ROOT, Run, main, narrow_model, need_model, run, sha256, wait_until, write_graph  # noqa: E402
 from text_to_video import SEED, SIZE, sets, stage, tiny, vae  # noqa: E402
 
 SOURCE = "lavfi:testsrc2=size=96x64:rate=24:duration=1"
@@ -197,6 +197,52 @@ def latents_stay_on_the_double_of_cuda(folder):
         os.environ["LT_BACKEND_PATH"] = str(BIN.parent / "lib" / "tests")
 
 
+def frames_at_once(text):
+    found = re.search("^vae_encode: .*, ([0-9]+) frames at once", text, re.M)
+    return int(found.group(1)) if found else 1
+
+
+def a_device_takes_several_frames_at_once(folder):
+    """As many as there is memory for, where nobody says how many: the same film of fewer calls. The cpu takes one."""
+    film, brought, model = set(), {}, narrow_model(folder / "narrow")
+    for name, device, batch in (("near", "cpu", 0), ("one", "far", 1), ("any", "far", 0)):
+        graph = untiled(folder, name, device, model=model, encode=f"batch = {batch}\nlogvar = true")
+        assert frames_at_once(plan(graph, 1 << 36)[1]) == (8 if name == "any" else 1), plan(graph, 1 << 36)[1]
+        if device == "far":
+            brought[name] = sum(up for up, _ in counts(folder, name, graph))
+        else:
+            run(graph)
+        film.add(sha256(folder / f"{name}.mp4"))
+    assert len(film) == 1, "another film of several frames at once"
+    assert brought["one"] - brought["any"] == 24 - 3, f"uploads {brought}: 24 frames are 3 chunks"
+
+
+def a_continued_run_has_as_many(folder):
+    """What memory the device had free is recorded: the second time it has less, and as many frames are taken at once."""
+    source, model = SOURCE.replace("duration=1", "duration=4"), narrow_model(folder / "narrow")
+    run(untiled(folder, "calm", "far", source, model))
+    graph, manifest = untiled(folder, "killed", "far", source, model), folder / "killed.mp4.longtake" / "manifest.json"
+    going = Run(graph)
+    wait_until(lambda: manifest.exists() and any("vae_encode" in program for program in going.stages().values()), 30, "the stages run")
+    time.sleep(0.5)
+    going.process.kill()
+    assert going.wait() != 0, "it was over before it was killed"
+
+    def recorded():
+        return {stage["name"]: stage for stage in json.loads(manifest.read_text())["stages"]}["vae_encode"]["resolved"]["memory"]
+
+    first, less = recorded(), 57 << 20
+    assert frames_at_once(plan(graph, less)[1]) < 8, "it has as many with less memory, too"
+    assert frames_at_once(plan(graph, less, *sets({"stage.vae_encode.memory": first}))[1]) == 8, "other memory is recorded"
+    os.environ["LT_FAR_TOTAL"] = str(less)
+    try:
+        text = run(graph)
+    finally:
+        del os.environ["LT_FAR_TOTAL"]
+    assert "continues the run" in text and recorded() == first, text
+    assert sha256(folder / "killed.mp4") == sha256(folder / "calm.mp4"), "another film"
+
+
 def plan(graph, total, *arguments):
     done = subprocess.run([BIN / "orchestrator", "plan", graph, *arguments], env=dict(os.environ, LT_FAR_TOTAL=str(total)),
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -249,4 +295,4 @@ if __name__ == "__main__":
         text_to_video.TINY = pathlib.Path(models)
         main([a_round_trip_has_the_bytes_of_the_cpu, video_to_video_has_the_bytes_of_the_cpu, other_text_encoders_and_networks,
               latents_stay_on_the_device, a_plan_says_where_latents_lie, who_left_latents_there_is_killed, latents_stay_on_the_double_of_cuda,
-              who_decodes_is_planned, a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])
+              a_device_takes_several_frames_at_once, a_continued_run_has_as_many, who_decodes_is_planned, a_plan_knows_the_device, a_lost_device_costs_a_chunk, a_full_device_is_waited_for])

@@ -91,14 +91,15 @@ def copies(path):
 
 
 def frames_stay_there(folder):
-    """The same latents as by way of the host, from frames that were neither brought up nor down."""
+    """The same latents as by way of the host, or of a frame at a time, from frames that were neither brought up nor down."""
     source, cache, counts = clip(folder / "in.mp4"), {}, {}
-    for name, graph in (("there", ""), ("host", 'transport = "tcp"')):
+    for name, graph, encode in (("there", "", ENCODE), ("host", 'transport = "tcp"', ENCODE), ("alone", "", f"{ENCODE}\nbatch = 1")):
         path = folder / f"{name}.counts"
-        cache[name], toml, _ = latents_of(folder, name, source, graph=graph, LT_DECODER_COUNTS=str(path))
-        assert ("device memory" in frames_edge(toml)) == (name == "there"), frames_edge(toml)
+        cache[name], toml, _ = latents_of(folder, name, source, encode=encode, graph=graph, LT_DECODER_COUNTS=str(path))
+        assert ("device memory" in frames_edge(toml)) == (name != "host"), frames_edge(toml)
+        assert (", 2 frames at once" in plan(toml)[1]) == (name != "alone"), plan(toml)[1]
         counts[name] = copies(path)
-    assert values_of(cache["there"]) == values_of(cache["host"]), "other latents"
+    assert values_of(cache["there"]) == values_of(cache["host"]) == values_of(cache["alone"]), "other latents"
     frames = FRAMES * SIDE * SIDE * 3
     assert "stage-decode" not in counts["there"] and counts["host"]["stage-decode"][1] == frames, counts
     assert counts["host"]["stage-vae_encode"][0] - counts["there"]["stage-vae_encode"][0] == frames, counts

@@ -16,4 +16,9 @@ if(TARGET lt_vae_encode_stage AND TARGET lt_vae_decode_stage)
     target_compile_definitions(unit_cache_stages PRIVATE LT_MODEL="${CMAKE_SOURCE_DIR}/examples/tiny-svd-vae")
     # Spinning threads of several processes on few cores cost more than the work.
     set_tests_properties(unit_cache_stages PROPERTIES ENVIRONMENT OMP_WAIT_POLICY=passive)
+    longtake_unit_test(vae_encode_batch "test_vae_encode_batch.c;cache_troupe.c" lt_vae_encode_stage models_support)
+    target_compile_definitions(unit_vae_encode_batch PRIVATE LT_MODEL="${CMAKE_SOURCE_DIR}/examples/tiny-svd-vae")
+    add_dependencies(unit_vae_encode_batch longtake_far)
+    set_tests_properties(unit_vae_encode_batch PROPERTIES
+        ENVIRONMENT "OMP_WAIT_POLICY=passive;LT_BACKEND_PATH=${CMAKE_BINARY_DIR}/lib/tests")
 endif()
