@@ -401,8 +401,8 @@ static bool supported_attention(const std::vector<descriptor *> &ops)
     const descriptor *weights = part(ops.back(), CUDNN_ATTR_OPERATION_MATMUL_ADESC);
     auto dims = numbers(q, CUDNN_ATTR_TENSOR_DIMENSIONS);
     return ops.back()->type == CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR &&
-           (ops.size() == 10 || ops.size() == 11 || ops.size() == 14) && has_statistics(ops) && dims[3] % 8 == 0 &&
-           dims[3] <= 256 && is_virtual(weights) &&
+           (ops.size() == 10 || ops.size() == 11 || ops.size() == 14) && has_statistics(ops) &&
+           dims[3] % 8 == 0 && dims[3] <= 256 && is_virtual(weights) &&
            get<int>(weights, CUDNN_ATTR_TENSOR_DATA_TYPE) == get<int>(q, CUDNN_ATTR_TENSOR_DATA_TYPE);
 }
 
