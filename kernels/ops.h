@@ -66,8 +66,9 @@ lt_tensor lt_group_norm(lt_context *c, lt_tensor x, lt_weight *gamma, lt_weight 
 /* softmax(scale * q k^T + mask) v.
  * q [B,L,heads,D], k, v [B,S,heads,D], S and D not 0; mask additive, f32 [B or 1, heads or 1, L or 1, S], or LT_NONE;
  * causal: query l sees keys 0 .. l only (torch's is_causal). A query that sees no key at all (every one masked with
- * -infinity) gives zeros. A key or value that is not finite may make NaN of queries of its sample that do not see it: a weight of 0
- * may be multiplied with it. Returns [B,L,heads,D].
+ * -infinity) gives zeros. Finite values of the mask below -4e37 may be taken as that. A key or value that is not finite may make NaN
+ * of queries of its sample that do not see it, or hardly (in f16, by less than 2^-25): a weight of 0 may be multiplied with it. Returns
+ * [B,L,heads,D].
  * Never holds an L x S matrix whole: memory is O(L + S). FLOPs: 4 B heads L S D, causal or not.
  * Error: (16 + 2 sqrt(S) + s (2 + sqrt(D))) u |.|max, s a bound of the scaled scores. In a bf16 context the weights of a
  * query may be rounded to 16 bits before they multiply v: then 2^-16 |v|max more. On cuda, in 16 bits, they are rounded to the dtype, as

@@ -179,6 +179,8 @@ INLINE vf scaled_scores(const float *scores, const float *mask, float scale, int
     vf v = load_f32(scores + i) * splat(scale);
     if (mask) {
         vf m = seen < LANES ? load_tail(mask, false, i, seen) : load_f32(mask + i);
+        vi low = (m < splat(-2e38f)) & (m > splat(-INFINITY)); /* times log2 e it would be -infinity, too */
+        m = blend(low, splat(-2e38f), m);
         v = madd(m, splat(1.44269504f), v);
     }
     return seen < LANES ? blend(lanes_below(seen), v, splat(-INFINITY)) : v;

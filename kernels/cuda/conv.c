@@ -5,7 +5,8 @@
  *   width, so that it is one product of all pixels by the taps and none of it is pads' alone: cuDNN, with residual and bias added to
  *   its f32 sums in the same kernel. In this order, and a bias of the images' dtype: so its engines for Hopper have it. For a bias in f32, or one
  *   that is added first, 9.19 has an engine for all architectures alone, whose kernels are Ampere's there, without Hopper's matrix
- *   instructions (tests/cuda looks at the engines). So the bias is rounded to the dtype, as the weight is. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
+ *   instructions (tests/cuda looks at the engines; so has a residual without a bias,
+ *   which no model has). So the bias is rounded to the dtype, as the weight is. All channels-last; two dimensions of space, for which cuDNN has its best engines. A clip whose
  *   elements cannot be numbered in 32 bits (25 frames of 1080p with 128 channels) is convolved over time in pieces of so many frames
  *   that they can; pieces read what lies beside them, so that only the clip's own ends have pads.
  * - Over space in 16 bits from 3 or 4 channels, as those of pictures and latents: the same, of images whose channels are padded to 8,
@@ -243,6 +244,7 @@ static lt_status run_cudnn(lt_context *c, const conv_call *k, const conv_problem
         n = LT_MIN(at_once, p->images - first);
         cuda_graph_plan *plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, choice);
         if (plan && !plan->supported && n > 1) {
+            cuda_tell_engine("conv of several images", key.v, GRAPH_KEY, false, 0, 0);
             n = at_once = 1;
             plan = cuda_graph_get(c, "conv", &key, build_conv, p, n, choice);
         }
@@ -299,7 +301,9 @@ static lt_status run_over_time(lt_context *c, const conv_call *k, int64_t at_onc
 /* The problem as cuDNN has it; false where it is none. */
 static bool describe(const lt_context *c, const conv_call *k, conv_problem *p)
 {
-    if (c->dtype == LT_F32 || k->d->i % CUDA_CHANNELS != 0 || !two_dimensions(k->d, p)) return false;
+    const lt_conv_dims *d = k->d;
+    if (d->t * d->h * d->w == 0) return false; /* all that is seen is pads */
+    if (c->dtype == LT_F32 || d->i % CUDA_CHANNELS != 0 || !two_dimensions(d, p)) return false;
     size_t size = cuda_dtype_bytes(c->dtype);
     p->type = cuda_dnn_type(c->dtype);
     p->has_bias = k->has_bias;

@@ -13,7 +13,8 @@ bool cuda_has_few_outputs(const lt_context *c, const lt_conv_dims *d)
 {
     bool over_space = d->kt == 1 && d->st == 1 && d->front == 0 && d->back == 0 && d->sh == 1 && d->sw == 1;
     return c->dtype != LT_F32 && over_space && d->kh * d->kw > 1 && d->o <= LT_TAP_OUTPUTS &&
-           d->i >= FEWEST_INPUTS && d->i % CUDA_CHANNELS == 0;
+           d->i >= FEWEST_INPUTS && d->i % CUDA_CHANNELS == 0 && d->h > 0 &&
+           d->w > 0; /* or only pads are seen */
 }
 
 typedef struct few_call {

@@ -388,9 +388,10 @@ cuda_graph_plan *cuda_graph_choose(lt_context *c, const char *op, const graph_ke
     cuda_graph_plan *p = find_plan(d, key, canonical);
     if (p) return p;
     p = add_graph(c, op, key, build, problem, canonical);
-    if (!p || !p->supported) return p;
-    cudnnStatus_t s = choose_from(p, d, CUDNN_HEUR_MODE_A);
-    if (refused(s)) s = choose_from(p, d, CUDNN_HEUR_MODE_FALLBACK);
+    if (!p) return NULL;
+    cudnnStatus_t s = CUDNN_STATUS_NOT_SUPPORTED; /* the graph itself may not be */
+    if (p->supported) s = choose_from(p, d, CUDNN_HEUR_MODE_A);
+    if (p->supported && refused(s)) s = choose_from(p, d, CUDNN_HEUR_MODE_FALLBACK);
     p->supported = s == CUDNN_STATUS_SUCCESS;
     if (p->supported || refused(s)) {
         cuda_tell_engine(op, key->v, GRAPH_KEY, p->supported, p->engine, p->workspace);

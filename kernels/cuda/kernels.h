@@ -185,7 +185,8 @@ lt_status lt_launch_softmax_finish(lt_stream stream, lt_dtype dtype, void *y, co
 
 /* ---- masks for the library's attention (kernels_softmax.cu) ---------------------------------------------- */
 
-/* bounded [rows,keys] f32 = mask, but no less than -8e37, of which sums with scores, times log2 e, are finite; NaN stays. seen [rows]: 1 where
+/* bounded [rows,keys] f32 = mask, but no less than -4e37, and -8e37 for -infinity: sums of these with scores, times log2 e, are finite, and
+ * beside the first the second has a weight of 0. NaN stays. seen [rows]: 1 where
  * a key of the row is not -infinity in the mask, else 0. */
 lt_status lt_launch_bound_mask(lt_stream stream, float *bounded, uint8_t *seen, const float *mask,
                                int64_t rows, int64_t keys);

@@ -161,7 +161,7 @@ static __global__ void __launch_bounds__(THREADS)
         for (int64_t k = lane; k < keys; k += 32) {
             float m = mask[row * keys + k];
             if (m != -INFINITY) any = 1;
-            bounded[row * keys + k] = m < -8e37f ? -8e37f : m;
+            bounded[row * keys + k] = m == -INFINITY ? -8e37f : m < -4e37f ? -4e37f : m;
         }
         any = warp_max(any);
         if (lane == 0) seen[row] = any > 0;

@@ -112,6 +112,13 @@ lt_status share_mark_cuda(lt_context *c, lt_share *share)
     return cuda_check(c, "share", cudaEventRecord(own->mark, cuda_of(c)->compute));
 }
 
+/* Has that process ended, or does it within so long? */
+static bool ends(int pidfd, long nanoseconds)
+{
+    struct pollfd process = {.fd = pidfd, .events = POLLIN}; /* readable once it has */
+    return ppoll(&process, 1, &(struct timespec){0, nanoseconds}, NULL) > 0;
+}
+
 /* The host waits, and nothing on the device: a stream that waited for the event of a process that was killed before its device got there
  * would wait for ever, and whoever synchronises it, too. It sleeps between two looks, 20 us at first and twice as long each time up to 1 ms,
  * and is woken when that process ends; so it comes that much too late at the most, and meanwhile the context is asked for nothing
@@ -120,16 +127,16 @@ lt_status share_mark_cuda(lt_context *c, lt_share *share)
 lt_status share_await_cuda(lt_context *c, lt_share *share)
 {
     const cuda_share *own = share->own;
-    struct pollfd maker = {.fd = share->maker, .events = POLLIN}; /* readable once the process has ended */
-    struct timespec pause = {0, 0};
+    long pause = 0;
     cuda_of(c); /* makes the device current */
     for (;;) {
-        if (ppoll(&maker, 1, &pause, NULL) > 0)
+        if (ends(share->maker, pause))
             return lt_context_fail(c, LT_E_TRANSIENT,
                                    "the process whose device memory was to be read has ended");
         cudaError_t e = cudaEventQuery(own->mark);
-        if (e != cudaErrorNotReady) return cuda_check(c, "share", e);
+        if (e == cudaSuccess) return LT_OK;
         cudaGetLastError(); /* not to be ready is no error */
-        pause.tv_nsec = LT_MIN(LT_MAX(2 * pause.tv_nsec, SHORTEST_NS), LONGEST_NS);
+        if (e != cudaErrorNotReady && !ends(share->maker, 0)) return cuda_check(c, "share", e);
+        pause = LT_MIN(LT_MAX(2 * pause, (long)SHORTEST_NS), (long)LONGEST_NS);
     }
 }

@@ -165,6 +165,7 @@ static lt_status fill(const lt_vae_encode_config *config, lt_vae_host *host, lt_
         lt_encode_geometry wide = *g;
         request->batch = n;
         lt_status status = choose(host, request, &wide, err);
+        if (status == LT_E_NO_MEMORY || status == LT_E_UNSUPPORTED) continue; /* so many cannot be; one can */
         if (status) return status;
         size_t held = lt_vae_host_held(host, wide.cost.weight_bytes,
                                        held_bytes(config, &host->device.info, &wide, true));

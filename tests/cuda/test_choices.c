@@ -1,7 +1,8 @@
 /* test_choices.c - what cuDNN itself says to the graphs of CUDA's plug-in, without a GPU: the plug-in's own operators, dry, for an H200 that is
  * described to cuDNN in place of a handle. For every graph that a model asks for there is an engine that is allowed. Of every kind of graph
- * the first is compiled, for a driver that is played (driver.c), and its kernel is not of the generation before Hopper's, which cannot use
- * the matrix units as they are there. Nothing runs. cuBLASLt knows no such thing: what is asked of it is taken for granted.
+ * the first plan is made, for a driver that is played (driver.c). Kernels of the generation before Hopper's cannot use the matrix units as
+ * they are there: so no kernel that is compiled may be one of these by its name, and the engines that convolutions of many channels have are
+ * not among those that they have on an A100. Nothing runs. cuBLASLt knows no such thing: what is asked of it is taken for granted.
  *
  * cuDNN is not told how the described device's multiprocessors are grouped, and offers no engine that is compiled for groups of them: on a
  * device it has more to choose from.
@@ -30,6 +31,16 @@ static const char h200[] =
     "\"memClockRateKHz\":3201000,\"l2CacheSize\":62914560,\"deviceName\":\"NVIDIA H200\",\"deviceVer\":900,"
     "\"driverVer\":13000,\"cudaDeviceId\":0,\"totalGlobalMem\":150754820096}";
 
+/* As far as an engine asks. */
+static const char a100[] =
+    "{\"maxGridSize\":[2147483647,65535,65535],\"maxBlockSize\":[1024,1024,64],\"regsPerBlock\":65536,"
+    "\"multiProcessorCount\":108,\"warpSize\":32,\"maxSharedMemoryPerBlock\":49152,"
+    "\"maxSharedMemoryPerBlockOptin\":166912,\"reservedSharedMemoryPerBlock\":1024,"
+    "\"maxRegistersPerSM\":65536,\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,"
+    "\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1,\"smClockRateKHz\":1410000,"
+    "\"memClockRateKHz\":1593000,\"l2CacheSize\":41943040,\"deviceName\":\"NVIDIA A100\",\"deviceVer\":800,"
+    "\"driverVer\":13000,\"cudaDeviceId\":0,\"totalGlobalMem\":84974239744}";
+
 static cuda_device device;
 static lt_context context;
 static bool verbose, compile_all;
@@ -56,13 +67,14 @@ int64_t cuda_canonical_rows(int64_t sample_rows)
 
 /* ---- the device ---------------------------------------------------------------------------------------- */
 
-static void describe_device(void)
+static void describe_device(const char *json)
 {
     cudnnBackendDescriptor_t *d = &device.dnn_properties;
+    if (*d) cudnnBackendDestroyDescriptor(*d);
     cudnnStatus_t s = cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, d);
     if (s == CUDNN_STATUS_SUCCESS)
         s = cudnnBackendSetAttribute(*d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
-                                     (int64_t)strlen(h200), h200);
+                                     (int64_t)strlen(json), json);
     if (s == CUDNN_STATUS_SUCCESS) s = cudnnBackendFinalize(*d);
     if (s != CUDNN_STATUS_SUCCESS) fail_msg("cuDNN takes no description: %s", cudnnGetErrorString(s));
 }
@@ -245,6 +257,44 @@ static void vae_frames(void **state)
     lt_vae_close(vae, NULL);
 }
 
+/* Engines of convolutions from and to 32 channels and more, as bits, for some frames of a VAE. */
+static uint64_t wide_engines(lt_vae *vae)
+{
+    uint64_t engines = 0;
+    open_described(LT_BF16);
+    lt_tensor x = NEW(8, 576, 1024, 3), y = lt_vae_encode(&context, vae, x), z = NEW(8, 72, 128, 4);
+    lt_drop(&context, &y);
+    y = lt_vae_decode(&context, vae, z);
+    lt_drop(&context, &y);
+    lt_drop(&context, &z);
+    lt_drop(&context, &x);
+    for (const cuda_graph_plan *p = device.graphs; p; p = p->next) {
+        bool wide = p->key.v[0] == 1 && p->key.v[3] >= 32 && p->key.v[6] >= 32;
+        if (wide && p->supported) engines |= UINT64_C(1) << p->engine;
+    }
+    cuda_graphs_destroy(&device);
+    lt_workspace_destroy(context.workspace);
+    return engines;
+}
+
+static void hoppers_own(void **state)
+{
+    lt_vae *vae;
+    lt_err err = {0};
+    must(lt_vae_open(&vae, hollow("svd_vae.json"), LT_VAE_ENCODER | LT_VAE_DECODER, LT_NUMERICS_DIFFUSERS,
+                     &err),
+         &err);
+    uint64_t hopper = wide_engines(vae);
+    describe_device(a100);
+    uint64_t ampere = wide_engines(vae);
+    describe_device(h200);
+    lt_vae_close(vae, NULL);
+    printf("    engines of wide convolutions: %llx here, %llx on an A100\n", (unsigned long long)hopper,
+           (unsigned long long)ampere);
+    assert_true(hopper != 0 && ampere != 0);
+    assert_true((hopper & ampere) == 0);
+}
+
 typedef struct network {
     const char *manifest;
     int64_t n, t, h, w;
@@ -305,12 +355,13 @@ int main(int argc, char **argv)
         verbose = verbose || strcmp(argv[i], "--verbose") == 0;
         compile_all = compile_all || strcmp(argv[i], "--compile") == 0;
     }
-    describe_device();
+    describe_device(h200);
     char manifest[4096];
     snprintf(manifest, sizeof(manifest), "%s/models/manifests/svd_vae.json", LT_SHARED);
     const struct CMUnitTest own[] = {cmocka_unit_test(attention)};
     const struct CMUnitTest all[] = {cmocka_unit_test(attention), cmocka_unit_test(vae_frames),
-                                     cmocka_unit_test(denoisers), cmocka_unit_test(texts)};
+                                     cmocka_unit_test(hoppers_own), cmocka_unit_test(denoisers),
+                                     cmocka_unit_test(texts)};
     if (access(manifest, R_OK) != 0) {
         printf("skipped: the graphs of 8 models, since %s/models is not there\n", LT_SHARED);
         return cmocka_run_group_tests(own, NULL, NULL);

@@ -149,6 +149,23 @@ static void to_few_channels(void **state)
           "product 40x64 -> 40x32, f32\n");
 }
 
+/* A picture without lines, or columns, that has pads: every result is the bias. */
+static void of_pads_alone(void **state)
+{
+    lt_conv_params p = {.pad_top = 2, .pad_bottom = 2, .pad_left = 2, .pad_right = 2};
+    lt_weight w = {.tensor = HOST(3, 64, 3, 3)}, b = {.tensor = HOST(3)};
+    const int64_t shapes[2][5] = {{1, 1, 0, 4, 64}, {1, 1, 4, 0, 64}};
+    for (int i = 0; i < 2; i++) {
+        lt_tensor x = lt_new(context, LT_BF16, 5, shapes[i]), y = lt_conv(context, x, &w, &b, p, LT_NONE);
+        same_as_reference(y, host(5, shapes[i]), &w, &b, p, LT_NONE);
+        lt_drop(context, &y);
+        lt_drop(context, &x);
+    }
+    lt_weight_finish(context, &w);
+    lt_weight_finish(context, &b);
+    fake_library_forget();
+}
+
 /* The small picture, by 2 x 2, for four times the outputs. */
 static void upsampled(void **state)
 {
@@ -345,6 +362,7 @@ int main(void)
                                        cmocka_unit_test(over_space),
                                        cmocka_unit_test(of_few_channels),
                                        cmocka_unit_test(to_few_channels),
+                                       cmocka_unit_test(of_pads_alone),
                                        cmocka_unit_test(upsampled),
                                        cmocka_unit_test(pointwise),
                                        cmocka_unit_test(inexact_bias),

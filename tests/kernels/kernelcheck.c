@@ -9,6 +9,7 @@
 #include "kernels/backend.h"
 #include "kernels/convert.h"
 
+#include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -72,7 +73,8 @@ static double random_value(rng *r, values v, double scale)
     case VALUES_WIDE: return rng_normal(r) * pow(10, 8 * rng_uniform(r) - 4);
     case VALUES_EXTREME: return extremes[rng_range(r, 0, (int64_t)LT_COUNT(extremes) - 1)];
     case VALUES_PIXELS: return (double)rng_range(r, 0, (int64_t)scale - 1);
-    case VALUES_MASK: return rng_range(r, 0, 2) ? rng_normal(r) : -INFINITY;
+    case VALUES_MASK: /* seen, not seen, and what others have for the latter */
+        return rng_range(r, 0, 2) ? rng_normal(r) : rng_range(r, 0, 3) ? -INFINITY : -FLT_MAX;
     default: return scale * rng_normal(r);
     }
 }
@@ -387,7 +389,8 @@ static void check_not_finite(checker *k, const op_case *c, operands *o)
         fail(k, "with %g in input %d: %s", value, which, real.y.data ? ref.err.text : real.err.text);
     } else {
         int64_t n = lt_n_elements(&real.y);
-        for (int64_t i = 0; i < n && c->spreads >> which & 1; i++) {
+        int spreads = c->spreads | (k->dtype == LT_F16 ? c->f16_spreads : 0);
+        for (int64_t i = 0; i < n && spreads >> which & 1; i++) {
             bool same = sample < 0 || i / LT_MAX(n / samples, (int64_t)1) == sample;
             double y = lt_load_f64(real.y.data, real.y.dtype, i);
             if (same && isnan(y)) lt_store_f64(ref.y.data, ref.y.dtype, i, NAN);

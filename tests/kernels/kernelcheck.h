@@ -68,6 +68,7 @@ struct op_case {
     bool narrow_bias;
     bool joins;  /* an infinite input may give infinity where the reference takes two from each other */
     int spreads; /* inputs, as bits, whose NaN or infinity may make NaN in other places of its sample, too */
+    int f16_spreads; /* more of them in an f16 context */
     double absolute; /* besides, whatever the values */
     bool rounded;    /* instead: equal to the reference's f64 result rounded to the result's dtype */
 };

@@ -264,6 +264,7 @@ static void make_attention(op_case *k, rng *r, bool big)
     k->bf16_units = 0x1p-16 / 0x1p-23; /* weights rounded to 16 bits, of values of 1 */
     k->narrow[0] = k->narrow[1] = 1;   /* factors, they are below 1 in sum, of values of 1 */
     k->spreads = masked || k->ints[0] ? 1 << 1 | 1 << 2 : 0;
+    k->f16_spreads = 1 << 2; /* small weights are 0 */
     k->magnitude = 1;
 }
 
