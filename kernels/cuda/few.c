@@ -1,7 +1,7 @@
 /* few.c - convolutions over space to few channels, as the last of a decoder, which makes pictures.
  *
- * cuDNN pads such results to 8 channels in scratch memory, and computes them in blocks of 128: of 128 channels to 3 at 576 x 1024 that is
- * 174 GFLOP where 4 are asked for. Taps and outputs together are as many as a product's block has columns: so every element is multiplied
+ * cuDNN asks for scratch memory of 8 channels for them, and has blocks of 128: of 128 channels to 3 at 576 x 1024 that would be
+ * 174 GFLOP where 4 are asked for (by arithmetic; not measured). Taps and outputs together are as many as a product's block has columns: so every element is multiplied
  * with every tap of every output, 27 numbers in 32 columns, by one product of all pixels, and a result is the sum of the nine products
  * that belong to it. x is read once; the products, in f32, of some lines at a time, stay in the second-level cache until they are summed.
  * What a product is chosen for, and the order of a sum, follow from one image's size. */

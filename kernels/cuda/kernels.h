@@ -141,7 +141,7 @@ lt_status lt_launch_im2col(lt_stream stream, void *out, const void *x, size_t by
 
 /* Lines line0 .. line0 + lines - 1 of the result, out [images,lines,wo,o] of dtype, of a convolution with strides of 1: the sums, tap by
  * tap, of products [images,x_lines,w,columns] f32, which are of the lines from x_line0 on that the result's windows see: of every element
- * with tap (kh,kw) of output o in column (kh * KW + kw) * o's number + o. bias [o] f32 or NULL; residual, as out, or NULL. */
+ * with tap (y,x) of output j in column (y * kw + x) * o + j. bias [o] f32 or NULL; residual, as out, or NULL. */
 enum { LT_TAP_OUTPUTS = 4 }; /* at most */
 typedef struct lt_tap_sums {
     int64_t images, lines, wo, line0;

@@ -21,8 +21,7 @@ static const lt_option options[] = {
      "part of a tile over which it is blended with the next", false},
     {"batch", LT_OPT_INT, AT(batch), "0", 0, 256, NULL, "frames",
      "frames handed to the network at once; changes no result; 0: one on the CPU, and on a GPU as many as "
-     "fit "
-     "into memory beside the largest tile, at most 8; where memory is 0, into a quarter of what is free",
+     "fit into memory beside the largest tile, at most 8; where memory is 0, into a quarter of what is free",
      true},
     {"cache_dtype", LT_OPT_ENUM, AT(cache_dtype), "f32", 0, 0, "f32|f16|bf16", NULL,
      "what latents are rounded to, in the cache and downstream: f32 keeps what was computed, f16 and bf16 "

@@ -12,6 +12,13 @@
 
 #include "stages/runtime/stage.h"
 
+/* With an lt_err err. */
+#define MUST(call)                                                                                           \
+    do {                                                                                                     \
+        lt_status must_status = (call);                                                                      \
+        if (must_status) fail_msg("%s: %s", #call, err.text);                                                \
+    } while (0)
+
 /* A clip of frames: noise over slow gradients, its own for every frame. */
 typedef struct troupe_clip {
     lt_stream stream;

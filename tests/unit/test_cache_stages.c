@@ -19,11 +19,6 @@ enum { WIDTH = 64, HEIGHT = 48, FRAMES = 11, CHUNK = 4 };
 
 static char model_option[300] = "model=" LT_MODEL; /* what OPTIONS begins with */
 #define OPTIONS(...) ((const char *const[]){model_option, ##__VA_ARGS__, NULL})
-#define MUST(call)                                                                                           \
-    do {                                                                                                     \
-        lt_status must_status = (call);                                                                      \
-        if (must_status) fail_msg("%s: %s", #call, err.text);                                                \
-    } while (0)
 
 static troupe_clip film;
 static char folder[] = "/tmp/longtake-cache-stages-XXXXXX";

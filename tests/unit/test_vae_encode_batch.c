@@ -13,11 +13,6 @@
 enum { WIDTH = 256, HEIGHT = 192, FRAMES = 19, CHUNK = 8 };
 
 #define OPTIONS(...) ((const char *const[]){"model=" LT_MODEL, ##__VA_ARGS__, NULL})
-#define MUST(call)                                                                                           \
-    do {                                                                                                     \
-        lt_status must_status = (call);                                                                      \
-        if (must_status) fail_msg("%s: %s", #call, err.text);                                                \
-    } while (0)
 
 static troupe_clip film;
 
