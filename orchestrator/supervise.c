@@ -105,6 +105,8 @@ static void check_deadlines(lt_run *run)
         lt_replica *replica = &run->replicas[i];
         if (!replica->pid || replica->is_done) continue;
         bool is_loading = replica->state == LT_REPLICA_STARTING;
+        /* If it was this process that was stopped, a stage's signs of life are still to be read. */
+        if (now - replica->heard_ns > heartbeat_ns) lt_read_reports(run, replica);
         if (now - replica->heard_ns > heartbeat_ns)
             lt_kill_stuck(run, replica, "gave no sign of life for 30 s");
         else if (is_loading && now - replica->started_ns > load_ns)
